@@ -1,0 +1,56 @@
+"""Convert train.tsv and dev.tsv to features from the shell: the featurization of train.ipynb.
+
+    python converter.py --data-dir data/sample --model all-MiniLM-L6-v2
+
+Writes `<data-dir>/<split>_features.pkl`, which the notebooks accept without converting again. Exit
+status 0, or 2 with one line on stderr when the input is at fault.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+
+def parse_arguments(arguments=None):
+    """Return the command line as a namespace; argparse itself ends with status 2 on a mistake."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--data-dir", required=True, help="folder with train.tsv and dev.tsv, made by data_prep.ipynb")
+    parser.add_argument("--model", required=True, help="name, hub id, folder or .tar.gz of the BERT to convert for")
+    parser.add_argument("--split", nargs="+", choices=["train", "dev"], default=["train", "dev"], help="default: both")
+    parser.add_argument("--max-seq-length", type=int, default=128, metavar="N", help="3 to 512; default: 128")
+    parser.add_argument("--truncation", choices=["head", "tail", "head+tail"], default="head", help="what to keep")
+    parser.add_argument("--output-mode", choices=["classification", "regression"], default="classification")
+    parser.add_argument("--processes", type=int, metavar="N", help="default: as many as it is worth")
+    parser.add_argument("--cache-dir", default="cache/", help="where BERT archives are kept; default: cache/")
+    return parser.parse_args(arguments)
+
+
+def convert(options):
+    """Convert each split; return the number of examples."""
+    import tools  # takes seconds, so not before the first line is on the screen
+
+    for split in options.split:
+        tools.require_file(Path(options.data_dir, f"{split}.tsv"), "data_prep.ipynb makes it")
+    tokenizer = tools.load_tokenizer(options.model, options.cache_dir)
+    settings = (tokenizer, options.max_seq_length, options.truncation, options.output_mode, options.processes)
+    return sum(len(tools.load_or_convert_features(options.data_dir, split, *settings)) for split in options.split)
+
+
+def main():
+    """Run the command line."""
+    start = time.perf_counter()
+    options = parse_arguments()
+    print(f"Converting {' and '.join(options.split)} of {options.data_dir} for {options.model} ...", flush=True)
+    try:
+        examples = convert(options)
+    except (ValueError, OSError) as error:
+        print(f"converter.py: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    seconds = time.perf_counter() - start
+    print(f"{examples:,} examples in {seconds:.1f} s, {examples / seconds:,.0f} a second, start-up included")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1438 @@
+"""Binary text classification with BERT, from example to prediction.
+
+The module follows the data: examples, features, BERT, batches, training, evaluation, use. Nothing
+runs on import. Copied alone into another project it is enough to featurize, train, load an archive
+of fine-tuned BERT and predict; only a model that is not yet in `cache/` needs `download.py` too.
+
+The model and the tokenizer are those of pytorch-pretrained-bert 0.6.2.
+"""
+
+import csv
+import difflib
+import hashlib
+import io
+import json
+import os
+import pickle
+import platform
+import re
+import shutil
+import sys
+import tarfile
+import tempfile
+import time
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from joblib.externals.loky import ProcessPoolExecutor
+from pytorch_pretrained_bert import modeling
+from pytorch_pretrained_bert.modeling import BertConfig, BertForSequenceClassification
+from pytorch_pretrained_bert.tokenization import PRETRAINED_VOCAB_ARCHIVE_MAP, BertTokenizer
+from tqdm.auto import tqdm
+
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+PRETRAINED_MODELS = (DEFAULT_MODEL, *PRETRAINED_VOCAB_ARCHIVE_MAP)
+MAX_POSITIONS = 512  # BERT has learned a vector for each of 512 positions, and for no more
+PRECISIONS = {"no": "float32", "bf16": "bfloat16"}  # by accelerate's names
+UNLABELLED = -100  # torch's own "ignore this label"
+
+
+@contextmanager
+def replacing(path):
+    """Yield a temporary path that takes the place of `path` when the block ends well.
+
+    Whatever breaks, `path` holds either what it held before or the whole new content.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path, text):
+    """Write a text file as UTF-8, replacing it in one step; makes its folder."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def require_file(path, remedy):
+    """Raise FileNotFoundError, naming `path` and the `remedy`, unless `path` is a file."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} is missing: {remedy}")
+
+
+def require_disk_space(folder, needed):
+    """Raise OSError unless the disk of `folder` has `needed` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            f"{needed / 1e6:,.0f} MB of disk are needed for this task and {free / 1e6:,.0f} MB are "
+            f"free under {folder}: make room, or work on a larger disk"
+        )
+
+
+def get_environment():
+    """Return the versions of Python and of each package that matters, and the device, as a dict."""
+    packages = ("torch", "pytorch-pretrained-bert", "accelerate", "numpy", "pandas", "scikit-learn")
+    if torch.cuda.is_available():
+        device = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    else:
+        device = f"CPU with {joblib.cpu_count()} cores"
+    return {
+        "python": platform.python_version(),
+        **{package: metadata.version(package) for package in packages},
+        "device": f"{device}, precision of training {PRECISIONS[pick_precision()]}",
+    }
+
+
+# ---------- Parameters of the notebooks -------------------------------------------------------------------------------
+
+
+def _whole(low, high=10**9):
+    return lambda v: type(v) is int and low <= v <= high, f"a whole number from {low} to {high:,}"
+
+
+def _share(low, high):
+    return lambda v: type(v) in (int, float) and low <= v < high, f"a number from {low} to under {high}"
+
+
+def _is_task_name(value):
+    return (
+        isinstance(value, str)
+        and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", value) is not None
+        and value not in PRETRAINED_MODELS
+    )
+
+
+PARAMETER_RULES = {
+    "TASK_NAME": (
+        _is_task_name,
+        "a folder name of letters, digits, '_', '-' and '.' that is not a pretrained model's name",
+    ),
+    "BERT_MODEL": (lambda v: isinstance(v, str) and v.strip() != "", "a model's name or path"),
+    "LABEL_NAMES": (
+        lambda v: isinstance(v, list) and len(set(v)) == len(v) == 2 and all(isinstance(n, str) for n in v),
+        "a list of two different names, for label 0 and label 1",
+    ),
+    "MAX_SEQ_LENGTH": (_whole(3, MAX_POSITIONS)[0], f"a whole number from 3 to {MAX_POSITIONS}, BERT's last position"),
+    "TRAIN_BATCH_SIZE": _whole(1, 65_536),
+    "EVAL_BATCH_SIZE": _whole(1, 65_536),
+    "LEARNING_RATE": (lambda v: type(v) in (int, float) and 0 < v < 1, "a number between 0 and 1"),
+    "NUM_TRAIN_EPOCHS": _whole(1, 1000),
+    "RANDOM_SEED": _whole(0, 2**32 - 1),
+    "GRADIENT_ACCUMULATION_STEPS": _whole(1, 65_536),
+    "WARMUP_PROPORTION": _share(0, 1),
+    "VALIDATION_SHARE": (lambda v: type(v) is float and 0 < v <= 0.5, "a number above 0 and at most 0.5"),
+    "TRAIN_ROWS": (lambda v: v is None or (type(v) is int and v >= 10), "None for all rows, or a whole number from 10"),
+    "SHOW_MISTAKES": _whole(0, 1000),
+}
+NOTEBOOK_PARAMETERS = {
+    "data_prep": ("TASK_NAME", "LABEL_NAMES", "BERT_MODEL", "MAX_SEQ_LENGTH"),
+    "train": (
+        "TASK_NAME",
+        "BERT_MODEL",
+        "MAX_SEQ_LENGTH",
+        "TRAIN_BATCH_SIZE",
+        "EVAL_BATCH_SIZE",
+        "LEARNING_RATE",
+        "NUM_TRAIN_EPOCHS",
+        "RANDOM_SEED",
+        "GRADIENT_ACCUMULATION_STEPS",
+        "WARMUP_PROPORTION",
+        "VALIDATION_SHARE",
+        "TRAIN_ROWS",
+    ),
+    "evaluate": ("TASK_NAME", "EVAL_BATCH_SIZE", "SHOW_MISTAKES"),
+}
+
+
+def check_parameters(notebook, names):
+    """Check a notebook's parameters and return them as a dictionary.
+
+    Parameters
+    ----------
+    notebook : "data_prep", "train" or "evaluate"
+    names : dict; what the notebook has defined, usually its `globals()`. Every name in capitals is
+        taken for a parameter, so a mistyped one does not go unnoticed.
+
+    Raises ValueError for an unknown name (with the nearest known one), a missing name, or a value
+    against the rule of its parameter.
+    """
+    known = NOTEBOOK_PARAMETERS[notebook]
+    given = {name: value for name, value in names.items() if re.fullmatch(r"[A-Z][A-Z0-9_]{2,}", name)}
+    for name in given:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+            raise ValueError(
+                f"{name} is not a parameter of {notebook}.ipynb: did you mean {nearest}? It knows {', '.join(known)}"
+            )
+    for name in known:
+        if name not in given:
+            raise ValueError(f"parameter {name} of {notebook}.ipynb is missing: define it")
+        fits, rule = PARAMETER_RULES[name]
+        if not fits(given[name]):
+            raise ValueError(f"{name} is {given[name]!r}, but must be {rule}")
+    return {name: given[name] for name in known}
+
+
+# ---------- Examples: from CSV to BERT's four columns -----------------------------------------------------------------
+
+
+class InputExample:
+    """A text, or a pair of texts, with its label (None where it is unknown)."""
+
+    def __init__(self, guid, text_a, text_b=None, label=None):
+        self.guid = guid
+        self.text_a = text_a
+        self.text_b = text_b
+        self.label = label
+
+
+def _require_utf8(path):
+    """Raise ValueError naming the first line and byte of `path` that is not UTF-8."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{path}: line {number}, byte {error.start + 1} of it "
+                    f"(0x{line[error.start]:02x}) is not UTF-8: save the file as UTF-8"
+                ) from None
+
+
+def _require_two_columns(path):
+    """Raise ValueError naming the first row of a CSV file that has not two columns."""
+    with open(path, encoding="utf-8", newline="") as file:
+        csv.field_size_limit(2**31 - 1)
+        rows = csv.reader(file, strict=True)
+        try:
+            for row in rows:
+                if len(row) not in (0, 2):
+                    raise ValueError(
+                        f"{path}: the row that ends in line {rows.line_num} has {len(row)} columns, "
+                        "but each row must have two: label, text (a text with commas is quoted)"
+                    )
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {rows.line_num}: {error}: is a quote left open?") from None
+
+
+def read_csv(path):
+    """Read a CSV file in Yelp's format: no header, a label and a text in each row.
+
+    Returns a DataFrame with the columns `label` and `text`, both strings, in the file's order; "NA"
+    and "null" are texts like any other. Raises FileNotFoundError, and ValueError for a file that is
+    empty, not UTF-8, or has a row with another number of columns (says the line).
+    """
+    require_file(path, "put it there, one row for each text: label, text")
+    try:
+        frame = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8")
+    except pd.errors.EmptyDataError:
+        raise ValueError(f"{path} is empty: it needs a row for each text: label, text") from None
+    except (UnicodeDecodeError, pd.errors.ParserError) as error:
+        _require_utf8(path)
+        _require_two_columns(path)
+        raise ValueError(f"{path}: {error}") from None
+    if frame.shape[1] != 2 or frame.isna().any(axis=None):
+        _require_two_columns(path)
+    frame.columns = ["label", "text"]
+    return frame
+
+
+def binary_labels(labels, source):
+    """Turn a Series of labels, all of "1"/"2" (Yelp's) or all of "0"/"1", into integers 0 and 1.
+
+    `source` is the file's name, for the messages. Raises ValueError for any other label (says which
+    one in which row, and when it looks like a header), and when there is only one class.
+    """
+    labels = labels.str.strip()
+    found = set(labels)
+    if found in ({"1", "2"}, {"0", "1"}):
+        return (labels == max(found)).astype(int)
+    for row, label in enumerate(labels, start=1):
+        if label not in ("0", "1", "2"):
+            header = " It looks like a header: delete that row." if row == 1 else ""
+            raise ValueError(
+                f"{source}: row {row} has the label {label!r}, but labels must be 1 and 2 (or 0 and 1).{header}"
+            )
+    counts = ", ".join(f"{label!r} {n} times" for label, n in sorted(Counter(labels).items()))
+    raise ValueError(f"{source}: two classes are needed, labelled 1 and 2 (or 0 and 1), but it has {counts}")
+
+
+def read_label_names(data_dir):
+    """Return what classes 0 and 1 are called: from `labels.json` of data_prep.ipynb, else "0" and "1"."""
+    path = Path(data_dir, "labels.json")
+    return json.loads(path.read_text(encoding="utf-8"))["label_names"] if path.is_file() else ["0", "1"]
+
+
+def clean_text(texts, escaped_newlines=True):
+    r"""Turn each tab and line break of a Series of texts into a space, and nothing else.
+
+    `escaped_newlines` does the same to the two characters `\n` that Yelp writes for a line break.
+    """
+    return texts.str.replace(r"\t|\r\n|\r|\n" + (r"|\\n" if escaped_newlines else ""), " ", regex=True)
+
+
+def write_tsv(frame, path):
+    """Write columns id, label, alpha, text of `frame` as BERT's TSV: UTF-8, no header, no quoting.
+
+    Raises ValueError if a field holds a tab or line break, which would break the table.
+    """
+    columns = [frame[name].astype(str) for name in ("id", "label", "alpha", "text")]
+    for column in columns:
+        if column.str.contains(r"[\t\r\n]").any():
+            raise ValueError(f"column {column.name} holds a tab or line break: use clean_text first")
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        file.writelines("\t".join(row) + "\n" for row in zip(*columns))
+
+
+class DataProcessor:
+    """Base class for what turns a data set into lists of InputExample."""
+
+    def get_train_examples(self, data_dir):
+        """Return the InputExamples for training."""
+        raise NotImplementedError
+
+    def get_dev_examples(self, data_dir):
+        """Return the InputExamples for evaluation."""
+        raise NotImplementedError
+
+    def get_labels(self):
+        """Return the list of labels, as strings."""
+        raise NotImplementedError
+
+    @classmethod
+    def _read_tsv(cls, path):
+        """Yield (line number, list of fields) of a tab-separated file without quoting."""
+        require_file(path, "data_prep.ipynb makes it")
+        with open(path, "rb") as file:  # bytes: only "\n" ends a line, whatever Unicode thinks
+            for number, line in enumerate(file, start=1):
+                try:
+                    yield number, line.decode("utf-8").rstrip("\r\n").split("\t")
+                except UnicodeDecodeError:
+                    _require_utf8(path)
+
+
+class BinaryClassificationProcessor(DataProcessor):
+    """Reads `train.tsv` and `dev.tsv`: id, label (0 or 1), the letter a, text."""
+
+    def get_train_examples(self, data_dir):
+        """Return the InputExamples of `train.tsv`; see `get_examples`."""
+        return self.get_examples(Path(data_dir) / "train.tsv")
+
+    def get_dev_examples(self, data_dir):
+        """Return the InputExamples of `dev.tsv`; see `get_examples`."""
+        return self.get_examples(Path(data_dir) / "dev.tsv")
+
+    def get_labels(self):
+        """Return ["0", "1"]."""
+        return ["0", "1"]
+
+    def get_examples(self, path, output_mode="classification"):
+        """Return the InputExamples of one TSV file.
+
+        Raises FileNotFoundError, and ValueError (file, line, value, rule) for bytes that are not
+        UTF-8, a line without four columns, a label other than 0 and 1 (in regression: one that is no
+        number), or a file with one class.
+        """
+        examples = []
+        for number, fields in self._read_tsv(path):
+            if len(fields) != 4:
+                raise ValueError(
+                    f"{path}, line {number} has {len(fields)} columns, but must have four, separated "
+                    "by tabs: id, label, the letter a, text. data_prep.ipynb writes such a file"
+                )
+            guid, label, _, text = fields
+            if not self._is_label(label, output_mode):
+                header = " It looks like a header: delete that line." if number == 1 else ""
+                raise ValueError(
+                    f"{path}, line {number} has the label {label!r}, but it must be 0 or 1 (in regression "
+                    f"a number); data_prep.ipynb turns 1 and 2 into 0 and 1.{header}"
+                )
+            examples.append(InputExample(guid, text, label=label))
+        found = {example.label for example in examples}
+        if output_mode == "classification" and len(found) < 2:
+            raise ValueError(
+                f"{path} has {len(examples)} examples, with the labels {sorted(found)}, but both 0 and "
+                "1 are needed: nothing can be learned or measured with one class"
+            )
+        return examples
+
+    def _is_label(self, label, output_mode):
+        if output_mode == "classification":
+            return label in self.get_labels()
+        try:
+            return np.isfinite(float(label))
+        except ValueError:
+            return False
+
+
+# ---------- Features: from texts to word-piece ids --------------------------------------------------------------------
+
+
+class InputFeatures:
+    """What BERT reads of one example: three lists of `max_seq_length` integers, and the label.
+
+    `input_ids` are positions in the vocabulary, `input_mask` is 1 where there is a word piece and 0
+    in the padding, `segment_ids` is 0 for the first text and 1 for the second. `label_id` is an
+    integer, in regression a float, and `UNLABELLED` (-100) where there is no label.
+    """
+
+    def __init__(self, input_ids, input_mask, segment_ids, label_id):
+        self.input_ids = input_ids
+        self.input_mask = input_mask
+        self.segment_ids = segment_ids
+        self.label_id = label_id
+
+    def __eq__(self, other):
+        return isinstance(other, InputFeatures) and vars(self) == vars(other)
+
+
+class Features(Sequence):
+    """A list of InputFeatures that takes about 2 bytes of memory for each word piece.
+
+    Padding is not kept: it is added again where an element is asked for, and where `make_batch`
+    builds a batch. `fingerprint` says what the features were made from (see `get_fingerprint`).
+    """
+
+    FORMAT = 1
+
+    def __init__(self, ids, lengths, first_lengths, labels, max_seq_length, fingerprint=None):
+        """Hold the features of n examples.
+
+        ids : array of shape (sum of lengths,), uint16 or uint32; with [CLS] and [SEP]
+        lengths : array of shape (n,); word pieces of each example
+        first_lengths : array of shape (n,); how many of them belong to the first text
+        labels : array of shape (n,), int32, or float64 in regression
+        max_seq_length : what an element is padded to
+        """
+        self.ids = ids
+        self.lengths = lengths
+        self.first_lengths = first_lengths
+        self.labels = labels
+        self.max_seq_length = max_seq_length
+        self.fingerprint = fingerprint
+        self.offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))  # shape (n + 1,)
+
+    @classmethod
+    def from_list(cls, rows):
+        """Pack a list of InputFeatures, such as the 2019 code pickled."""
+        sizes = {len(values) for r in rows for values in (r.input_ids, r.input_mask, r.segment_ids)}
+        if len(sizes) != 1:
+            raise ValueError(f"all features must be padded to one length, but they have {sorted(sizes)}")
+        (size,) = sizes
+        shape = (len(rows), size)
+        ids = np.array([r.input_ids for r in rows], np.uint32).reshape(shape)
+        mask = np.array([r.input_mask for r in rows], bool).reshape(shape)
+        second = np.array([r.segment_ids for r in rows], bool).reshape(shape)
+        lengths = mask.sum(axis=1).astype(np.uint16)
+        labels = np.array([r.label_id for r in rows])
+        labels = labels.astype(np.float64 if labels.dtype.kind == "f" else np.int32)
+        packed = cls(ids[mask], lengths, (mask & ~second).sum(axis=1).astype(np.uint16), labels, size)
+        if any(row != packed[i] for i, row in enumerate(rows)):
+            raise ValueError("mask or segments are not those of one text or of a pair")
+        return packed
+
+    def __len__(self):
+        return len(self.lengths)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"there is no example {index} among {len(self)}")
+        index %= len(self)
+        length, first = int(self.lengths[index]), int(self.first_lengths[index])
+        padding = [0] * (self.max_seq_length - length)
+        ids = self.ids[self.offsets[index] : self.offsets[index + 1]].tolist()
+        return InputFeatures(
+            ids + padding,
+            [1] * length + padding,
+            [0] * first + [1] * (length - first) + padding,
+            self.labels[index].item(),
+        )
+
+    def __getstate__(self):
+        arrays = ("ids", "lengths", "first_lengths", "labels")
+        return {
+            "format": self.FORMAT,
+            "max_seq_length": self.max_seq_length,
+            "fingerprint": self.fingerprint,
+            **{name: getattr(self, name).tobytes() for name in arrays},
+            **{f"{name}_type": getattr(self, name).dtype.str for name in arrays},
+        }
+
+    def __setstate__(self, state):
+        """Check what a pickle holds, then make arrays of it without copying."""
+        allowed = {"ids": ("<u2", "<u4"), "lengths": ("<u2",), "first_lengths": ("<u2",), "labels": ("<i4", "<f8")}
+        if state.get("format") != self.FORMAT:
+            raise ValueError(f"format {state.get('format')!r} is not format {self.FORMAT}")
+        arrays = {}
+        for name, types in allowed.items():
+            if state[f"{name}_type"] not in types or type(state[name]) is not bytes:
+                raise ValueError(f"{name} is not an array of {' or '.join(types)}")
+            arrays[name] = np.frombuffer(state[name], state[f"{name}_type"])
+        size, lengths, fingerprint = state["max_seq_length"], arrays["lengths"], state["fingerprint"]
+        if type(size) is not int or not 2 <= size <= MAX_POSITIONS:
+            raise ValueError(f"max_seq_length {size!r} is not from 2 to {MAX_POSITIONS}")
+        if fingerprint is not None and type(fingerprint) is not str:
+            raise ValueError("the fingerprint is not a text")
+        if not (
+            len(lengths) == len(arrays["first_lengths"]) == len(arrays["labels"])
+            and lengths.max(initial=0) <= size
+            and (arrays["first_lengths"] <= lengths).all()
+            and lengths.sum(dtype=np.int64) == len(arrays["ids"])
+        ):
+            raise ValueError("the lengths of its arrays do not fit each other")
+        self.__init__(max_seq_length=size, fingerprint=fingerprint, **arrays)
+
+
+class WordPieceMemo(dict):
+    """Memo from a chunk of text between white space to its word-piece ids, as bytes.
+
+    BERT's tokenization looks at each such chunk alone and natural text repeats its chunks, so most
+    are looked up; pytorch-pretrained-bert's own tokenizer answers the first time. Ids are kept as
+    bytes because joining bytes is fast and the garbage collector has nothing to follow.
+    """
+
+    MAX_CHUNKS = 500_000  # about 100 MB; a full memo starts again
+    MAX_CHARACTERS = 64  # longer chunks do not come back often enough
+    # str.split() splits at these, BERT deletes them: "A\x85B" is one word
+    DELETED = re.compile("[\x0b\x0c\x1c-\x1f\x85]")
+    ASCII_WORD = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]")
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+        self.dtype = np.dtype("<u2" if max(tokenizer.vocab.values()) < 2**16 else "<u4")
+        self.words = _WordMemo(self)
+
+    def to_bytes(self, pieces):
+        """Return the ids of a list of word pieces as bytes."""
+        return np.array(self.tokenizer.convert_tokens_to_ids(pieces), self.dtype).tobytes()
+
+    def __missing__(self, chunk):
+        basic = self.tokenizer.basic_tokenizer
+        if chunk.isascii() and chunk.isprintable() and chunk not in basic.never_split:
+            words = self.ASCII_WORD.findall(chunk.lower() if basic.do_lower_case else chunk)
+            ids = b"".join(map(self.words.__getitem__, words))
+        else:
+            ids = self.to_bytes(self.tokenizer.tokenize(chunk))
+        if len(chunk) <= self.MAX_CHARACTERS:
+            if len(self) >= self.MAX_CHUNKS:
+                self.clear()
+                self.words.clear()
+            self[chunk] = ids
+        return ids
+
+    def encode(self, text, limit):
+        """Return the ids of `text` as bytes: all of them, or at least the first `limit`."""
+        if self.DELETED.search(text):
+            text = self.DELETED.sub("", text)
+        chunks = text.split(None, limit)  # nearly every chunk has a word piece, so these will do
+        rest = chunks.pop() if len(chunks) > limit else ""
+        ids = b"".join(map(self.__getitem__, chunks))
+        if rest and len(ids) < limit * self.dtype.itemsize:
+            ids += b"".join(map(self.__getitem__, rest.split()))
+        return ids
+
+
+class _WordMemo(dict):
+    """Memo from a word without punctuation to the bytes of its word-piece ids."""
+
+    def __init__(self, chunks):
+        self.chunks = chunks
+
+    def __missing__(self, word):
+        ids = self.chunks.to_bytes(self.chunks.tokenizer.wordpiece_tokenizer.tokenize(word))
+        if len(word) <= WordPieceMemo.MAX_CHARACTERS:
+            self[word] = ids
+        return ids
+
+
+def count_word_pieces(texts, tokenizer):
+    """Return how many ids BERT would need for each text, [CLS] and [SEP] included: shape (n,)."""
+    memo = WordPieceMemo(tokenizer)
+    return np.array([len(memo.encode(t, len(t))) // memo.dtype.itemsize + 2 for t in texts], int)
+
+
+TRUNCATIONS = ("head", "tail", "head+tail")
+
+
+class _Encoder:
+    """Encodes batches of texts with one memo; each worker process has one of its own."""
+
+    def __init__(self, tokenizer, max_seq_length, truncation):
+        self.memo = WordPieceMemo(tokenizer)
+        self.max_seq_length = max_seq_length
+        self.truncation = truncation
+        self.cls, self.sep = self.memo.to_bytes(["[CLS]"]), self.memo.to_bytes(["[SEP]"])
+
+    def _cut(self, ids, keep):
+        """Return `keep` of the ids: the first, the last, or a quarter of them first, the others last.
+
+        The quarter is that of Sun et al. 2019, https://arxiv.org/abs/1905.05583 (128 of 510).
+        """
+        size = self.memo.dtype.itemsize
+        if len(ids) <= keep * size:
+            return ids
+        head = {"head": keep, "tail": 0, "head+tail": keep // 4}[self.truncation]
+        return ids[: head * size] + ids[len(ids) - (keep - head) * size :]
+
+    def encode(self, text_a, text_b):
+        """Return (ids as bytes, how many of the ids belong to the first text)."""
+        size = self.memo.dtype.itemsize
+        room = self.max_seq_length - (2 if text_b is None else 3)
+        # the end of a text matters unless its head alone is kept
+        limit = room if self.truncation == "head" else len(text_a) + len(text_b or "")
+        a = self.memo.encode(text_a, limit)
+        if text_b is None:
+            ids = self.cls + self._cut(a, room) + self.sep
+            return ids, len(ids) // size
+        b = self.memo.encode(text_b, limit)
+        # BERT takes pieces off the longer text, one by one, until both fit: this is where that ends
+        keep_b = min(len(b) // size, max(room - len(a) // size, room // 2))
+        first = self.cls + self._cut(a, room - keep_b) + self.sep
+        return first + self._cut(b, keep_b) + self.sep, len(first) // size
+
+    def encode_batch(self, pairs):
+        """Return the ids, lengths and first lengths of a list of (text_a, text_b), as three arrays."""
+        encoded = [self.encode(*pair) for pair in pairs]
+        size = self.memo.dtype.itemsize
+        return (
+            np.frombuffer(b"".join(ids for ids, _ in encoded), self.memo.dtype),
+            np.array([len(ids) // size for ids, _ in encoded], "<u2"),
+            np.array([first for _, first in encoded], "<u2"),
+        )
+
+
+_worker_encoder = None  # one for each worker process, so that the tokenizer travels once
+
+
+def _start_worker(*arguments):
+    global _worker_encoder
+    _worker_encoder = _Encoder(*arguments)
+
+
+def _encode_in_worker(pairs):
+    return _worker_encoder.encode_batch(pairs)
+
+
+def _encode_with_workers(arguments, batches, processes, encode_here, bar):
+    """Encode batches in `processes` processes, this one among them.
+
+    The workers take batches from the front; this process takes those at the end, so that it has
+    work while the workers start, and nothing is slower than it would be alone.
+    """
+
+    def report(future):
+        if not future.cancelled() and future.exception() is None:
+            bar.update(len(future.result()[1]))
+
+    pool = ProcessPoolExecutor(processes - 1, initializer=_start_worker, initargs=arguments)
+    try:
+        futures = [pool.submit(_encode_in_worker, batch) for batch in batches]
+        for future in futures:
+            future.add_done_callback(report)
+        parts = []
+        for future, batch in zip(reversed(futures), reversed(batches)):
+            parts.append(encode_here(batch) if future.cancel() else future.result())
+        return parts[::-1]
+    except BrokenExecutor as error:
+        raise RuntimeError(
+            "a worker process of the conversion was killed, perhaps for want of memory: nothing was "
+            "saved. Try again with fewer processes (processes=1 needs the least memory)"
+        ) from error
+    finally:
+        pool.shutdown(kill_workers=True)
+
+
+def _encode_batches(arguments, batches, processes, bar):
+    """Encode batches here, and from when it is worth their start-up with worker processes too."""
+    encoder = _Encoder(*arguments)
+
+    def encode_here(batch):
+        part = encoder.encode_batch(batch)
+        bar.update(len(batch))
+        return part
+
+    parts, start = [], time.perf_counter()
+    for batch in batches:
+        spent = time.perf_counter() - start
+        if processes is None and spent > 0.5:
+            seconds_left = spent / len(parts) * (len(batches) - len(parts))
+            processes = joblib.cpu_count() if seconds_left > 5 else None  # they start in 2 to 5 s
+        if (processes or 1) > 1 and len(batches) - len(parts) > 1:
+            rest = batches[len(parts) :]
+            return parts + _encode_with_workers(arguments, rest, processes, encode_here, bar)
+        parts.append(encode_here(batch))
+    return parts
+
+
+def _label_ids(examples, label_map, output_mode):
+    """Return the labels of examples as an array of shape (n,), int32 or (in regression) float64."""
+    if output_mode == "regression":
+        return np.array([np.nan if e.label is None else float(e.label) for e in examples], "<f8")
+    if output_mode != "classification":
+        raise ValueError(f"output_mode is {output_mode!r}, but must be classification or regression")
+    known = {None: UNLABELLED, **label_map}
+    try:
+        return np.array([known[example.label] for example in examples], "<i4")
+    except KeyError as error:
+        raise ValueError(f"there is an example with the label {error}, not in {label_map}") from None
+
+
+def convert_examples_to_features(
+    examples,
+    label_map,
+    max_seq_length,
+    tokenizer,
+    output_mode="classification",
+    processes=None,
+    progress=True,
+    truncation="head",
+):
+    """Convert InputExamples to Features: [CLS] text [SEP], or [CLS] text [SEP] second text [SEP].
+
+    The word pieces are exactly those of the tokenizer, a pytorch-pretrained-bert BertTokenizer.
+
+    Parameters
+    ----------
+    examples : list of InputExample; a label of None becomes `UNLABELLED` (in regression NaN)
+    label_map : dict from label to integer; not used in regression
+    max_seq_length : how many word pieces to keep, special ones included; at most 512
+    output_mode : "classification" or "regression"
+    processes : how many to use at most; None starts more than one when that is worth their start-up
+    progress : show a progress bar, if there is a notebook or a terminal to show it in
+    truncation : what to keep of a text that is too long: its "head", its "tail", or "head+tail" (a
+        quarter of the room for the head; Sun et al. 2019). Pairs lose from the longer text first.
+
+    Raises ValueError for a bad argument or an unknown label, RuntimeError if a worker was killed.
+    """
+    pairs = [(example.text_a, example.text_b) for example in examples]
+    least = 3 if any(text_b is not None for _, text_b in pairs) else 2
+    if not least <= max_seq_length <= MAX_POSITIONS:
+        raise ValueError(
+            f"max_seq_length is {max_seq_length}, but must be from {least} to {MAX_POSITIONS}: BERT has "
+            "no position beyond"
+        )
+    if truncation not in TRUNCATIONS:
+        raise ValueError(f"truncation is {truncation!r}, but must be one of {', '.join(TRUNCATIONS)}")
+    labels = _label_ids(examples, label_map, output_mode)
+    batches = [pairs[i : i + 500] for i in range(0, len(pairs), 500)]
+    arguments = (tokenizer, max_seq_length, truncation)
+    with progress_bar(len(pairs), "Converting", " texts", progress) as bar:
+        parts = _encode_batches(arguments, batches, processes, bar)
+    parts = parts or [_Encoder(*arguments).encode_batch([])]
+    arrays = [np.concatenate(arrays) for arrays in zip(*parts)]
+    return Features(*arrays, labels, max_seq_length)
+
+
+def convert_example_to_feature(example_row):
+    """Convert one example; `example_row` is (example, label_map, max_seq_length, tokenizer, output_mode).
+
+    Returns the InputFeatures that `convert_examples_to_features` gives for it.
+    """
+    example, *settings = example_row
+    return convert_examples_to_features([example], *settings, processes=1, progress=False)[0]
+
+
+def progress_bar(total, description, unit="it", show=True):
+    """Return a tqdm bar that clears itself; quiet if not `show`, or if there is nobody to see it."""
+    visible = show and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+    options = {} if visible else {"disable": True}
+    return tqdm(total=total, desc=description, unit=unit, leave=False, mininterval=0.2, **options)
+
+
+def save_features(features, path):
+    """Pickle Features, or a list of InputFeatures, to `path`, replacing the file in one step."""
+    if not isinstance(features, Features):
+        features = Features.from_list(features)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        pickle.dump(features, file, protocol=4)
+
+
+class _SafeUnpickler(pickle._Unpickler):
+    """Unpickles plain values and our two classes; whatever else a pickle names is refused.
+
+    This is the unpickler written in Python: unlike the faster one it reserves no memory that a
+    hostile pickle only claims to need. Our classes are stood in for until all has been checked.
+    """
+
+    class Stored:
+        """Stands in for Features and for the InputFeatures of 2019."""
+
+    def find_class(self, module, name):
+        if name in ("Features", "InputFeatures"):
+            return type(name, (self.Stored,), {})
+        raise ValueError(f"it names {module}.{name}, which features never need")
+
+
+def load_features(path):
+    """Load Features from a pickle of `save_features`, or of a list of InputFeatures as in 2019.
+
+    A pickle can run code when it is loaded; this one cannot, since nothing but our two classes is
+    let in. Raises FileNotFoundError, and ValueError if it is damaged or holds anything else.
+    """
+    require_file(path, "train.ipynb or converter.py makes it")
+    try:
+        loaded = _SafeUnpickler(io.BytesIO(Path(path).read_bytes())).load()
+        if isinstance(loaded, list):
+            return Features.from_list([InputFeatures(**vars(row)) for row in loaded])
+        if not isinstance(loaded, _SafeUnpickler.Stored):
+            raise ValueError(f"it holds a {type(loaded).__name__}")
+        features = Features.__new__(Features)
+        features.__setstate__(vars(loaded))
+        return features
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise ValueError(
+            f"{path} is not a sound features file ({type(error).__name__}: {error}): delete it, and it "
+            "will be made again"
+        ) from None
+
+
+def get_fingerprint(tsv_path, tokenizer, max_seq_length, truncation, output_mode):
+    """Return the SHA-256, in hexadecimal, of all that decides what the features of a TSV file are."""
+    with open(tsv_path, "rb") as file:
+        data = hashlib.file_digest(file, "sha256").hexdigest()
+    vocabulary = sorted(tokenizer.vocab.items(), key=lambda item: item[1])
+    lower = tokenizer.basic_tokenizer.do_lower_case
+    decides = [Features.FORMAT, data, vocabulary, lower, max_seq_length, truncation, output_mode]
+    return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
+
+
+def load_or_convert_features(
+    data_dir,
+    split,
+    tokenizer,
+    max_seq_length,
+    truncation="head",
+    output_mode="classification",
+    processes=None,
+    progress=True,
+):
+    """Return the Features of `<data_dir>/<split>.tsv`, and keep them in `<split>_features.pkl`.
+
+    The pickle is used if it was made from the same file with the same settings, which its
+    fingerprint tells; else the texts are converted and the pickle is replaced. Prints which.
+    See `convert_examples_to_features` for the parameters and `BinaryClassificationProcessor` for the
+    errors of the TSV file.
+    """
+    tsv, pickled = Path(data_dir, f"{split}.tsv"), Path(data_dir, f"{split}_features.pkl")
+    require_file(tsv, "data_prep.ipynb makes it")
+    fingerprint = get_fingerprint(tsv, tokenizer, max_seq_length, truncation, output_mode)
+    try:
+        features = load_features(pickled)
+        if features.fingerprint == fingerprint:
+            print(f"{len(features):,} features loaded from {pickled}")
+            return features
+        print(f"{pickled} was made from other data or settings: converting again")
+    except FileNotFoundError:
+        pass
+    except ValueError as error:
+        print(error)
+    processor = BinaryClassificationProcessor()
+    label_map = {label: i for i, label in enumerate(processor.get_labels())}
+    examples = processor.get_examples(tsv, output_mode)
+    require_disk_space(data_dir, len(examples) * (4 * max_seq_length + 12))
+    start = time.perf_counter()
+    features = convert_examples_to_features(
+        examples, label_map, max_seq_length, tokenizer, output_mode, processes, progress, truncation
+    )
+    seconds = time.perf_counter() - start
+    features.fingerprint = fingerprint
+    save_features(features, pickled)
+    print(
+        f"{len(features):,} examples converted in {seconds:.1f} s "
+        f"({len(features) / seconds:,.0f} a second) and saved to {pickled}"
+    )
+    return features
+
+
+# ---------- BERT: where it comes from, and how it is computed ---------------------------------------------------------
+
+CONFIG, WEIGHTS, VOCABULARY = "config.json", "pytorch_model.bin", "vocab.txt"
+ARCHIVE_MEMBERS = (
+    CONFIG,
+    "bert_config.json",  # what archives of 2018 call config.json
+    WEIGHTS,
+    VOCABULARY,
+    "tokenizer_config.json",
+    "validation.csv",
+)
+MAX_ARCHIVE_BYTES = 4 * 2**30  # bert-large has 1.3 GB
+
+
+def _read_archive(path):
+    """Return the members of a `.tar.gz` as a dict from name to bytes; nothing is unpacked to disk."""
+    files = {}
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            for member in archive:
+                name = member.name.removeprefix("./")
+                if member.isdir():
+                    continue
+                if name not in ARCHIVE_MEMBERS or not member.isfile() or name in files:
+                    raise ValueError(f"it has {member.name!r}, which is not a file of BERT's")
+                if member.size + sum(map(len, files.values())) > MAX_ARCHIVE_BYTES:
+                    raise ValueError(f"it unpacks to more than {MAX_ARCHIVE_BYTES:,} bytes")
+                files[name] = archive.extractfile(member).read()
+    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
+        raise ValueError(f"{path} is not an archive of BERT ({error}): delete it or get it again") from None
+    return files
+
+
+def _read_bert(name_or_path, cache_dir):
+    """Return (files of a BERT as a dict from name to bytes, the path they were read from)."""
+    path = Path(name_or_path)
+    if path.is_dir():
+        return {n: (path / n).read_bytes() for n in ARCHIVE_MEMBERS if (path / n).is_file()}, path
+    if not path.is_file():
+        if path.suffix == ".gz":
+            raise FileNotFoundError(f"{path} is missing: train.ipynb makes it in cache/")
+        path = archive_path(name_or_path, cache_dir)
+        if not path.is_file():
+            import download  # here alone: what is in the cache needs no download code
+
+            download.fetch_bert(name_or_path, path)
+    return _read_archive(path), path
+
+
+def archive_path(name, cache_dir="cache/"):
+    """Return the path of the archive of a model's name in the cache."""
+    return Path(cache_dir, name.replace("/", "--") + ".tar.gz")
+
+
+def _read_config(files, path):
+    """Return a BERT's config.json as a dict; raise ValueError if it is missing or not a BERT's."""
+    text = files.get(CONFIG, files.get("bert_config.json"))
+    if text is None:
+        raise ValueError(f"{path} has no {CONFIG}: it is not a model of pytorch-pretrained-bert's")
+    try:
+        config = json.loads(text)
+        architecture = config.get("model_type", "bert")
+        needed = {k for k, v in vars(BertConfig(1)).items() if k != "hidden_act"}
+        missing = sorted(needed - config.keys())
+    except (ValueError, AttributeError):
+        raise ValueError(f"{path}: {CONFIG} is not JSON with a model's settings") from None
+    if architecture != "bert" or missing:
+        what = f"is of type {architecture!r}" if architecture != "bert" else f"lacks {missing}"
+        raise ValueError(f"{path}: its {CONFIG} {what}, but a BERT is needed, such as {DEFAULT_MODEL}")
+    return config
+
+
+def _read_weights(files, path):
+    """Return a BERT's weights as a dict from name to tensor, under today's names."""
+    if WEIGHTS not in files:
+        raise ValueError(f"{path} has no {WEIGHTS}: the model's weights are missing")
+    try:
+        state = torch.load(io.BytesIO(files[WEIGHTS]), map_location="cpu", weights_only=True)
+        return rename_weights(state)
+    except Exception as error:  # damaged or hostile bytes can raise nearly anything
+        raise ValueError(f"{path}: {WEIGHTS} does not hold weights ({type(error).__name__})") from None
+
+
+def rename_weights(state):
+    """Give a checkpoint's weights the names of BertForSequenceClassification.
+
+    Old checkpoints say gamma and beta for LayerNorm's weight and bias, checkpoints of the bare
+    encoder lack the prefix "bert."; `position_ids` is a constant that newer code stored.
+    """
+    renamed = {}
+    for name, tensor in state.items():
+        name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
+        name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
+        if name.startswith(("embeddings.", "encoder.", "pooler.")):
+            name = f"bert.{name}"
+        if not name.endswith("embeddings.position_ids"):
+            renamed[name] = tensor
+    return renamed
+
+
+def load_tokenizer(name_or_path, cache_dir="cache/"):
+    """Load the tokenizer of a BERT: a pytorch_pretrained_bert.BertTokenizer with the right casing.
+
+    `name_or_path` and the errors are those of `load_model`. The casing is what the model says of
+    itself, else what its vocabulary shows: a vocabulary with capitals is a cased model's.
+    """
+    files, path = _read_bert(name_or_path, cache_dir)
+    if VOCABULARY not in files:
+        raise ValueError(f"{path} has no {VOCABULARY}: put the model's vocabulary into it")
+    settings = json.loads(files.get("tokenizer_config.json", b"{}"))
+    settings |= _read_config(files, path).get("classifier", {})
+    with tempfile.TemporaryDirectory() as folder:
+        vocabulary = Path(folder, VOCABULARY)
+        vocabulary.write_bytes(files[VOCABULARY])
+        tokenizer = BertTokenizer(str(vocabulary), max_len=MAX_POSITIONS)
+    missing = [t for t in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if t not in tokenizer.vocab]
+    if missing:
+        raise ValueError(f"{path}: its {VOCABULARY} lacks {', '.join(missing)}: it is not BERT's")
+    cased = any(t != t.lower() for t in tokenizer.vocab if not t.startswith("["))
+    tokenizer.basic_tokenizer.do_lower_case = settings.get("do_lower_case", not cased)
+    return tokenizer
+
+
+def load_model(name_or_path, cache_dir="cache/", num_labels=2):
+    """Load a BERT as a pytorch_pretrained_bert.BertForSequenceClassification, ready to train.
+
+    Parameters
+    ----------
+    name_or_path : a folder or `.tar.gz` in pytorch-pretrained-bert's layout, a name whose archive is
+        in `cache_dir`, or a name that `download.py` knows; then the archive is put there
+    num_labels : classes; the classifier on top is new unless the source has one of that size
+
+    Prints which weights are new and which were left unused. Raises FileNotFoundError for a name or
+    path that does not exist and ValueError for a source that is not a BERT.
+    """
+    files, path = _read_bert(name_or_path, cache_dir)
+    return _build_model(_read_config(files, path), _read_weights(files, path), path, num_labels)
+
+
+def _build_model(config, state, path, num_labels):
+    """Build the model and fill it with the weights of `state`; see `load_model`."""
+    model = BertForSequenceClassification(BertConfig.from_dict(config), num_labels)
+    expected = model.state_dict()
+    if state.get("classifier.weight", expected["classifier.weight"]).shape[0] != num_labels:
+        state = {k: v for k, v in state.items() if not k.startswith("classifier.")}
+    new = [name for name in expected if name not in state]
+    unused = [name for name in state if name not in expected]
+    if lost := [name for name in new if not name.startswith(("classifier.", "bert.pooler."))]:
+        raise ValueError(f"{path} lacks {len(lost)} of BERT's weights, {lost[0]} for one")
+    if strange := [name for name in unused if not name.startswith("cls.")]:
+        raise ValueError(f"{path} has {len(strange)} weights BERT does not have, {strange[0]} for one")
+    for name in expected.keys() & state.keys():
+        if expected[name].shape != state[name].shape:
+            raise ValueError(
+                f"{path}: {name} has the shape {tuple(state[name].shape)}, but its {CONFIG} asks for "
+                f"{tuple(expected[name].shape)}"
+            )
+    model.load_state_dict({**expected, **{n: t for n, t in state.items() if n in expected}})
+    print(f"BERT with {sum(p.numel() for p in model.parameters()):,} weights, read from {path}")
+    if new:
+        print(f"  new, and learned from your data as they should be: {', '.join(new)}")
+    if unused:
+        print(f"  left out, not needed to classify: {len(unused)} weights of the pre-training heads")
+    return speed_up(model)
+
+
+class FusedLayerNorm(modeling.BertLayerNorm):
+    """BERT's LayerNorm in torch's one fused operation."""
+
+    def forward(self, x):
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.variance_epsilon)
+
+
+class FastDropout(torch.nn.Dropout):
+    """Dropout whose random numbers cost a quarter on a CPU, where drawing them is slow.
+
+    One draw of 64 bits decides four elements, each with a probability that is within 1/65,536 of
+    `p`; the scale is that of the exact probability, so expectations are those of torch's dropout.
+    """
+
+    def forward(self, x):
+        if not self.training or self.p == 0 or x.device.type != "cpu":
+            return super().forward(x)
+        dropped = round(self.p * 65_536)  # of 65,536 equally likely values
+        draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        keep = draws.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 32_768
+        return x * keep * (65_536 / (65_536 - dropped))
+
+
+class FusedSelfAttention(modeling.BertSelfAttention):
+    """BERT's self-attention through torch's fused scaled dot-product attention."""
+
+    def forward(self, hidden_states, attention_mask):
+        """Attend; hidden_states of shape (batch, length, hidden), mask (batch, 1, 1, length)."""
+        layers = (self.query, self.key, self.value)
+        q, k, v = (self.transpose_for_scores(layer(hidden_states)) for layer in layers)
+        if self.training and self.dropout.p > 0 and q.device.type == "cpu":
+            # the fused kernel for CPUs has no dropout, and torch's detour is slower than this
+            scores = q @ k.transpose(-1, -2) / self.attention_head_size**0.5 + attention_mask
+            context = self.dropout(scores.softmax(dim=-1)) @ v
+        else:
+            dropout = self.dropout.p if self.training else 0.0
+            context = F.scaled_dot_product_attention(q, k, v, attention_mask.to(q.dtype), dropout)
+        return context.transpose(1, 2).reshape(hidden_states.shape)  # (batch, length, hidden)
+
+
+def speed_up(model):
+    """Let a pytorch-pretrained-bert model compute with torch's fused operations; returns it.
+
+    Only this instance changes. Names and values of its weights stay, and without dropout its outputs
+    agree with the library's to 1e-5.
+    """
+    faster = {
+        modeling.BertLayerNorm: FusedLayerNorm,
+        modeling.BertSelfAttention: FusedSelfAttention,
+        torch.nn.Dropout: FastDropout,
+    }
+    for module in model.modules():
+        module.__class__ = faster.get(type(module), type(module))
+        if getattr(module, "intermediate_act_fn", None) is modeling.gelu:
+            module.intermediate_act_fn = F.gelu
+    return model
+
+
+def save_model(model, tokenizer, output_dir, settings):
+    """Write a fine-tuned model as `config.json`, `pytorch_model.bin` and `vocab.txt`.
+
+    `settings` is what goes into config.json under "classifier": all that a user of the model must
+    know and nobody should guess. The folder can be given to the library's `from_pretrained`.
+    """
+    output_dir = Path(output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    config = {**model.config.to_dict(), "classifier": settings}
+    tokens = tokenizer.ids_to_tokens
+    vocabulary = [tokens.get(i, f"[gap{i}]") for i in range(max(tokens) + 1)]
+    with replacing(output_dir / WEIGHTS) as temporary:
+        torch.save({name: tensor.cpu() for name, tensor in model.state_dict().items()}, temporary)
+    write_text(output_dir / VOCABULARY, "\n".join(vocabulary) + "\n")
+    write_text(output_dir / CONFIG, json.dumps(config, indent=2) + "\n")
+
+
+def pack_model(output_dir, archive_path):
+    """Pack the model in `output_dir` into the `.tar.gz` that evaluate.ipynb and Classifier load.
+
+    Raises FileNotFoundError if one of config.json, pytorch_model.bin and vocab.txt is missing.
+    """
+    for name in (CONFIG, WEIGHTS, VOCABULARY):
+        require_file(Path(output_dir, name), "train.ipynb saves it")
+    Path(archive_path).parent.mkdir(parents=True, exist_ok=True)
+    with replacing(archive_path) as temporary:
+        # weights are nearly random bytes: trying harder than level 1 gains nothing
+        with tarfile.open(temporary, "w:gz", compresslevel=1) as archive:
+            for name in (CONFIG, VOCABULARY, "validation.csv", WEIGHTS):
+                if Path(output_dir, name).is_file():
+                    archive.add(Path(output_dir, name), name)
+
+
+# ---------- Batches ---------------------------------------------------------------------------------------------------
+
+
+def plan_batches(lengths, batch_size, seed=None, epoch=0):
+    """Return a list of index arrays, one a batch, in which texts of like length stand together.
+
+    A batch is padded to its longest text, so like lengths save most of the padding. Without a `seed`
+    the longest texts come first. With one the order is random and follows from (seed, epoch) alone:
+    the shuffled examples are sorted by length within windows of 50 batches, and the batches are
+    shuffled again. Each example is in exactly one batch.
+    """
+    lengths = np.asarray(lengths)
+    if seed is None:
+        order = np.argsort(-lengths.astype(int), kind="stable")
+        return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    rng = np.random.default_rng((seed, epoch))
+    order = rng.permutation(len(lengths))
+    window = 50 * batch_size
+    windows = [order[i : i + window] for i in range(0, len(order), window)]
+    order = np.concatenate([w[np.argsort(lengths[w], kind="stable")] for w in windows] or [order])
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def make_batch(features, indices, device="cpu"):
+    """Return (the model's inputs, labels) for some of the features, padded to the longest of them.
+
+    The length is rounded up to a multiple of 8: fast kernels like that, and each new shape costs time.
+    The inputs are a dict of int64 tensors of shape (batch, longest), the labels a tensor of shape
+    (batch,).
+    """
+    lengths = features.lengths[indices].astype(np.int64)[:, None]  # (batch, 1)
+    position = np.arange(-(-lengths.max() // 8) * 8)[None, :]  # (1, longest)
+    mask = position < lengths  # (batch, longest)
+    where = np.where(mask, features.offsets[indices][:, None] + position, 0)
+    arrays = {
+        "input_ids": np.where(mask, features.ids[where], 0),
+        "token_type_ids": mask & (position >= features.first_lengths[indices][:, None]),
+        "attention_mask": mask,
+    }
+    inputs = {name: torch.from_numpy(a.astype(np.int64)).to(device) for name, a in arrays.items()}
+    return inputs, torch.from_numpy(features.labels[indices]).to(device)
+
+
+# ---------- Training --------------------------------------------------------------------------------------------------
+
+
+def _find_contained(texts):
+    """Map each text that stands word for word inside others to those of them that stand in none.
+
+    A text can only be inside one that has its rarest word, so few pairs are compared.
+    """
+    frequency = Counter(word for text in texts for word in set(text.split()))
+    by_rarest = defaultdict(list)
+    for text in texts:
+        if text:
+            by_rarest[min(text.split(), key=frequency.get)].append(text)
+    containing = defaultdict(set)
+    for text in texts:
+        for word in set(text.split()):
+            for part in by_rarest.get(word, ()):
+                if len(part) < len(text) and f" {part} " in f" {text} ":
+                    containing[part].add(text)
+    return {part: others - containing.keys() for part, others in containing.items()}
+
+
+def split_train_validation(texts, labels, share, seed):
+    """Split examples into a training and a validation part that share no text, not even in part.
+
+    About `share` of the texts, stratified by label, go to validation. Texts are compared with case
+    and white space folded. Equal texts stay together, and so does a text with those it stands inside
+    of, word for word; one inside texts of both parts would leak, and is left out of both.
+
+    Returns two sorted index arrays. Raises ValueError if a part would lack a class.
+    """
+    from sklearn.model_selection import train_test_split  # takes a second: only where it is needed
+
+    folded = [" ".join(text.lower().split()) for text in texts]
+    label_of = dict(zip(folded, labels))
+    contained = _find_contained(label_of)
+    whole = [text for text in label_of if text not in contained]
+    try:
+        _, chosen = train_test_split(
+            whole, test_size=share, random_state=seed, stratify=[label_of[text] for text in whole]
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"a validation part of {share} cannot be split off {len(labels)} rows ({error}): use more "
+            "rows or another VALIDATION_SHARE"
+        ) from None
+    chosen = set(chosen)
+    in_validation = [np.mean([t in chosen for t in contained.get(f, (f,))]) for f in folded]
+    in_validation = np.array(in_validation)  # shape (n,): 0, 1, or in between for one that would leak
+    train, validation = np.flatnonzero(in_validation == 0), np.flatnonzero(in_validation == 1)
+    labels = np.asarray(labels)
+    for name, part in (("training", train), ("validation", validation)):
+        if len(set(labels[part].tolist())) < 2:
+            raise ValueError(
+                f"the {name} part of {len(part)} rows has one class only: use more rows or another VALIDATION_SHARE"
+            )
+    return train, validation
+
+
+def pick_rows(labels, rows, seed):
+    """Return the sorted indices of `rows` examples, drawn stratified by label; all if `rows` is None."""
+    from sklearn.model_selection import train_test_split
+
+    everything = np.arange(len(labels))
+    if rows is None or rows >= len(labels):
+        return everything
+    picked, _ = train_test_split(everything, train_size=rows, random_state=seed, stratify=labels)
+    return np.sort(picked)
+
+
+def pick_precision():
+    """Return what accelerate calls `mixed_precision`: "bf16" where the hardware multiplies in it.
+
+    On a CPU that means matrix instructions for bfloat16 (AMX): others emulate it, hundreds of times
+    slower than float32.
+    """
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    return "bf16" if torch.cpu.get_capabilities().get("amx_bf16") else "no"
+
+
+def make_optimizer(model, learning_rate, layer_decay=0.9, weight_decay=0.01):
+    """Return torch's AdamW for BERT, with a smaller learning rate the deeper a layer lies.
+
+    The classifier and the pooler learn at `learning_rate`, the top layer at `layer_decay` times that,
+    the one below at its square, and the embeddings slowest (Howard and Ruder 2018,
+    https://arxiv.org/abs/1801.06146; Zhang et al. 2020, https://arxiv.org/abs/2006.05987). Biases and
+    LayerNorm do not decay.
+    """
+    layers = model.config.num_hidden_layers
+    groups = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        if match := re.search(r"encoder\.layer\.(\d+)\.", name):
+            depth = layers - int(match[1])
+        else:
+            depth = layers + 1 if "embeddings." in name else 0
+        decays = not name.endswith(".bias") and "LayerNorm" not in name
+        groups[depth, decays].append(parameter)
+    options = [
+        {"params": parameters, "lr": learning_rate * layer_decay**depth, "weight_decay": weight_decay * decays}
+        for (depth, decays), parameters in groups.items()
+    ]
+    return torch.optim.AdamW(options, fused=True)
+
+
+def make_schedule(optimizer, total_steps, warmup_proportion):
+    """Let the learning rate rise in a line over the first share of the steps, then fall to zero."""
+    warmup = max(1, round(total_steps * warmup_proportion))
+
+    def factor(step):
+        return min((step + 1) / warmup, (total_steps - step) / max(1, total_steps - warmup))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def reset_pooler(model):
+    """Draw BERT's pooler anew: after pre-training it is tuned to another task, or was never trained."""
+    model.init_bert_weights(model.bert.pooler.dense)
+
+
+def predict_logits(model, features, batch_size, rows=None, description="Predicting", progress=True):
+    """Return the logits of a model for features, a float32 array of shape (n, num_labels).
+
+    `rows` are the indices of the features to predict, in the order of the result; None takes all.
+    Computes in float32 whatever the training used, so a text gets the same answer everywhere.
+    """
+    device = next(model.parameters()).device
+    rows = np.arange(len(features)) if rows is None else rows
+    logits = [None] * len(rows)
+    model.eval()
+    with torch.inference_mode(), progress_bar(len(rows), description, " texts", progress) as bar:
+        for batch in plan_batches(features.lengths[rows], batch_size):
+            inputs, _ = make_batch(features, rows[batch], device)
+            # the class's own forward: accelerate gives the instance another one, in training's precision
+            for i, values in zip(batch, type(model).forward(model, **inputs).cpu().numpy()):
+                logits[i] = values
+            bar.update(len(batch))
+    return np.array(logits, np.float32).reshape(len(rows), -1)
+
+
+def copy_weights(model):
+    """Return a copy of a model's weights, on the CPU, for `load_state_dict`."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
+def fit_temperature(logits, labels):
+    """Return the temperature that makes the probabilities of logits fit the labels best.
+
+    Dividing the logits, of shape (n, 2), by it changes no decision, only how sure the model says it
+    is (temperature scaling, Guo et al. 2017, https://arxiv.org/abs/1706.04599). Searched between
+    1/20 and 20.
+    """
+    from scipy.optimize import minimize_scalar
+
+    logits, labels = torch.from_numpy(logits).double(), torch.from_numpy(np.asarray(labels)).long()
+
+    def loss(log_temperature):
+        return F.cross_entropy(logits / np.exp(log_temperature), labels).item()
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-np.log(20), np.log(20)), method="bounded").x))
+
+
+def describe_seconds(seconds):
+    """Say a duration as a person would: "about 40 seconds", "about 2½ minutes", "about 3 hours"."""
+    for size, unit in ((3600, "hours"), (60, "minutes")):
+        if seconds >= 1.5 * size:
+            halves = round(2 * seconds / size)
+            return f"about {halves // 2}{'½' if halves % 2 else ''} {unit}"
+    return f"about {max(1, round(seconds))} seconds"
+
+
+def estimate_time(seconds, share, rows):
+    """Say how long a training on `rows` rows takes, of which `share` took so many `seconds`."""
+    total = seconds / share
+    line = f"This will take {describe_seconds(total)} here"
+    return line + (f"; with TRAIN_ROWS=400 {describe_seconds(total * 400 / rows)}" if rows > 400 else "")
+
+
+# ---------- Evaluation ------------------------------------------------------------------------------------------------
+
+
+def probabilities(logits, temperature=1.0):
+    """Return the softmax of logits of shape (n, classes), divided by `temperature`, row by row."""
+    return torch.from_numpy(np.asarray(logits, np.float64) / temperature).softmax(dim=1).numpy()
+
+
+def get_eval_report(task_name, labels, preds, positive=None):
+    """Measure predictions against labels, both arrays of 0 and 1 of shape (n,).
+
+    Returns a dict with task, mcc (Matthews correlation), tp, tn, fp, fn, accuracy, precision, recall
+    and f1; given the probabilities of class 1 as `positive`, of shape (n,), also roc_auc and loss
+    (mean cross-entropy in nats). A ratio with nothing below the line is 0.
+    """
+    from sklearn import metrics  # takes a second: only where it is needed
+
+    tn, fp, fn, tp = metrics.confusion_matrix(labels, preds, labels=[0, 1]).ravel().tolist()
+    precision, recall, f1, _ = metrics.precision_recall_fscore_support(labels, preds, average="binary", zero_division=0)
+    report = {
+        "task": task_name,
+        "mcc": float(metrics.matthews_corrcoef(labels, preds)),
+        "tp": tp,
+        "tn": tn,
+        "fp": fp,
+        "fn": fn,
+        "accuracy": (tp + tn) / len(labels),
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
+    }
+    if positive is not None:
+        report["roc_auc"] = float(metrics.roc_auc_score(labels, positive))
+        report["loss"] = float(metrics.log_loss(labels, positive, labels=[0, 1]))
+    return report
+
+
+# ---------- Use -------------------------------------------------------------------------------------------------------
+
+
+class Classifier:
+    """A fine-tuned BERT with all that is needed to classify texts: `Classifier.load(archive)`."""
+
+    def __init__(self, model, tokenizer, settings):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.settings = settings
+
+    @classmethod
+    def load(cls, archive_path, device=None):
+        """Load an archive that train.ipynb packed.
+
+        `device` is a torch device; None takes a GPU if there is one. Raises FileNotFoundError, and
+        ValueError for an archive that is none or holds a BERT that was not fine-tuned.
+        """
+        require_file(archive_path, "train.ipynb makes it")
+        files, path = _read_bert(archive_path, cache_dir=None)
+        config, state = _read_config(files, path), _read_weights(files, path)
+        if "classifier" not in config or "classifier.weight" not in state:
+            raise ValueError(
+                f"{archive_path} holds a BERT without a fine-tuned classifier: fine-tune it in "
+                "train.ipynb, which packs cache/<TASK_NAME>.tar.gz"
+            )
+        model = _build_model(config, state, path, num_labels=2)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(model.to(device).eval(), load_tokenizer(archive_path), config["classifier"])
+
+    def predict(self, texts, batch_size=32, progress=True):
+        """Classify texts.
+
+        Returns a DataFrame with a row for each text, in order: `label`, the name of the class, and
+        `probability`, that of the positive class. Raises TypeError for a single string.
+        """
+        if isinstance(texts, str):
+            raise TypeError(f"texts must be a list of texts, but is the text {texts[:50]!r}: use [text]")
+        examples = [InputExample(i, text) for i, text in enumerate(texts)]
+        features = convert_examples_to_features(
+            examples,
+            {},
+            self.settings["max_seq_length"],
+            self.tokenizer,
+            progress=progress,
+            truncation=self.settings["truncation"],
+        )
+        logits = predict_logits(self.model, features, batch_size, progress=progress)
+        return self.decide(logits)
+
+    def decide(self, logits):
+        """Turn logits of shape (n, 2) into the DataFrame of `predict`."""
+        positive = probabilities(logits, self.settings["temperature"])[:, 1]
+        names = np.array(self.settings["label_names"], object)
+        label = names[(positive >= self.settings["threshold"]).astype(int)]
+        return pd.DataFrame({"label": label, "probability": positive})
