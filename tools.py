@@ -1,8 +1,8 @@
 """Binary text classification with BERT, from example to prediction.
 
-The module follows the data: examples, features, BERT, batches, training, evaluation, use. Nothing
-runs on import. Copied alone into another project it is enough to featurize, train, load an archive
-of fine-tuned BERT and predict; only a model that is not yet in `cache/` needs `download.py` too.
+The module follows the data: examples, features, BERT, batches, training, evaluation, use. Nothing runs on import.
+Copied alone into another project it is enough to featurize, train, load an archive of fine-tuned BERT and predict;
+only a model that is not yet in `cache/` needs `download.py` too.
 
 The model and the tokenizer are those of pytorch-pretrained-bert 0.6.2.
 """
@@ -43,8 +43,8 @@ from tqdm.auto import tqdm
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 PRETRAINED_MODELS = (DEFAULT_MODEL, *PRETRAINED_VOCAB_ARCHIVE_MAP)
 MAX_POSITIONS = 512  # BERT has learned a vector for each of 512 positions, and for no more
-PRECISIONS = {"no": "float32", "bf16": "bfloat16"}  # by accelerate's names
 UNLABELLED = -100  # torch's own "ignore this label"
+TRUNCATIONS = ("head", "tail", "head+tail")
 
 
 @contextmanager
@@ -54,6 +54,7 @@ def replacing(path):
     Whatever breaks, `path` holds either what it held before or the whole new content.
     """
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -63,8 +64,7 @@ def replacing(path):
 
 
 def write_text(path, text):
-    """Write a text file as UTF-8, replacing it in one step; makes its folder."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    """Write a text file as UTF-8, replacing it in one step."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
@@ -80,83 +80,71 @@ def require_disk_space(folder, needed):
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(
-            f"{needed / 1e6:,.0f} MB of disk are needed for this task and {free / 1e6:,.0f} MB are "
-            f"free under {folder}: make room, or work on a larger disk"
+            f"{needed / 1e6:,.0f} MB of disk are needed for this and {free / 1e6:,.0f} MB are free under {folder}: "
+            "make room, or work on a larger disk"
         )
+
+
+def progress_bar(total, description, unit="it", show=True):
+    """Return a tqdm bar that clears itself; quiet if not `show`, or if there is nobody to see it."""
+    visible = show and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+    options = {} if visible else {"disable": True}
+    return tqdm(total=total, desc=description, unit=unit, leave=False, mininterval=0.2, **options)
 
 
 def get_environment():
     """Return the versions of Python and of each package that matters, and the device, as a dict."""
     packages = ("torch", "pytorch-pretrained-bert", "accelerate", "numpy", "pandas", "scikit-learn")
-    if torch.cuda.is_available():
-        device = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    else:
-        device = f"CPU with {joblib.cpu_count()} cores"
+    cuda = torch.cuda.is_available()
+    device = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}" if cuda else "CPU"
+    precision = {"no": "float32", "bf16": "bfloat16"}[pick_precision()]
     return {
         "python": platform.python_version(),
         **{package: metadata.version(package) for package in packages},
-        "device": f"{device}, precision of training {PRECISIONS[pick_precision()]}",
+        "device": f"{device}, {joblib.cpu_count()} CPU cores, training in {precision}",
     }
 
 
 # ---------- Parameters of the notebooks -------------------------------------------------------------------------------
 
 
-def _whole(low, high=10**9):
-    return lambda v: type(v) is int and low <= v <= high, f"a whole number from {low} to {high:,}"
+def _is_whole(low, high):
+    return lambda value: type(value) is int and low <= value <= high
 
 
-def _share(low, high):
-    return lambda v: type(v) in (int, float) and low <= v < high, f"a number from {low} to under {high}"
+def _is_number(accepts):
+    return lambda value: type(value) in (int, float) and accepts(value)
 
 
 def _is_task_name(value):
-    return (
-        isinstance(value, str)
-        and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", value) is not None
-        and value not in PRETRAINED_MODELS
-    )
+    word = isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", value)
+    return bool(word) and value not in PRETRAINED_MODELS
 
 
-PARAMETER_RULES = {
-    "TASK_NAME": (
-        _is_task_name,
-        "a folder name of letters, digits, '_', '-' and '.' that is not a pretrained model's name",
+def _is_label_names(value):
+    return isinstance(value, list) and len(value) == 2 and all(type(n) is str for n in value) and value[0] != value[1]
+
+
+# name: (the notebooks that have it, the rule in words, the rule as a function)
+PARAMETERS = {
+    "TASK_NAME": ("data_prep train evaluate", "a folder name, not the name of a pretrained model", _is_task_name),
+    "LABEL_NAMES": ("data_prep", "a list of two different names, for label 0 and label 1", _is_label_names),
+    "BERT_MODEL": ("data_prep train", "a model's name or path", lambda v: isinstance(v, str) and v.strip() != ""),
+    "MAX_SEQ_LENGTH": (
+        "data_prep train",
+        f"a whole number from 3 to {MAX_POSITIONS}, the last position BERT knows",
+        _is_whole(3, MAX_POSITIONS),
     ),
-    "BERT_MODEL": (lambda v: isinstance(v, str) and v.strip() != "", "a model's name or path"),
-    "LABEL_NAMES": (
-        lambda v: isinstance(v, list) and len(set(v)) == len(v) == 2 and all(isinstance(n, str) for n in v),
-        "a list of two different names, for label 0 and label 1",
-    ),
-    "MAX_SEQ_LENGTH": (_whole(3, MAX_POSITIONS)[0], f"a whole number from 3 to {MAX_POSITIONS}, BERT's last position"),
-    "TRAIN_BATCH_SIZE": _whole(1, 65_536),
-    "EVAL_BATCH_SIZE": _whole(1, 65_536),
-    "LEARNING_RATE": (lambda v: type(v) in (int, float) and 0 < v < 1, "a number between 0 and 1"),
-    "NUM_TRAIN_EPOCHS": _whole(1, 1000),
-    "RANDOM_SEED": _whole(0, 2**32 - 1),
-    "GRADIENT_ACCUMULATION_STEPS": _whole(1, 65_536),
-    "WARMUP_PROPORTION": _share(0, 1),
-    "VALIDATION_SHARE": (lambda v: type(v) is float and 0 < v <= 0.5, "a number above 0 and at most 0.5"),
-    "TRAIN_ROWS": (lambda v: v is None or (type(v) is int and v >= 10), "None for all rows, or a whole number from 10"),
-    "SHOW_MISTAKES": _whole(0, 1000),
-}
-NOTEBOOK_PARAMETERS = {
-    "data_prep": ("TASK_NAME", "LABEL_NAMES", "BERT_MODEL", "MAX_SEQ_LENGTH"),
-    "train": (
-        "TASK_NAME",
-        "BERT_MODEL",
-        "MAX_SEQ_LENGTH",
-        "TRAIN_BATCH_SIZE",
-        "EVAL_BATCH_SIZE",
-        "LEARNING_RATE",
-        "NUM_TRAIN_EPOCHS",
-        "RANDOM_SEED",
-        "GRADIENT_ACCUMULATION_STEPS",
-        "WARMUP_PROPORTION",
-        "VALIDATION_SHARE",
-        "TRAIN_ROWS",
-    ),
-    "evaluate": ("TASK_NAME", "EVAL_BATCH_SIZE", "SHOW_MISTAKES"),
+    "TRAIN_BATCH_SIZE": ("train", "a whole number from 1 to 65536", _is_whole(1, 65536)),
+    "EVAL_BATCH_SIZE": ("train evaluate", "a whole number from 1 to 65536", _is_whole(1, 65536)),
+    "LEARNING_RATE": ("train", "a number above 0 and under 1", _is_number(lambda v: 0 < v < 1)),
+    "NUM_TRAIN_EPOCHS": ("train", "a whole number from 1 to 1000", _is_whole(1, 1000)),
+    "RANDOM_SEED": ("train", "a whole number from 0 to 4294967295", _is_whole(0, 2**32 - 1)),
+    "GRADIENT_ACCUMULATION_STEPS": ("train", "a whole number from 1 to 65536", _is_whole(1, 65536)),
+    "WARMUP_PROPORTION": ("train", "a number from 0 to under 1", _is_number(lambda v: 0 <= v < 1)),
+    "VALIDATION_SHARE": ("train", "a number above 0 and at most 0.5", _is_number(lambda v: 0 < v <= 0.5)),
+    "TRAIN_ROWS": ("train", "None, or a whole number from 10", lambda v: v is None or _is_whole(10, 10**9)(v)),
+    "SHOW_MISTAKES": ("evaluate", "a whole number from 0 to 1000", _is_whole(0, 1000)),
 }
 
 
@@ -166,24 +154,22 @@ def check_parameters(notebook, names):
     Parameters
     ----------
     notebook : "data_prep", "train" or "evaluate"
-    names : dict; what the notebook has defined, usually its `globals()`. Every name in capitals is
-        taken for a parameter, so a mistyped one does not go unnoticed.
+    names : dict; what the notebook has defined, usually its `globals()`. Every name in capitals is taken for a
+        parameter, so a mistyped one does not go unnoticed.
 
-    Raises ValueError for an unknown name (with the nearest known one), a missing name, or a value
-    against the rule of its parameter.
+    Raises ValueError for an unknown name (with the nearest known one), a missing name, or a value against its rule.
     """
-    known = NOTEBOOK_PARAMETERS[notebook]
+    known = [name for name, (notebooks, _, _) in PARAMETERS.items() if notebook in notebooks.split()]
     given = {name: value for name, value in names.items() if re.fullmatch(r"[A-Z][A-Z0-9_]{2,}", name)}
-    for name in given:
-        if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-            raise ValueError(
-                f"{name} is not a parameter of {notebook}.ipynb: did you mean {nearest}? It knows {', '.join(known)}"
-            )
+    for name in given.keys() - known:
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+        raise ValueError(
+            f"{name} is not a parameter of {notebook}.ipynb: did you mean {nearest}? It knows {', '.join(known)}"
+        )
     for name in known:
+        _, rule, fits = PARAMETERS[name]
         if name not in given:
-            raise ValueError(f"parameter {name} of {notebook}.ipynb is missing: define it")
-        fits, rule = PARAMETER_RULES[name]
+            raise ValueError(f"parameter {name} of {notebook}.ipynb is missing: set it to {rule}")
         if not fits(given[name]):
             raise ValueError(f"{name} is {given[name]!r}, but must be {rule}")
     return {name: given[name] for name in known}
@@ -209,23 +195,21 @@ def _require_utf8(path):
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"{path}: line {number}, byte {error.start + 1} of it "
-                    f"(0x{line[error.start]:02x}) is not UTF-8: save the file as UTF-8"
-                ) from None
+                byte = f"byte {error.start + 1} (0x{line[error.start]:02x})"
+                raise ValueError(f"{path}, line {number}: its {byte} is not UTF-8: save the file as UTF-8") from None
 
 
 def _require_two_columns(path):
     """Raise ValueError naming the first row of a CSV file that has not two columns."""
+    csv.field_size_limit(2**31 - 1)
     with open(path, encoding="utf-8", newline="") as file:
-        csv.field_size_limit(2**31 - 1)
         rows = csv.reader(file, strict=True)
         try:
             for row in rows:
                 if len(row) not in (0, 2):
                     raise ValueError(
-                        f"{path}: the row that ends in line {rows.line_num} has {len(row)} columns, "
-                        "but each row must have two: label, text (a text with commas is quoted)"
+                        f"{path}: the row that ends in line {rows.line_num} has {len(row)} columns, but it must have "
+                        "two: label, text (a text with commas stands in double quotes)"
                     )
         except csv.Error as error:
             raise ValueError(f"{path}, line {rows.line_num}: {error}: is a quote left open?") from None
@@ -234,9 +218,9 @@ def _require_two_columns(path):
 def read_csv(path):
     """Read a CSV file in Yelp's format: no header, a label and a text in each row.
 
-    Returns a DataFrame with the columns `label` and `text`, both strings, in the file's order; "NA"
-    and "null" are texts like any other. Raises FileNotFoundError, and ValueError for a file that is
-    empty, not UTF-8, or has a row with another number of columns (says the line).
+    Returns a DataFrame with the columns `label` and `text`, both strings, in the file's order; "NA" and "null" are
+    texts like any other. Raises FileNotFoundError, and ValueError for a file that is empty, is not UTF-8, or has a row
+    with another number of columns (says the line).
     """
     require_file(path, "put it there, one row for each text: label, text")
     try:
@@ -256,8 +240,8 @@ def read_csv(path):
 def binary_labels(labels, source):
     """Turn a Series of labels, all of "1"/"2" (Yelp's) or all of "0"/"1", into integers 0 and 1.
 
-    `source` is the file's name, for the messages. Raises ValueError for any other label (says which
-    one in which row, and when it looks like a header), and when there is only one class.
+    `source` is the file's name, for the messages. Raises ValueError for any other label (says which one in which row,
+    and when it looks like a header), and when there is only one class.
     """
     labels = labels.str.strip()
     found = set(labels)
@@ -265,18 +249,12 @@ def binary_labels(labels, source):
         return (labels == max(found)).astype(int)
     for row, label in enumerate(labels, start=1):
         if label not in ("0", "1", "2"):
-            header = " It looks like a header: delete that row." if row == 1 else ""
+            header = ". It looks like a header: delete that row" if row == 1 else ""
             raise ValueError(
-                f"{source}: row {row} has the label {label!r}, but labels must be 1 and 2 (or 0 and 1).{header}"
+                f"{source}: row {row} has the label {label!r}, but labels must be 1 and 2, or 0 and 1{header}"
             )
     counts = ", ".join(f"{label!r} {n} times" for label, n in sorted(Counter(labels).items()))
-    raise ValueError(f"{source}: two classes are needed, labelled 1 and 2 (or 0 and 1), but it has {counts}")
-
-
-def read_label_names(data_dir):
-    """Return what classes 0 and 1 are called: from `labels.json` of data_prep.ipynb, else "0" and "1"."""
-    path = Path(data_dir, "labels.json")
-    return json.loads(path.read_text(encoding="utf-8"))["label_names"] if path.is_file() else ["0", "1"]
+    raise ValueError(f"{source}: two classes are needed, labelled 1 and 2, or 0 and 1, but it has {counts}")
 
 
 def clean_text(texts, escaped_newlines=True):
@@ -288,7 +266,7 @@ def clean_text(texts, escaped_newlines=True):
 
 
 def write_tsv(frame, path):
-    """Write columns id, label, alpha, text of `frame` as BERT's TSV: UTF-8, no header, no quoting.
+    """Write the columns id, label, alpha, text of `frame` as BERT's TSV: UTF-8, no header, no quoting.
 
     Raises ValueError if a field holds a tab or line break, which would break the table.
     """
@@ -298,6 +276,12 @@ def write_tsv(frame, path):
             raise ValueError(f"column {column.name} holds a tab or line break: use clean_text first")
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         file.writelines("\t".join(row) + "\n" for row in zip(*columns))
+
+
+def read_label_names(data_dir):
+    """Return what classes 0 and 1 are called: from `labels.json` of data_prep.ipynb, else "0" and "1"."""
+    path = Path(data_dir, "labels.json")
+    return json.loads(path.read_text(encoding="utf-8"))["label_names"] if path.is_file() else ["0", "1"]
 
 
 class DataProcessor:
@@ -332,11 +316,11 @@ class BinaryClassificationProcessor(DataProcessor):
 
     def get_train_examples(self, data_dir):
         """Return the InputExamples of `train.tsv`; see `get_examples`."""
-        return self.get_examples(Path(data_dir) / "train.tsv")
+        return self.get_examples(Path(data_dir, "train.tsv"))
 
     def get_dev_examples(self, data_dir):
         """Return the InputExamples of `dev.tsv`; see `get_examples`."""
-        return self.get_examples(Path(data_dir) / "dev.tsv")
+        return self.get_examples(Path(data_dir, "dev.tsv"))
 
     def get_labels(self):
         """Return ["0", "1"]."""
@@ -345,30 +329,29 @@ class BinaryClassificationProcessor(DataProcessor):
     def get_examples(self, path, output_mode="classification"):
         """Return the InputExamples of one TSV file.
 
-        Raises FileNotFoundError, and ValueError (file, line, value, rule) for bytes that are not
-        UTF-8, a line without four columns, a label other than 0 and 1 (in regression: one that is no
-        number), or a file with one class.
+        Raises FileNotFoundError, and ValueError (file, line, value, rule) for bytes that are not UTF-8, a line without
+        four columns, a label other than 0 and 1 (in regression: one that is no number), or a file with one class.
         """
         examples = []
         for number, fields in self._read_tsv(path):
             if len(fields) != 4:
                 raise ValueError(
-                    f"{path}, line {number} has {len(fields)} columns, but must have four, separated "
-                    "by tabs: id, label, the letter a, text. data_prep.ipynb writes such a file"
+                    f"{path}, line {number} has {len(fields)} columns, but must have four, separated by tabs: "
+                    "id, label, the letter a, text. data_prep.ipynb writes such a file"
                 )
             guid, label, _, text = fields
             if not self._is_label(label, output_mode):
-                header = " It looks like a header: delete that line." if number == 1 else ""
+                header = ". It looks like a header: delete that line" if number == 1 else ""
                 raise ValueError(
-                    f"{path}, line {number} has the label {label!r}, but it must be 0 or 1 (in regression "
-                    f"a number); data_prep.ipynb turns 1 and 2 into 0 and 1.{header}"
+                    f"{path}, line {number} has the label {label!r}, but it must be 0 or 1 (in regression a number); "
+                    f"data_prep.ipynb turns 1 and 2 into 0 and 1{header}"
                 )
             examples.append(InputExample(guid, text, label=label))
-        found = {example.label for example in examples}
+        found = sorted({example.label for example in examples})
         if output_mode == "classification" and len(found) < 2:
             raise ValueError(
-                f"{path} has {len(examples)} examples, with the labels {sorted(found)}, but both 0 and "
-                "1 are needed: nothing can be learned or measured with one class"
+                f"{path} has {len(examples)} examples with the labels {found}, but both 0 and 1 are needed: nothing "
+                "can be learned or measured with one class"
             )
         return examples
 
@@ -387,9 +370,9 @@ class BinaryClassificationProcessor(DataProcessor):
 class InputFeatures:
     """What BERT reads of one example: three lists of `max_seq_length` integers, and the label.
 
-    `input_ids` are positions in the vocabulary, `input_mask` is 1 where there is a word piece and 0
-    in the padding, `segment_ids` is 0 for the first text and 1 for the second. `label_id` is an
-    integer, in regression a float, and `UNLABELLED` (-100) where there is no label.
+    `input_ids` are positions in the vocabulary, `input_mask` is 1 where there is a word piece and 0 in the padding,
+    `segment_ids` is 0 for the first text and 1 for the second. `label_id` is an integer, in regression a float, and
+    `UNLABELLED` (-100; in regression NaN) where there is no label.
     """
 
     def __init__(self, input_ids, input_mask, segment_ids, label_id):
@@ -405,11 +388,12 @@ class InputFeatures:
 class Features(Sequence):
     """A list of InputFeatures that takes about 2 bytes of memory for each word piece.
 
-    Padding is not kept: it is added again where an element is asked for, and where `make_batch`
-    builds a batch. `fingerprint` says what the features were made from (see `get_fingerprint`).
+    Padding is not kept: it is added again where an element is asked for, and where `make_batch` builds a batch.
+    `fingerprint` says what the features were made from (see `get_fingerprint`).
     """
 
     FORMAT = 1
+    ARRAYS = {"ids": ("<u2", "<u4"), "lengths": ("<u2",), "first_lengths": ("<u2",), "labels": ("<i4", "<f8")}
 
     def __init__(self, ids, lengths, first_lengths, labels, max_seq_length, fingerprint=None):
         """Hold the features of n examples.
@@ -430,19 +414,16 @@ class Features(Sequence):
 
     @classmethod
     def from_list(cls, rows):
-        """Pack a list of InputFeatures, such as the 2019 code pickled."""
+        """Pack a list of InputFeatures, such as the 2019 code pickled; ValueError if it is not sound."""
         sizes = {len(values) for r in rows for values in (r.input_ids, r.input_mask, r.segment_ids)}
         if len(sizes) != 1:
             raise ValueError(f"all features must be padded to one length, but they have {sorted(sizes)}")
-        (size,) = sizes
-        shape = (len(rows), size)
-        ids = np.array([r.input_ids for r in rows], np.uint32).reshape(shape)
-        mask = np.array([r.input_mask for r in rows], bool).reshape(shape)
-        second = np.array([r.segment_ids for r in rows], bool).reshape(shape)
-        lengths = mask.sum(axis=1).astype(np.uint16)
+        ids = np.array([r.input_ids for r in rows], np.uint32)  # (n, length), as are the next two
+        mask = np.array([r.input_mask for r in rows], bool)
+        first = mask & ~np.array([r.segment_ids for r in rows], bool)
         labels = np.array([r.label_id for r in rows])
         labels = labels.astype(np.float64 if labels.dtype.kind == "f" else np.int32)
-        packed = cls(ids[mask], lengths, (mask & ~second).sum(axis=1).astype(np.uint16), labels, size)
+        packed = cls(ids[mask], mask.sum(1, np.uint16), first.sum(1, np.uint16), labels, sizes.pop())
         if any(row != packed[i] for i, row in enumerate(rows)):
             raise ValueError("mask or segments are not those of one text or of a pair")
         return packed
@@ -458,39 +439,29 @@ class Features(Sequence):
         index %= len(self)
         length, first = int(self.lengths[index]), int(self.first_lengths[index])
         padding = [0] * (self.max_seq_length - length)
-        ids = self.ids[self.offsets[index] : self.offsets[index + 1]].tolist()
-        return InputFeatures(
-            ids + padding,
-            [1] * length + padding,
-            [0] * first + [1] * (length - first) + padding,
-            self.labels[index].item(),
-        )
+        ids = self.ids[self.offsets[index] : self.offsets[index + 1]].tolist() + padding
+        segments = [0] * first + [1] * (length - first) + padding
+        return InputFeatures(ids, [1] * length + padding, segments, self.labels[index].item())
 
     def __getstate__(self):
-        arrays = ("ids", "lengths", "first_lengths", "labels")
-        return {
-            "format": self.FORMAT,
-            "max_seq_length": self.max_seq_length,
-            "fingerprint": self.fingerprint,
-            **{name: getattr(self, name).tobytes() for name in arrays},
-            **{f"{name}_type": getattr(self, name).dtype.str for name in arrays},
-        }
+        state = {"format": self.FORMAT, "max_seq_length": self.max_seq_length, "fingerprint": self.fingerprint}
+        for name in self.ARRAYS:
+            array = getattr(self, name)
+            state |= {name: array.tobytes(), f"{name}_type": array.dtype.str}
+        return state
 
     def __setstate__(self, state):
         """Check what a pickle holds, then make arrays of it without copying."""
-        allowed = {"ids": ("<u2", "<u4"), "lengths": ("<u2",), "first_lengths": ("<u2",), "labels": ("<i4", "<f8")}
         if state.get("format") != self.FORMAT:
             raise ValueError(f"format {state.get('format')!r} is not format {self.FORMAT}")
         arrays = {}
-        for name, types in allowed.items():
+        for name, types in self.ARRAYS.items():
             if state[f"{name}_type"] not in types or type(state[name]) is not bytes:
                 raise ValueError(f"{name} is not an array of {' or '.join(types)}")
             arrays[name] = np.frombuffer(state[name], state[f"{name}_type"])
         size, lengths, fingerprint = state["max_seq_length"], arrays["lengths"], state["fingerprint"]
-        if type(size) is not int or not 2 <= size <= MAX_POSITIONS:
-            raise ValueError(f"max_seq_length {size!r} is not from 2 to {MAX_POSITIONS}")
-        if fingerprint is not None and type(fingerprint) is not str:
-            raise ValueError("the fingerprint is not a text")
+        if type(size) is not int or not 2 <= size <= MAX_POSITIONS or type(fingerprint) not in (str, type(None)):
+            raise ValueError(f"max_seq_length {size!r} or fingerprint {fingerprint!r} cannot be")
         if not (
             len(lengths) == len(arrays["first_lengths"]) == len(arrays["labels"])
             and lengths.max(initial=0) <= size
@@ -504,15 +475,14 @@ class Features(Sequence):
 class WordPieceMemo(dict):
     """Memo from a chunk of text between white space to its word-piece ids, as bytes.
 
-    BERT's tokenization looks at each such chunk alone and natural text repeats its chunks, so most
-    are looked up; pytorch-pretrained-bert's own tokenizer answers the first time. Ids are kept as
-    bytes because joining bytes is fast and the garbage collector has nothing to follow.
+    BERT's tokenization looks at each such chunk alone and natural text repeats its chunks, so most are looked up;
+    pytorch-pretrained-bert's own tokenizer answers the first time. Ids are kept as bytes because joining bytes is fast
+    and the garbage collector has nothing to follow.
     """
 
     MAX_CHUNKS = 500_000  # about 100 MB; a full memo starts again
     MAX_CHARACTERS = 64  # longer chunks do not come back often enough
-    # str.split() splits at these, BERT deletes them: "A\x85B" is one word
-    DELETED = re.compile("[\x0b\x0c\x1c-\x1f\x85]")
+    DELETED = re.compile("[\x0b\x0c\x1c-\x1f\x85]")  # str.split() splits there, BERT deletes them: "A\x85B" is one word
     ASCII_WORD = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]")
 
     def __init__(self, tokenizer):
@@ -569,9 +539,6 @@ def count_word_pieces(texts, tokenizer):
     return np.array([len(memo.encode(t, len(t))) // memo.dtype.itemsize + 2 for t in texts], int)
 
 
-TRUNCATIONS = ("head", "tail", "head+tail")
-
-
 class _Encoder:
     """Encodes batches of texts with one memo; each worker process has one of its own."""
 
@@ -582,7 +549,7 @@ class _Encoder:
         self.cls, self.sep = self.memo.to_bytes(["[CLS]"]), self.memo.to_bytes(["[SEP]"])
 
     def _cut(self, ids, keep):
-        """Return `keep` of the ids: the first, the last, or a quarter of them first, the others last.
+        """Return `keep` of the ids: the first, the last, or a quarter of them first and the others last.
 
         The quarter is that of Sun et al. 2019, https://arxiv.org/abs/1905.05583 (128 of 510).
         """
@@ -612,11 +579,9 @@ class _Encoder:
         """Return the ids, lengths and first lengths of a list of (text_a, text_b), as three arrays."""
         encoded = [self.encode(*pair) for pair in pairs]
         size = self.memo.dtype.itemsize
-        return (
-            np.frombuffer(b"".join(ids for ids, _ in encoded), self.memo.dtype),
-            np.array([len(ids) // size for ids, _ in encoded], "<u2"),
-            np.array([first for _, first in encoded], "<u2"),
-        )
+        ids = np.frombuffer(b"".join(ids for ids, _ in encoded), self.memo.dtype)
+        lengths = np.array([len(ids) // size for ids, _ in encoded], "<u2")
+        return ids, lengths, np.array([first for _, first in encoded], "<u2")
 
 
 _worker_encoder = None  # one for each worker process, so that the tokenizer travels once
@@ -634,8 +599,8 @@ def _encode_in_worker(pairs):
 def _encode_with_workers(arguments, batches, processes, encode_here, bar):
     """Encode batches in `processes` processes, this one among them.
 
-    The workers take batches from the front; this process takes those at the end, so that it has
-    work while the workers start, and nothing is slower than it would be alone.
+    The workers take batches from the front; this process takes those at the end, so that it has work while the workers
+    start, and nothing is slower than it would be alone.
     """
 
     def report(future):
@@ -653,8 +618,8 @@ def _encode_with_workers(arguments, batches, processes, encode_here, bar):
         return parts[::-1]
     except BrokenExecutor as error:
         raise RuntimeError(
-            "a worker process of the conversion was killed, perhaps for want of memory: nothing was "
-            "saved. Try again with fewer processes (processes=1 needs the least memory)"
+            "a worker process of the conversion was killed, perhaps for want of memory: nothing was saved. Try again "
+            "with fewer processes (processes=1 needs the least memory)"
         ) from error
     finally:
         pool.shutdown(kill_workers=True)
@@ -672,11 +637,10 @@ def _encode_batches(arguments, batches, processes, bar):
     parts, start = [], time.perf_counter()
     for batch in batches:
         spent = time.perf_counter() - start
-        if processes is None and spent > 0.5:
-            seconds_left = spent / len(parts) * (len(batches) - len(parts))
-            processes = joblib.cpu_count() if seconds_left > 5 else None  # they start in 2 to 5 s
-        if (processes or 1) > 1 and len(batches) - len(parts) > 1:
-            rest = batches[len(parts) :]
+        if processes is None and spent > 0.5 and spent / len(parts) * (len(batches) - len(parts)) > 5:
+            processes = joblib.cpu_count()  # more than 5 s are left, and workers start in 2 to 5
+        rest = batches[len(parts) :]
+        if (processes or 1) > 1 and len(rest) > 1:
             return parts + _encode_with_workers(arguments, rest, processes, encode_here, bar)
         parts.append(encode_here(batch))
     return parts
@@ -689,10 +653,10 @@ def _label_ids(examples, label_map, output_mode):
     if output_mode != "classification":
         raise ValueError(f"output_mode is {output_mode!r}, but must be classification or regression")
     known = {None: UNLABELLED, **label_map}
-    try:
-        return np.array([known[example.label] for example in examples], "<i4")
-    except KeyError as error:
-        raise ValueError(f"there is an example with the label {error}, not in {label_map}") from None
+    for example in examples:
+        if example.label not in known:
+            raise ValueError(f"example {example.guid!r} has the label {example.label!r}, which is not in {label_map}")
+    return np.array([known[example.label] for example in examples], "<i4")
 
 
 def convert_examples_to_features(
@@ -717,8 +681,8 @@ def convert_examples_to_features(
     output_mode : "classification" or "regression"
     processes : how many to use at most; None starts more than one when that is worth their start-up
     progress : show a progress bar, if there is a notebook or a terminal to show it in
-    truncation : what to keep of a text that is too long: its "head", its "tail", or "head+tail" (a
-        quarter of the room for the head; Sun et al. 2019). Pairs lose from the longer text first.
+    truncation : what to keep of a text that is too long: its "head", its "tail", or "head+tail" (a quarter of the room
+        for the head; Sun et al. 2019). Of a pair the longer text is cut first.
 
     Raises ValueError for a bad argument or an unknown label, RuntimeError if a worker was killed.
     """
@@ -726,19 +690,17 @@ def convert_examples_to_features(
     least = 3 if any(text_b is not None for _, text_b in pairs) else 2
     if not least <= max_seq_length <= MAX_POSITIONS:
         raise ValueError(
-            f"max_seq_length is {max_seq_length}, but must be from {least} to {MAX_POSITIONS}: BERT has "
-            "no position beyond"
+            f"max_seq_length is {max_seq_length}, but must be from {least} to {MAX_POSITIONS}, BERT's last position"
         )
     if truncation not in TRUNCATIONS:
         raise ValueError(f"truncation is {truncation!r}, but must be one of {', '.join(TRUNCATIONS)}")
+    if processes is not None and processes < 1:
+        raise ValueError(f"processes is {processes}, but must be at least 1, or None")
     labels = _label_ids(examples, label_map, output_mode)
-    batches = [pairs[i : i + 500] for i in range(0, len(pairs), 500)]
-    arguments = (tokenizer, max_seq_length, truncation)
+    batches = [pairs[i : i + 500] for i in range(0, len(pairs), 500)] or [[]]
     with progress_bar(len(pairs), "Converting", " texts", progress) as bar:
-        parts = _encode_batches(arguments, batches, processes, bar)
-    parts = parts or [_Encoder(*arguments).encode_batch([])]
-    arrays = [np.concatenate(arrays) for arrays in zip(*parts)]
-    return Features(*arrays, labels, max_seq_length)
+        parts = _encode_batches((tokenizer, max_seq_length, truncation), batches, processes, bar)
+    return Features(*(np.concatenate(arrays) for arrays in zip(*parts)), labels, max_seq_length)
 
 
 def convert_example_to_feature(example_row):
@@ -748,13 +710,6 @@ def convert_example_to_feature(example_row):
     """
     example, *settings = example_row
     return convert_examples_to_features([example], *settings, processes=1, progress=False)[0]
-
-
-def progress_bar(total, description, unit="it", show=True):
-    """Return a tqdm bar that clears itself; quiet if not `show`, or if there is nobody to see it."""
-    visible = show and (sys.stderr.isatty() or "ipykernel" in sys.modules)
-    options = {} if visible else {"disable": True}
-    return tqdm(total=total, desc=description, unit=unit, leave=False, mininterval=0.2, **options)
 
 
 def save_features(features, path):
@@ -768,8 +723,8 @@ def save_features(features, path):
 class _SafeUnpickler(pickle._Unpickler):
     """Unpickles plain values and our two classes; whatever else a pickle names is refused.
 
-    This is the unpickler written in Python: unlike the faster one it reserves no memory that a
-    hostile pickle only claims to need. Our classes are stood in for until all has been checked.
+    This is the unpickler written in Python: unlike the faster one it reserves no memory that a hostile pickle only
+    claims to need. Our classes are stood in for until all has been checked.
     """
 
     class Stored:
@@ -784,8 +739,8 @@ class _SafeUnpickler(pickle._Unpickler):
 def load_features(path):
     """Load Features from a pickle of `save_features`, or of a list of InputFeatures as in 2019.
 
-    A pickle can run code when it is loaded; this one cannot, since nothing but our two classes is
-    let in. Raises FileNotFoundError, and ValueError if it is damaged or holds anything else.
+    A pickle can run code when it is loaded; this one cannot, since nothing but our two classes is let in. Raises
+    FileNotFoundError, and ValueError if it is damaged or holds anything else.
     """
     require_file(path, "train.ipynb or converter.py makes it")
     try:
@@ -797,13 +752,9 @@ def load_features(path):
         features = Features.__new__(Features)
         features.__setstate__(vars(loaded))
         return features
-    except MemoryError:
-        raise
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise ValueError(
-            f"{path} is not a sound features file ({type(error).__name__}: {error}): delete it, and it "
-            "will be made again"
-        ) from None
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} is not a sound features file ({what}): delete it, it will be made again") from None
 
 
 def get_fingerprint(tsv_path, tokenizer, max_seq_length, truncation, output_mode):
@@ -817,70 +768,68 @@ def get_fingerprint(tsv_path, tokenizer, max_seq_length, truncation, output_mode
 
 
 def load_or_convert_features(
-    data_dir,
-    split,
-    tokenizer,
-    max_seq_length,
-    truncation="head",
-    output_mode="classification",
-    processes=None,
-    progress=True,
+    data_dir, split, tokenizer, max_seq_length, truncation="head", output_mode="classification", processes=None
 ):
     """Return the Features of `<data_dir>/<split>.tsv`, and keep them in `<split>_features.pkl`.
 
-    The pickle is used if it was made from the same file with the same settings, which its
-    fingerprint tells; else the texts are converted and the pickle is replaced. Prints which.
-    See `convert_examples_to_features` for the parameters and `BinaryClassificationProcessor` for the
-    errors of the TSV file.
+    The pickle is used if it was made from the same file with the same settings, which its fingerprint tells; else the
+    texts are converted and the pickle is replaced. Prints which. See `convert_examples_to_features` for the parameters
+    and `BinaryClassificationProcessor` for the errors of the TSV file.
     """
     tsv, pickled = Path(data_dir, f"{split}.tsv"), Path(data_dir, f"{split}_features.pkl")
     require_file(tsv, "data_prep.ipynb makes it")
     fingerprint = get_fingerprint(tsv, tokenizer, max_seq_length, truncation, output_mode)
-    try:
-        features = load_features(pickled)
-        if features.fingerprint == fingerprint:
-            print(f"{len(features):,} features loaded from {pickled}")
-            return features
-        print(f"{pickled} was made from other data or settings: converting again")
-    except FileNotFoundError:
-        pass
-    except ValueError as error:
-        print(error)
+    if pickled.is_file():
+        try:
+            features = load_features(pickled)
+            if features.fingerprint == fingerprint:
+                print(f"{len(features):,} features loaded from {pickled}")
+                return features
+            print(f"{pickled} was made from other data or settings: converting again")
+        except ValueError as error:
+            print(error)
     processor = BinaryClassificationProcessor()
     label_map = {label: i for i, label in enumerate(processor.get_labels())}
     examples = processor.get_examples(tsv, output_mode)
     require_disk_space(data_dir, len(examples) * (4 * max_seq_length + 12))
     start = time.perf_counter()
     features = convert_examples_to_features(
-        examples, label_map, max_seq_length, tokenizer, output_mode, processes, progress, truncation
+        examples, label_map, max_seq_length, tokenizer, output_mode, processes, truncation=truncation
     )
-    seconds = time.perf_counter() - start
+    rate = len(features) / (time.perf_counter() - start)
     features.fingerprint = fingerprint
     save_features(features, pickled)
-    print(
-        f"{len(features):,} examples converted in {seconds:.1f} s "
-        f"({len(features) / seconds:,.0f} a second) and saved to {pickled}"
-    )
+    print(f"{len(features):,} examples converted ({rate:,.0f} a second) and saved to {pickled}")
     return features
 
 
 # ---------- BERT: where it comes from, and how it is computed ---------------------------------------------------------
 
-CONFIG, WEIGHTS, VOCABULARY = "config.json", "pytorch_model.bin", "vocab.txt"
-ARCHIVE_MEMBERS = (
-    CONFIG,
-    "bert_config.json",  # what archives of 2018 call config.json
-    WEIGHTS,
-    VOCABULARY,
-    "tokenizer_config.json",
-    "validation.csv",
-)
+CONFIG, WEIGHTS, VOCABULARY, TOKENIZER_CONFIG = "config.json", "pytorch_model.bin", "vocab.txt", "tokenizer_config.json"
+OLD_CONFIG = "bert_config.json"  # what archives of 2018 call config.json
+ARCHIVE_MEMBERS = (CONFIG, OLD_CONFIG, TOKENIZER_CONFIG, VOCABULARY, "validation.csv", WEIGHTS)
 MAX_ARCHIVE_BYTES = 4 * 2**30  # bert-large has 1.3 GB
+
+
+def archive_path(name, cache_dir="cache/"):
+    """Return the path of the archive of a model's name in the cache."""
+    return Path(cache_dir, name.replace("/", "--") + ".tar.gz")
+
+
+def write_archive(files, path):
+    """Write a dict from name to bytes as a `.tar.gz`, which appears in one step."""
+    # weights are nearly random bytes: trying harder than level 1 gains nothing
+    with replacing(path) as temporary, tarfile.open(temporary, "w:gz", compresslevel=1) as archive:
+        for name in ARCHIVE_MEMBERS:
+            if name in files:
+                member = tarfile.TarInfo(name)
+                member.size = len(files[name])
+                archive.addfile(member, io.BytesIO(files[name]))
 
 
 def _read_archive(path):
     """Return the members of a `.tar.gz` as a dict from name to bytes; nothing is unpacked to disk."""
-    files = {}
+    files, room = {}, MAX_ARCHIVE_BYTES
     try:
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:
@@ -889,11 +838,12 @@ def _read_archive(path):
                     continue
                 if name not in ARCHIVE_MEMBERS or not member.isfile() or name in files:
                     raise ValueError(f"it has {member.name!r}, which is not a file of BERT's")
-                if member.size + sum(map(len, files.values())) > MAX_ARCHIVE_BYTES:
+                room -= member.size
+                if room < 0:
                     raise ValueError(f"it unpacks to more than {MAX_ARCHIVE_BYTES:,} bytes")
                 files[name] = archive.extractfile(member).read()
     except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
-        raise ValueError(f"{path} is not an archive of BERT ({error}): delete it or get it again") from None
+        raise ValueError(f"{path} is not an archive of BERT ({error}): delete it, or get it again") from None
     return files
 
 
@@ -904,7 +854,7 @@ def _read_bert(name_or_path, cache_dir):
         return {n: (path / n).read_bytes() for n in ARCHIVE_MEMBERS if (path / n).is_file()}, path
     if not path.is_file():
         if path.suffix == ".gz":
-            raise FileNotFoundError(f"{path} is missing: train.ipynb makes it in cache/")
+            raise FileNotFoundError(f"{path} is missing: train.ipynb makes such archives, in cache/")
         path = archive_path(name_or_path, cache_dir)
         if not path.is_file():
             import download  # here alone: what is in the cache needs no download code
@@ -913,50 +863,29 @@ def _read_bert(name_or_path, cache_dir):
     return _read_archive(path), path
 
 
-def archive_path(name, cache_dir="cache/"):
-    """Return the path of the archive of a model's name in the cache."""
-    return Path(cache_dir, name.replace("/", "--") + ".tar.gz")
-
-
 def _read_config(files, path):
     """Return a BERT's config.json as a dict; raise ValueError if it is missing or not a BERT's."""
-    text = files.get(CONFIG, files.get("bert_config.json"))
-    if text is None:
-        raise ValueError(f"{path} has no {CONFIG}: it is not a model of pytorch-pretrained-bert's")
     try:
-        config = json.loads(text)
-        architecture = config.get("model_type", "bert")
-        needed = {k for k, v in vars(BertConfig(1)).items() if k != "hidden_act"}
-        missing = sorted(needed - config.keys())
+        config = json.loads(files.get(CONFIG, files.get(OLD_CONFIG, "")))
+        kind = config.get("model_type", "bert")
     except (ValueError, AttributeError):
-        raise ValueError(f"{path}: {CONFIG} is not JSON with a model's settings") from None
-    if architecture != "bert" or missing:
-        what = f"is of type {architecture!r}" if architecture != "bert" else f"lacks {missing}"
+        raise ValueError(f"{path} has no {CONFIG} with a model's settings: it is not a BERT") from None
+    missing = sorted(vars(BertConfig(1)).keys() - config.keys())
+    if kind != "bert" or missing:
+        what = f"is of type {kind!r}" if kind != "bert" else f"lacks {', '.join(missing)}"
         raise ValueError(f"{path}: its {CONFIG} {what}, but a BERT is needed, such as {DEFAULT_MODEL}")
     return config
-
-
-def _read_weights(files, path):
-    """Return a BERT's weights as a dict from name to tensor, under today's names."""
-    if WEIGHTS not in files:
-        raise ValueError(f"{path} has no {WEIGHTS}: the model's weights are missing")
-    try:
-        state = torch.load(io.BytesIO(files[WEIGHTS]), map_location="cpu", weights_only=True)
-        return rename_weights(state)
-    except Exception as error:  # damaged or hostile bytes can raise nearly anything
-        raise ValueError(f"{path}: {WEIGHTS} does not hold weights ({type(error).__name__})") from None
 
 
 def rename_weights(state):
     """Give a checkpoint's weights the names of BertForSequenceClassification.
 
-    Old checkpoints say gamma and beta for LayerNorm's weight and bias, checkpoints of the bare
-    encoder lack the prefix "bert."; `position_ids` is a constant that newer code stored.
+    Old checkpoints say gamma and beta for LayerNorm's weight and bias, checkpoints of the bare encoder lack the prefix
+    "bert."; `position_ids` is a constant that newer code stored.
     """
     renamed = {}
     for name, tensor in state.items():
-        name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
-        name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
+        name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
         if name.startswith(("embeddings.", "encoder.", "pooler.")):
             name = f"bert.{name}"
         if not name.endswith("embeddings.position_ids"):
@@ -964,25 +893,37 @@ def rename_weights(state):
     return renamed
 
 
+def _read_weights(files, path):
+    """Return a BERT's weights as a dict from name to tensor, under today's names."""
+    if WEIGHTS not in files:
+        raise ValueError(f"{path} has no {WEIGHTS}: the model's weights are missing")
+    try:
+        return rename_weights(torch.load(io.BytesIO(files[WEIGHTS]), map_location="cpu", weights_only=True))
+    except Exception as error:  # damaged or hostile bytes can raise nearly anything
+        raise ValueError(f"{path}: {WEIGHTS} does not hold weights ({type(error).__name__})") from None
+
+
 def load_tokenizer(name_or_path, cache_dir="cache/"):
     """Load the tokenizer of a BERT: a pytorch_pretrained_bert.BertTokenizer with the right casing.
 
-    `name_or_path` and the errors are those of `load_model`. The casing is what the model says of
-    itself, else what its vocabulary shows: a vocabulary with capitals is a cased model's.
+    `name_or_path` and the errors are those of `load_model`. The casing is what the model says of itself, else what its
+    vocabulary shows: a vocabulary with capitals is a cased model's.
     """
-    files, path = _read_bert(name_or_path, cache_dir)
+    return _build_tokenizer(*_read_bert(name_or_path, cache_dir))
+
+
+def _build_tokenizer(files, path):
     if VOCABULARY not in files:
         raise ValueError(f"{path} has no {VOCABULARY}: put the model's vocabulary into it")
-    settings = json.loads(files.get("tokenizer_config.json", b"{}"))
-    settings |= _read_config(files, path).get("classifier", {})
+    settings = json.loads(files.get(TOKENIZER_CONFIG, "{}")) | _read_config(files, path).get("classifier", {})
     with tempfile.TemporaryDirectory() as folder:
         vocabulary = Path(folder, VOCABULARY)
         vocabulary.write_bytes(files[VOCABULARY])
         tokenizer = BertTokenizer(str(vocabulary), max_len=MAX_POSITIONS)
-    missing = [t for t in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if t not in tokenizer.vocab]
+    missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in tokenizer.vocab]
     if missing:
         raise ValueError(f"{path}: its {VOCABULARY} lacks {', '.join(missing)}: it is not BERT's")
-    cased = any(t != t.lower() for t in tokenizer.vocab if not t.startswith("["))
+    cased = any(token != token.lower() for token in tokenizer.vocab if not token.startswith("["))
     tokenizer.basic_tokenizer.do_lower_case = settings.get("do_lower_case", not cased)
     return tokenizer
 
@@ -992,36 +933,33 @@ def load_model(name_or_path, cache_dir="cache/", num_labels=2):
 
     Parameters
     ----------
-    name_or_path : a folder or `.tar.gz` in pytorch-pretrained-bert's layout, a name whose archive is
-        in `cache_dir`, or a name that `download.py` knows; then the archive is put there
+    name_or_path : a folder or `.tar.gz` in pytorch-pretrained-bert's layout, a name whose archive is in `cache_dir`, or
+        a name that `download.py` knows; then the archive is put there
     num_labels : classes; the classifier on top is new unless the source has one of that size
 
-    Prints which weights are new and which were left unused. Raises FileNotFoundError for a name or
-    path that does not exist and ValueError for a source that is not a BERT.
+    Prints which weights are new and which were left unused. Raises FileNotFoundError for a name or path that does not
+    exist and ValueError for a source that is not a BERT.
     """
-    files, path = _read_bert(name_or_path, cache_dir)
-    return _build_model(_read_config(files, path), _read_weights(files, path), path, num_labels)
+    return _build_model(*_read_bert(name_or_path, cache_dir), num_labels)
 
 
-def _build_model(config, state, path, num_labels):
-    """Build the model and fill it with the weights of `state`; see `load_model`."""
+def _build_model(files, path, num_labels):
+    config, state = _read_config(files, path), _read_weights(files, path)
     model = BertForSequenceClassification(BertConfig.from_dict(config), num_labels)
     expected = model.state_dict()
-    if state.get("classifier.weight", expected["classifier.weight"]).shape[0] != num_labels:
-        state = {k: v for k, v in state.items() if not k.startswith("classifier.")}
+    if "classifier.weight" in state and len(state["classifier.weight"]) != num_labels:
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
     new = [name for name in expected if name not in state]
     unused = [name for name in state if name not in expected]
     if lost := [name for name in new if not name.startswith(("classifier.", "bert.pooler."))]:
         raise ValueError(f"{path} lacks {len(lost)} of BERT's weights, {lost[0]} for one")
     if strange := [name for name in unused if not name.startswith("cls.")]:
-        raise ValueError(f"{path} has {len(strange)} weights BERT does not have, {strange[0]} for one")
+        raise ValueError(f"{path} has {len(strange)} weights that BERT does not have, {strange[0]} for one")
     for name in expected.keys() & state.keys():
         if expected[name].shape != state[name].shape:
-            raise ValueError(
-                f"{path}: {name} has the shape {tuple(state[name].shape)}, but its {CONFIG} asks for "
-                f"{tuple(expected[name].shape)}"
-            )
-    model.load_state_dict({**expected, **{n: t for n, t in state.items() if n in expected}})
+            found, needed = tuple(state[name].shape), tuple(expected[name].shape)
+            raise ValueError(f"{path}: {name} has the shape {found}, but its {CONFIG} asks for {needed}")
+    model.load_state_dict({name: state.get(name, tensor) for name, tensor in expected.items()})
     print(f"BERT with {sum(p.numel() for p in model.parameters()):,} weights, read from {path}")
     if new:
         print(f"  new, and learned from your data as they should be: {', '.join(new)}")
@@ -1040,8 +978,8 @@ class FusedLayerNorm(modeling.BertLayerNorm):
 class FastDropout(torch.nn.Dropout):
     """Dropout whose random numbers cost a quarter on a CPU, where drawing them is slow.
 
-    One draw of 64 bits decides four elements, each with a probability that is within 1/65,536 of
-    `p`; the scale is that of the exact probability, so expectations are those of torch's dropout.
+    One draw of 64 bits decides four elements, each with a probability within 1/131,072 of `p`; the scale is that of
+    the probability in use, so that expectations are exact.
     """
 
     def forward(self, x):
@@ -1057,9 +995,9 @@ class FusedSelfAttention(modeling.BertSelfAttention):
     """BERT's self-attention through torch's fused scaled dot-product attention."""
 
     def forward(self, hidden_states, attention_mask):
-        """Attend; hidden_states of shape (batch, length, hidden), mask (batch, 1, 1, length)."""
+        """Attend; hidden_states of shape (batch, length, hidden), attention_mask (batch, 1, 1, length)."""
         layers = (self.query, self.key, self.value)
-        q, k, v = (self.transpose_for_scores(layer(hidden_states)) for layer in layers)
+        q, k, v = (self.transpose_for_scores(layer(hidden_states)) for layer in layers)  # (batch, heads, length, size)
         if self.training and self.dropout.p > 0 and q.device.type == "cpu":
             # the fused kernel for CPUs has no dropout, and torch's detour is slower than this
             scores = q @ k.transpose(-1, -2) / self.attention_head_size**0.5 + attention_mask
@@ -1067,14 +1005,14 @@ class FusedSelfAttention(modeling.BertSelfAttention):
         else:
             dropout = self.dropout.p if self.training else 0.0
             context = F.scaled_dot_product_attention(q, k, v, attention_mask.to(q.dtype), dropout)
-        return context.transpose(1, 2).reshape(hidden_states.shape)  # (batch, length, hidden)
+        return context.transpose(1, 2).reshape(hidden_states.shape)
 
 
 def speed_up(model):
     """Let a pytorch-pretrained-bert model compute with torch's fused operations; returns it.
 
-    Only this instance changes. Names and values of its weights stay, and without dropout its outputs
-    agree with the library's to 1e-5.
+    Only this instance changes. Names and values of its weights stay, and without dropout its outputs agree with the
+    library's to 1e-5.
     """
     faster = {
         modeling.BertLayerNorm: FusedLayerNorm,
@@ -1091,18 +1029,17 @@ def speed_up(model):
 def save_model(model, tokenizer, output_dir, settings):
     """Write a fine-tuned model as `config.json`, `pytorch_model.bin` and `vocab.txt`.
 
-    `settings` is what goes into config.json under "classifier": all that a user of the model must
-    know and nobody should guess. The folder can be given to the library's `from_pretrained`.
+    `settings` is what goes into config.json under "classifier": all that a user of the model must know and nobody
+    should guess. The folder can be given to the library's `from_pretrained`.
     """
-    output_dir = Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    config = {**model.config.to_dict(), "classifier": settings}
     tokens = tokenizer.ids_to_tokens
     vocabulary = [tokens.get(i, f"[gap{i}]") for i in range(max(tokens) + 1)]
-    with replacing(output_dir / WEIGHTS) as temporary:
-        torch.save({name: tensor.cpu() for name, tensor in model.state_dict().items()}, temporary)
-    write_text(output_dir / VOCABULARY, "\n".join(vocabulary) + "\n")
-    write_text(output_dir / CONFIG, json.dumps(config, indent=2) + "\n")
+    with replacing(Path(output_dir, WEIGHTS)) as temporary:
+        torch.save(copy_weights(model), temporary)
+    write_text(Path(output_dir, VOCABULARY), "\n".join(vocabulary) + "\n")
+    write_text(
+        Path(output_dir, CONFIG), json.dumps({**model.config.to_dict(), "classifier": settings}, indent=2) + "\n"
+    )
 
 
 def pack_model(output_dir, archive_path):
@@ -1112,13 +1049,7 @@ def pack_model(output_dir, archive_path):
     """
     for name in (CONFIG, WEIGHTS, VOCABULARY):
         require_file(Path(output_dir, name), "train.ipynb saves it")
-    Path(archive_path).parent.mkdir(parents=True, exist_ok=True)
-    with replacing(archive_path) as temporary:
-        # weights are nearly random bytes: trying harder than level 1 gains nothing
-        with tarfile.open(temporary, "w:gz", compresslevel=1) as archive:
-            for name in (CONFIG, VOCABULARY, "validation.csv", WEIGHTS):
-                if Path(output_dir, name).is_file():
-                    archive.add(Path(output_dir, name), name)
+    write_archive(_read_bert(output_dir, cache_dir=None)[0], archive_path)
 
 
 # ---------- Batches ---------------------------------------------------------------------------------------------------
@@ -1127,20 +1058,19 @@ def pack_model(output_dir, archive_path):
 def plan_batches(lengths, batch_size, seed=None, epoch=0):
     """Return a list of index arrays, one a batch, in which texts of like length stand together.
 
-    A batch is padded to its longest text, so like lengths save most of the padding. Without a `seed`
-    the longest texts come first. With one the order is random and follows from (seed, epoch) alone:
-    the shuffled examples are sorted by length within windows of 50 batches, and the batches are
-    shuffled again. Each example is in exactly one batch.
+    A batch is padded to its longest text, so like lengths save most of the padding. Without a `seed` the longest texts
+    come first. With one the order is random and follows from (seed, epoch) alone: the shuffled examples are sorted by
+    length within windows of 50 batches, and the batches are shuffled again. Each example is in exactly one batch.
     """
-    lengths = np.asarray(lengths)
+    lengths = np.asarray(lengths).astype(np.int64)
     if seed is None:
-        order = np.argsort(-lengths.astype(int), kind="stable")
+        order = np.argsort(-lengths, kind="stable")
         return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(len(lengths))
-    window = 50 * batch_size
-    windows = [order[i : i + window] for i in range(0, len(order), window)]
-    order = np.concatenate([w[np.argsort(lengths[w], kind="stable")] for w in windows] or [order])
+    for start in range(0, len(order), 50 * batch_size):
+        window = order[start : start + 50 * batch_size]
+        window[:] = window[np.argsort(lengths[window], kind="stable")]
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     return [batches[i] for i in rng.permutation(len(batches))]
 
@@ -1148,13 +1078,12 @@ def plan_batches(lengths, batch_size, seed=None, epoch=0):
 def make_batch(features, indices, device="cpu"):
     """Return (the model's inputs, labels) for some of the features, padded to the longest of them.
 
-    The length is rounded up to a multiple of 8: fast kernels like that, and each new shape costs time.
-    The inputs are a dict of int64 tensors of shape (batch, longest), the labels a tensor of shape
-    (batch,).
+    The length is rounded up to a multiple of 8: fast kernels like that, and each new shape costs time. The inputs are a
+    dict of int64 tensors of shape (batch, length), the labels a tensor of shape (batch,).
     """
     lengths = features.lengths[indices].astype(np.int64)[:, None]  # (batch, 1)
-    position = np.arange(-(-lengths.max() // 8) * 8)[None, :]  # (1, longest)
-    mask = position < lengths  # (batch, longest)
+    position = np.arange(-(-lengths.max() // 8) * 8)[None, :]  # (1, length)
+    mask = position < lengths  # (batch, length)
     where = np.where(mask, features.offsets[indices][:, None] + position, 0)
     arrays = {
         "input_ids": np.where(mask, features.ids[where], 0),
@@ -1166,6 +1095,16 @@ def make_batch(features, indices, device="cpu"):
 
 
 # ---------- Training --------------------------------------------------------------------------------------------------
+
+
+def pick_rows(labels, rows, seed):
+    """Return the sorted indices of `rows` examples, drawn stratified by label; all if `rows` is None."""
+    from sklearn.model_selection import train_test_split  # takes a second: only where it is needed
+
+    everything = np.arange(len(labels))
+    if rows is None or rows >= len(labels):
+        return everything
+    return np.sort(train_test_split(everything, train_size=rows, random_state=seed, stratify=labels)[0])
 
 
 def _find_contained(texts):
@@ -1190,69 +1129,58 @@ def _find_contained(texts):
 def split_train_validation(texts, labels, share, seed):
     """Split examples into a training and a validation part that share no text, not even in part.
 
-    About `share` of the texts, stratified by label, go to validation. Texts are compared with case
-    and white space folded. Equal texts stay together, and so does a text with those it stands inside
-    of, word for word; one inside texts of both parts would leak, and is left out of both.
+    About `share` of the texts, stratified by label, go to validation. Texts are compared with case and white space
+    folded. Equal texts stay together, and so does a text with those it stands inside of, word for word; one inside
+    texts of both parts would leak, and is left out of both.
 
     Returns two sorted index arrays. Raises ValueError if a part would lack a class.
     """
-    from sklearn.model_selection import train_test_split  # takes a second: only where it is needed
+    from sklearn.model_selection import train_test_split
 
     folded = [" ".join(text.lower().split()) for text in texts]
     label_of = dict(zip(folded, labels))
     contained = _find_contained(label_of)
     whole = [text for text in label_of if text not in contained]
+    remedy = "use more rows or another VALIDATION_SHARE"
     try:
-        _, chosen = train_test_split(
-            whole, test_size=share, random_state=seed, stratify=[label_of[text] for text in whole]
-        )
+        stratify = [label_of[text] for text in whole]
+        chosen = set(train_test_split(whole, test_size=share, random_state=seed, stratify=stratify)[1])
     except ValueError as error:
-        raise ValueError(
-            f"a validation part of {share} cannot be split off {len(labels)} rows ({error}): use more "
-            "rows or another VALIDATION_SHARE"
-        ) from None
-    chosen = set(chosen)
-    in_validation = [np.mean([t in chosen for t in contained.get(f, (f,))]) for f in folded]
-    in_validation = np.array(in_validation)  # shape (n,): 0, 1, or in between for one that would leak
-    train, validation = np.flatnonzero(in_validation == 0), np.flatnonzero(in_validation == 1)
-    labels = np.asarray(labels)
-    for name, part in (("training", train), ("validation", validation)):
-        if len(set(labels[part].tolist())) < 2:
-            raise ValueError(
-                f"the {name} part of {len(part)} rows has one class only: use more rows or another VALIDATION_SHARE"
-            )
-    return train, validation
-
-
-def pick_rows(labels, rows, seed):
-    """Return the sorted indices of `rows` examples, drawn stratified by label; all if `rows` is None."""
-    from sklearn.model_selection import train_test_split
-
-    everything = np.arange(len(labels))
-    if rows is None or rows >= len(labels):
-        return everything
-    picked, _ = train_test_split(everything, train_size=rows, random_state=seed, stratify=labels)
-    return np.sort(picked)
+        raise ValueError(f"{share} of {len(labels)} rows cannot be held out ({error}): {remedy}") from None
+    in_validation = np.array([np.mean([text in chosen for text in contained.get(f, (f,))]) for f in folded])
+    parts = np.flatnonzero(in_validation == 0), np.flatnonzero(in_validation == 1)
+    for name, part in zip(("training", "validation"), parts):
+        if len({labels[row] for row in part}) < 2:
+            raise ValueError(f"the {name} part of {len(part)} rows has one class only: {remedy}")
+    return parts
 
 
 def pick_precision():
-    """Return what accelerate calls `mixed_precision`: "bf16" where the hardware multiplies in it.
+    """Return what accelerate calls `mixed_precision`: "bf16" where the hardware multiplies in it, else "no".
 
-    On a CPU that means matrix instructions for bfloat16 (AMX): others emulate it, hundreds of times
-    slower than float32.
+    On a CPU that means matrix instructions for bfloat16 (AMX): others emulate it, hundreds of times slower.
     """
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     return "bf16" if torch.cpu.get_capabilities().get("amx_bf16") else "no"
 
 
+def reset_pooler(model):
+    """Draw BERT's pooler anew: after pre-training it is tuned to another task, or was never trained."""
+    model.init_bert_weights(model.bert.pooler.dense)
+
+
+def copy_weights(model):
+    """Return a copy of a model's weights, on the CPU, for `load_state_dict`."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
 def make_optimizer(model, learning_rate, layer_decay=0.9, weight_decay=0.01):
     """Return torch's AdamW for BERT, with a smaller learning rate the deeper a layer lies.
 
-    The classifier and the pooler learn at `learning_rate`, the top layer at `layer_decay` times that,
-    the one below at its square, and the embeddings slowest (Howard and Ruder 2018,
-    https://arxiv.org/abs/1801.06146; Zhang et al. 2020, https://arxiv.org/abs/2006.05987). Biases and
-    LayerNorm do not decay.
+    The classifier and the pooler learn at `learning_rate`, the top layer at `layer_decay` times that, the one below at
+    its square, and the embeddings slowest (Howard and Ruder 2018, https://arxiv.org/abs/1801.06146; Zhang et al. 2020,
+    https://arxiv.org/abs/2006.05987). Biases and LayerNorm do not decay.
     """
     layers = model.config.num_hidden_layers
     groups = defaultdict(list)
@@ -1261,8 +1189,7 @@ def make_optimizer(model, learning_rate, layer_decay=0.9, weight_decay=0.01):
             depth = layers - int(match[1])
         else:
             depth = layers + 1 if "embeddings." in name else 0
-        decays = not name.endswith(".bias") and "LayerNorm" not in name
-        groups[depth, decays].append(parameter)
+        groups[depth, not name.endswith(".bias") and "LayerNorm" not in name].append(parameter)
     options = [
         {"params": parameters, "lr": learning_rate * layer_decay**depth, "weight_decay": weight_decay * decays}
         for (depth, decays), parameters in groups.items()
@@ -1271,7 +1198,7 @@ def make_optimizer(model, learning_rate, layer_decay=0.9, weight_decay=0.01):
 
 
 def make_schedule(optimizer, total_steps, warmup_proportion):
-    """Let the learning rate rise in a line over the first share of the steps, then fall to zero."""
+    """Let the learning rate rise in a line over the first share of the steps, then fall in a line to zero."""
     warmup = max(1, round(total_steps * warmup_proportion))
 
     def factor(step):
@@ -1280,51 +1207,41 @@ def make_schedule(optimizer, total_steps, warmup_proportion):
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
-def reset_pooler(model):
-    """Draw BERT's pooler anew: after pre-training it is tuned to another task, or was never trained."""
-    model.init_bert_weights(model.bert.pooler.dense)
-
-
 def predict_logits(model, features, batch_size, rows=None, description="Predicting", progress=True):
     """Return the logits of a model for features, a float32 array of shape (n, num_labels).
 
-    `rows` are the indices of the features to predict, in the order of the result; None takes all.
-    Computes in float32 whatever the training used, so a text gets the same answer everywhere.
+    `rows` are the indices of the features to predict, in the order of the result; None takes all. Computes in float32
+    whatever the training used, so a text gets the same answer everywhere.
     """
     device = next(model.parameters()).device
     rows = np.arange(len(features)) if rows is None else rows
-    logits = [None] * len(rows)
+    logits = np.zeros((len(rows), model.num_labels), np.float32)
     model.eval()
     with torch.inference_mode(), progress_bar(len(rows), description, " texts", progress) as bar:
         for batch in plan_batches(features.lengths[rows], batch_size):
             inputs, _ = make_batch(features, rows[batch], device)
             # the class's own forward: accelerate gives the instance another one, in training's precision
-            for i, values in zip(batch, type(model).forward(model, **inputs).cpu().numpy()):
-                logits[i] = values
+            logits[batch] = type(model).forward(model, **inputs).cpu().numpy()
             bar.update(len(batch))
-    return np.array(logits, np.float32).reshape(len(rows), -1)
+    return logits
 
 
-def copy_weights(model):
-    """Return a copy of a model's weights, on the CPU, for `load_state_dict`."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+def probabilities(logits, temperature=1.0):
+    """Return the softmax of logits of shape (n, classes), divided by `temperature`, row by row."""
+    return torch.from_numpy(np.asarray(logits, np.float64) / temperature).softmax(dim=1).numpy()
 
 
 def fit_temperature(logits, labels):
-    """Return the temperature that makes the probabilities of logits fit the labels best.
+    """Return the temperature, from 1/20 to 20, that makes the probabilities of logits fit the labels best.
 
-    Dividing the logits, of shape (n, 2), by it changes no decision, only how sure the model says it
-    is (temperature scaling, Guo et al. 2017, https://arxiv.org/abs/1706.04599). Searched between
-    1/20 and 20.
+    Dividing the logits, of shape (n, 2), by it changes no decision, only how sure the model says it is (temperature
+    scaling, Guo et al. 2017, https://arxiv.org/abs/1706.04599).
     """
     from scipy.optimize import minimize_scalar
 
-    logits, labels = torch.from_numpy(logits).double(), torch.from_numpy(np.asarray(labels)).long()
-
-    def loss(log_temperature):
-        return F.cross_entropy(logits / np.exp(log_temperature), labels).item()
-
-    return float(np.exp(minimize_scalar(loss, bounds=(-np.log(20), np.log(20)), method="bounded").x))
+    logits, labels = torch.from_numpy(logits).double(), torch.as_tensor(labels).long()
+    fit = minimize_scalar(lambda log: F.cross_entropy(logits / np.exp(log), labels).item(), bounds=np.log([0.05, 20]))
+    return float(np.exp(fit.x))
 
 
 def describe_seconds(seconds):
@@ -1339,41 +1256,27 @@ def describe_seconds(seconds):
 def estimate_time(seconds, share, rows):
     """Say how long a training on `rows` rows takes, of which `share` took so many `seconds`."""
     total = seconds / share
-    line = f"This will take {describe_seconds(total)} here"
-    return line + (f"; with TRAIN_ROWS=400 {describe_seconds(total * 400 / rows)}" if rows > 400 else "")
+    quick = f"; with TRAIN_ROWS=400 {describe_seconds(total * 400 / rows)}" if rows > 400 else ""
+    return f"This will take {describe_seconds(total)} here{quick}"
 
 
 # ---------- Evaluation ------------------------------------------------------------------------------------------------
 
 
-def probabilities(logits, temperature=1.0):
-    """Return the softmax of logits of shape (n, classes), divided by `temperature`, row by row."""
-    return torch.from_numpy(np.asarray(logits, np.float64) / temperature).softmax(dim=1).numpy()
-
-
 def get_eval_report(task_name, labels, preds, positive=None):
     """Measure predictions against labels, both arrays of 0 and 1 of shape (n,).
 
-    Returns a dict with task, mcc (Matthews correlation), tp, tn, fp, fn, accuracy, precision, recall
-    and f1; given the probabilities of class 1 as `positive`, of shape (n,), also roc_auc and loss
-    (mean cross-entropy in nats). A ratio with nothing below the line is 0.
+    Returns a dict with task, mcc (Matthews correlation), tp, tn, fp, fn, accuracy, precision, recall and f1; given the
+    probabilities of class 1 as `positive`, of shape (n,), also roc_auc and loss (mean cross-entropy in nats). A ratio
+    with nothing below the line is 0.
     """
-    from sklearn import metrics  # takes a second: only where it is needed
+    from sklearn import metrics
 
     tn, fp, fn, tp = metrics.confusion_matrix(labels, preds, labels=[0, 1]).ravel().tolist()
     precision, recall, f1, _ = metrics.precision_recall_fscore_support(labels, preds, average="binary", zero_division=0)
-    report = {
-        "task": task_name,
-        "mcc": float(metrics.matthews_corrcoef(labels, preds)),
-        "tp": tp,
-        "tn": tn,
-        "fp": fp,
-        "fn": fn,
-        "accuracy": (tp + tn) / len(labels),
-        "precision": float(precision),
-        "recall": float(recall),
-        "f1": float(f1),
-    }
+    report = {"task": task_name, "mcc": float(metrics.matthews_corrcoef(labels, preds))}
+    report |= {"tp": tp, "tn": tn, "fp": fp, "fn": fn, "accuracy": (tp + tn) / len(labels)}
+    report |= {"precision": float(precision), "recall": float(recall), "f1": float(f1)}
     if positive is not None:
         report["roc_auc"] = float(metrics.roc_auc_score(labels, positive))
         report["loss"] = float(metrics.log_loss(labels, positive, labels=[0, 1]))
@@ -1395,40 +1298,35 @@ class Classifier:
     def load(cls, archive_path, device=None):
         """Load an archive that train.ipynb packed.
 
-        `device` is a torch device; None takes a GPU if there is one. Raises FileNotFoundError, and
-        ValueError for an archive that is none or holds a BERT that was not fine-tuned.
+        `device` is a torch device; None takes a GPU if there is one. Raises FileNotFoundError, and ValueError for an
+        archive that is none or holds a BERT that was not fine-tuned.
         """
         require_file(archive_path, "train.ipynb makes it")
         files, path = _read_bert(archive_path, cache_dir=None)
-        config, state = _read_config(files, path), _read_weights(files, path)
-        if "classifier" not in config or "classifier.weight" not in state:
+        settings = _read_config(files, path).get("classifier")
+        if settings is None or "classifier.weight" not in _read_weights(files, path):
             raise ValueError(
-                f"{archive_path} holds a BERT without a fine-tuned classifier: fine-tune it in "
-                "train.ipynb, which packs cache/<TASK_NAME>.tar.gz"
+                f"{path} holds a BERT without a fine-tuned classifier: fine-tune it in train.ipynb, which packs "
+                "cache/<TASK_NAME>.tar.gz"
             )
-        model = _build_model(config, state, path, num_labels=2)
+        model = _build_model(files, path, num_labels=2)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(model.to(device).eval(), load_tokenizer(archive_path), config["classifier"])
+        return cls(model.to(device).eval(), _build_tokenizer(files, path), settings)
 
     def predict(self, texts, batch_size=32, progress=True):
         """Classify texts.
 
-        Returns a DataFrame with a row for each text, in order: `label`, the name of the class, and
-        `probability`, that of the positive class. Raises TypeError for a single string.
+        Returns a DataFrame with a row for each text, in order: `label`, the name of the class, and `probability`, that
+        of the positive class. Raises TypeError for a single string.
         """
         if isinstance(texts, str):
-            raise TypeError(f"texts must be a list of texts, but is the text {texts[:50]!r}: use [text]")
-        examples = [InputExample(i, text) for i, text in enumerate(texts)]
+            raise TypeError(f"texts must be a list of texts, but is the text {texts[:50]!r}: put it into a list")
+        examples = [InputExample(row, text) for row, text in enumerate(texts)]
+        length, truncation = self.settings["max_seq_length"], self.settings["truncation"]
         features = convert_examples_to_features(
-            examples,
-            {},
-            self.settings["max_seq_length"],
-            self.tokenizer,
-            progress=progress,
-            truncation=self.settings["truncation"],
+            examples, {}, length, self.tokenizer, progress=progress, truncation=truncation
         )
-        logits = predict_logits(self.model, features, batch_size, progress=progress)
-        return self.decide(logits)
+        return self.decide(predict_logits(self.model, features, batch_size, progress=progress))
 
     def decide(self, logits):
         """Turn logits of shape (n, 2) into the DataFrame of `predict`."""

@@ -1,0 +1,614 @@
+"""How fast are features made, how exactly, and how do others compare?
+
+    python tests/benchmarks/bench_features.py [--quick] [--verify] [--plot FILE.png]
+
+Every method does the same whole job, from a TSV file to features on disk, in a fresh process on the
+same two cores, with nothing warmed or cached but the TSV in the disk cache. Its time starts after its
+imports (they are shown apart), except where it says "whole process": there the clock starts before
+Python does. Features are compared with pytorch-pretrained-bert's BertTokenizer.
+
+Peers take part where they are importable; the project does not need them:
+
+    python -m pip install --no-deps --target /tmp/peers tokenizers flash-tokenizer blingfire
+    PYTHONPATH=/tmp/peers python tests/benchmarks/bench_features.py
+
+Reads IMDB reviews and BERT's vocabularies from the folder BERT_TEST_DATA (default: ../shared/data).
+"""
+
+import argparse
+import csv
+import gzip
+import importlib.util
+import json
+import os
+import pickle
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = Path(os.environ.get("BERT_TEST_DATA") or ROOT.parent / "shared" / "data")
+LABEL_MAP = {"0": 0, "1": 1}
+CORES = 2
+SEED = 42
+SEGMENT = 5_000  # texts that a peer gets at a time
+
+
+@dataclass
+class Sizes:
+    """How many reviews each part takes."""
+
+    imdb: int = 50_000
+    yelp: int = 560_000
+    old: int = 300  # for the 2019 way
+    loop: int = 1_500  # for its function in a plain loop
+    checked: int = 3_000
+
+
+QUICK = Sizes(imdb=4_000, yelp=12_000, old=60, loop=200, checked=500)
+
+
+# ---------- Data ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Texts:
+    """A TSV file in a folder of its own; `rows[i]` is the row of the whole set that its line i is."""
+
+    name: str
+    folder: Path
+    rows: range
+
+    @property
+    def path(self):
+        return self.folder / "train.tsv"
+
+
+def read_imdb():
+    """Yield the texts of both IMDB files, on one line each."""
+    for split in ("train", "test"):
+        with gzip.open(DATA / "imdb" / f"{split}.csv.gz", "rt", encoding="utf-8", newline="") as file:
+            for _, text in csv.reader(file):
+                yield re.sub(r"\t|\r\n|\r|\n", " ", text)
+
+
+def make_yelp_sized(texts, count):
+    """Yield `count` reviews of about 134 words, with a long tail, made of shuffled IMDB sentences."""
+    rng = random.Random(SEED)
+    sentences = [s for text in texts for s in re.split(r"(?<=[.!?]) +", text) if s]
+    position = len(sentences)
+    for _ in range(count):
+        wanted, words, review = rng.lognormvariate(4.53, 0.75), 0, []
+        while words < wanted:
+            if position == len(sentences):
+                rng.shuffle(sentences)
+                position = 0
+            review.append(sentences[position])
+            words += review[-1].count(" ") + 1
+            position += 1
+        yield " ".join(review)
+
+
+def write_set(name, folder, texts, rows):
+    """Write texts as BERT's TSV and return the set."""
+    folder.mkdir()
+    with open(folder / "train.tsv", "w", encoding="utf-8", newline="") as file:
+        file.writelines(f"{i}\t{i % 2}\ta\t{text}\n" for i, text in enumerate(texts))
+    return Texts(name, folder, rows)
+
+
+def make_sets(folder, sizes):
+    """Return the sets as a dict: imdb and yelp, and of each a sample for the slow methods."""
+    texts = list(islice(read_imdb(), sizes.imdb))
+    sets = {"imdb": write_set("IMDB", folder / "imdb", texts, range(len(texts)))}
+    sets["yelp"] = write_set("Yelp-sized", folder / "yelp", make_yelp_sized(texts, sizes.yelp), range(sizes.yelp))
+    for of in ("imdb", "yelp"):
+        with open(sets[of].path, encoding="utf-8", newline="\n") as file:
+            rows = sample_rows(sets[of], sizes)[: sizes.loop]
+            lines = islice(file, 0, None, rows.step)
+            texts = [line.rstrip("\n").split("\t")[3] for line in islice(lines, len(rows))]
+        for key, count in (("old", sizes.old), ("loop", sizes.loop)):
+            sets[of, key] = write_set(sets[of].name, folder / f"{of}_{key}", texts[:count], rows[:count])
+    return sets
+
+
+def sample_rows(texts, sizes):
+    """Return the rows, spread over a set, that are compared with BertTokenizer."""
+    return texts.rows[:: max(1, len(texts.rows) // sizes.checked)]
+
+
+def write_models(folder):
+    """Lay out each vocabulary as a folder that converter.py takes for a model."""
+    config = {
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "hidden_act": "gelu",
+        "intermediate_size": 3072,
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "max_position_embeddings": 512,
+        "type_vocab_size": 2,
+        "initializer_range": 0.02,
+    }
+    for casing in ("cased", "uncased"):
+        model = folder / casing
+        model.mkdir()
+        vocabulary = (DATA / "vocab" / f"bert-base-{casing}-vocab.txt").read_bytes()
+        (model / "vocab.txt").write_bytes(vocabulary)
+        (model / "config.json").write_text(json.dumps({**config, "vocab_size": vocabulary.count(b"\n")}))
+
+
+# ---------- Jobs: each runs in a process of its own -------------------------------------------------------------------
+
+
+def read_tsv(path):
+    """Return the texts of a TSV file, for the methods that have no reader of their own."""
+    with open(path, encoding="utf-8", newline="\n") as file:
+        return [line.rstrip("\n").split("\t")[3] for line in file]
+
+
+def is_uncased(vocabulary):
+    return Path(vocabulary).parent.name == "uncased"
+
+
+def load_bert_tokenizer(vocabulary):
+    from pytorch_pretrained_bert.tokenization import BertTokenizer
+
+    return BertTokenizer(vocabulary, do_lower_case=is_uncased(vocabulary))
+
+
+def feature_of_2019(row):
+    """Make one feature as the guide of 2019 did: word pieces, cut, ids, then padding, all in lists."""
+    import tools  # a worker has it already
+
+    example, label_map, max_seq_length, tokenizer, _ = row
+    pieces = ["[CLS]", *tokenizer.tokenize(example.text_a)[: max_seq_length - 2], "[SEP]"]
+    input_ids = tokenizer.convert_tokens_to_ids(pieces)
+    padding = [0] * (max_seq_length - len(input_ids))
+    mask = [1] * len(input_ids) + padding
+    return tools.InputFeatures(input_ids + padding, mask, [0] * max_seq_length, label_map[example.label])
+
+
+def rows_of_2019(job):
+    import tools
+
+    tokenizer = load_bert_tokenizer(job["vocabulary"])
+    examples = tools.BinaryClassificationProcessor().get_examples(job["tsv"])
+    return [(example, LABEL_MAP, job["length"], tokenizer, "classification") for example in examples]
+
+
+def run_old(job):
+    """Run the 2019 way: a pool to which every row brings the tokenizer."""
+    from multiprocessing import Pool
+
+    rows = rows_of_2019(job)
+    with Pool(CORES) as pool:
+        features = list(pool.imap(feature_of_2019, rows))
+    Path(job["output"]).write_bytes(pickle.dumps(features))
+
+
+def run_loop(job):
+    """Run the function of 2019 in a plain loop."""
+    features = [feature_of_2019(row) for row in rows_of_2019(job)]
+    Path(job["output"]).write_bytes(pickle.dumps(features))
+
+
+def run_ours(job):
+    """Run tools.py in one process, on one core."""
+    import tools
+
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+    tokenizer = load_bert_tokenizer(job["vocabulary"])
+    examples = tools.BinaryClassificationProcessor().get_examples(job["tsv"])
+    features = tools.convert_examples_to_features(
+        examples, LABEL_MAP, job["length"], tokenizer, processes=1, progress=False
+    )
+    tools.save_features(features, job["output"])
+
+
+def start_tokenizers(job):
+    """Return Hugging Face's tokenizers as a function from texts to ids; it spreads them over the cores."""
+    from tokenizers import BertWordPieceTokenizer
+
+    tokenizer = BertWordPieceTokenizer(job["vocabulary"], lowercase=is_uncased(job["vocabulary"]))
+    tokenizer.enable_truncation(job["length"])
+    tokenizer.enable_padding(length=job["length"])
+    return lambda texts: [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+
+
+def start_flash(job):
+    """Return FlashTokenizer as a function from texts to ids; its batch mode may use all cores."""
+    from flash_tokenizer import BertTokenizerFlash
+
+    lower = is_uncased(job["vocabulary"])
+    tokenizer = BertTokenizerFlash(job["vocabulary"], do_lower_case=lower, model_max_length=job["length"])
+    # mask and segments are made of the ids below, which is faster than lists
+    options = {"max_length": job["length"], "return_attention_mask": False, "return_token_type_ids": False}
+    return lambda texts: tokenizer(texts, padding="max_length", do_multiprocess=True, **options).input_ids
+
+
+def start_blingfire(job):
+    """Return BlingFire as a function from texts to ids; it has BERT's vocabularies built in."""
+    import blingfire
+    import numpy as np
+
+    name = "bert_base_tok.bin" if is_uncased(job["vocabulary"]) else "bert_base_cased_tok.bin"
+    model = blingfire.load_model(str(Path(blingfire.__file__).with_name(name)))
+    words = Path(job["vocabulary"]).read_text(encoding="utf-8").split("\n")
+    unknown, first, last = (words.index(word) for word in ("[UNK]", "[CLS]", "[SEP]"))
+
+    def encode(texts):
+        ids = np.zeros((len(texts), job["length"]), np.uint16)
+        ids[:, 0] = first
+        for row, text in zip(ids, texts):
+            found = blingfire.text_to_ids(model, text, job["length"] - 2, unk=unknown, no_padding=True)
+            row[1 : len(found) + 1] = found
+            row[len(found) + 1] = last
+        return ids
+
+    return encode
+
+
+PEERS = {"tokenizers": start_tokenizers, "flash_tokenizer": start_flash, "blingfire": start_blingfire}
+_encode = None  # a peer, in each of its processes
+
+
+def start_peer(job):
+    global _encode
+    _encode = PEERS[job["module"]](job)
+
+
+def encode_segment(texts):
+    """Return the ids of some texts as an array of shape (n, length)."""
+    import numpy as np
+
+    return np.array(_encode(texts), np.uint16)
+
+
+def run_peer(job):
+    """Run a peer in one process or several; save ids, mask and segments, arrays of shape (n, length)."""
+    import numpy as np
+
+    texts = read_tsv(job["tsv"])
+    segments = [texts[i : i + SEGMENT] for i in range(0, len(texts), SEGMENT)]
+    if job["processes"] == 1:
+        start_peer(job)
+        parts = [encode_segment(segment) for segment in segments]
+    else:
+        with ProcessPoolExecutor(job["processes"], initializer=start_peer, initargs=(job,)) as pool:
+            parts = list(pool.map(encode_segment, segments))
+    ids = np.concatenate(parts)
+    arrays = {"input_ids": ids, "input_mask": (ids != 0).view(np.uint8), "segment_ids": np.zeros(ids.shape, np.uint8)}
+    with open(job["output"], "wb") as file:
+        pickle.dump(arrays, file, protocol=4)
+
+
+JOBS = {"old": run_old, "loop": run_loop, "ours": run_ours, "peer": run_peer}
+
+
+def run_job(job):
+    """Run one job and print when its imports were done and when its features were on disk."""
+    importlib.import_module(job["module"])
+    start = time.time()
+    JOBS[job["run"]](job)
+    print(json.dumps({"started": start, "ended": time.time()}))
+
+
+# ---------- Methods: what is run, timed and checked -------------------------------------------------------------------
+
+# key: (name, job to run, module, processes); converter.py is no job but a command
+METHODS = {
+    "old": ("2019 way: pool, a tokenizer with each row", "old", "tools", CORES),
+    "loop": ("2019 function, plain loop", "loop", "tools", 1),
+    "tokenizers": ("Hugging Face tokenizers", "peer", "tokenizers", 1),
+    "blingfire": ("BlingFire", "peer", "blingfire", 1),
+    "blingfire2": ("BlingFire, two processes", "peer", "blingfire", CORES),
+    "flash": ("FlashTokenizer", "peer", "flash_tokenizer", 1),
+    "flash2": ("FlashTokenizer, two processes", "peer", "flash_tokenizer", CORES),
+    "ours": ("ours, one process on one core", "ours", "tools", 1),
+    "converter": ("ours, converter.py, whole process", None, "tools", CORES),
+}
+# (set, casing, length, methods)
+PLAN = (
+    ("imdb", "uncased", 128, tuple(METHODS)),
+    ("imdb", "cased", 128, ("ours", "converter")),
+    ("imdb", "uncased", 512, tuple(METHODS)),
+    ("imdb", "cased", 512, ("ours", "converter")),
+    ("yelp", "uncased", 128, tuple(METHODS)),
+    ("yelp", "cased", 128, ("converter",)),
+)
+
+
+@dataclass
+class Result:
+    """What one method did on one set."""
+
+    method: str
+    texts: str
+    casing: str
+    length: int
+    reviews: int
+    seconds: float
+    start_up: float  # of which imports, where the whole process is timed; else before the clock
+    mismatches: int
+    checked: int
+    file_bytes: int
+    load_seconds: float
+
+    @property
+    def rate(self):
+        return self.reviews / self.seconds
+
+
+def run_command(command):
+    """Run a command to its end and return what it printed; raise RuntimeError with its last words."""
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip() or "no message").splitlines()[-1])
+    return done.stdout
+
+
+def converter_command(texts, model, length):
+    options = ["--data-dir", texts.folder, "--model", model, "--split", "train", "--max-seq-length", length]
+    return [sys.executable, str(ROOT / "converter.py"), *map(str, options)]
+
+
+def run_method(key, texts, model, length):
+    """Run a method on a set; return (seconds, seconds of start-up, path of the features)."""
+    output = texts.folder / "train_features.pkl"
+    output.unlink(missing_ok=True)
+    _, run, module, processes = METHODS[key]
+    start = time.time()
+    if run is None:
+        run_command(converter_command(texts, model, length))
+        seconds = time.time() - start
+        start = time.time()
+        run_command([sys.executable, "-c", "import tools"])
+        return seconds, time.time() - start, output
+    job = {"run": run, "module": module, "processes": processes, "tsv": str(texts.path), "output": str(output)}
+    job |= {"vocabulary": str(model / "vocab.txt"), "length": length}
+    times = json.loads(run_command([sys.executable, __file__, "--job", json.dumps(job)]).splitlines()[-1])
+    return times["ended"] - times["started"], times["started"] - start, output
+
+
+def measure(key, sets, plan, folder, reference):
+    """Run a method, compare its features with the reference and return the Result."""
+    of, casing, length, _ = plan
+    texts = sets.get((of, key), sets[of])
+    seconds, start_up, output = run_method(key, texts, folder / casing, length)
+    feature, load_seconds = load_output(output, is_peer=METHODS[key][1] == "peer")
+    wrong, checked = count_mismatches(feature, texts, length, reference)
+    size = output.stat().st_size
+    output.unlink()
+    counts = (len(texts.rows), seconds, start_up, wrong, checked, size, load_seconds)
+    return Result(METHODS[key][0], texts.name, casing, length, *counts)
+
+
+def measure_memory(texts, model):
+    """Return the peak of converter.py in bytes: the largest sum of PSS over all its processes."""
+    import psutil
+
+    (texts.folder / "train_features.pkl").unlink(missing_ok=True)
+    process = subprocess.Popen(converter_command(texts, model, 128), cwd=ROOT, stdout=subprocess.DEVNULL)
+    peak, tree = 0, psutil.Process(process.pid)
+    while process.poll() is None:
+        peak = max(peak, sum(map(proportional_size, [tree, *list_children(tree)])))
+        time.sleep(0.05)
+    if process.returncode:
+        raise RuntimeError(f"converter.py ended with status {process.returncode}")
+    return peak
+
+
+def list_children(process):
+    import psutil
+
+    try:
+        return process.children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+def proportional_size(process):
+    """Return a process's PSS in bytes (its USS where there is no PSS), 0 if it has just ended."""
+    import psutil
+
+    try:
+        info = process.memory_full_info()
+        return getattr(info, "pss", info.uss)
+    except psutil.Error:
+        return 0
+
+
+# ---------- Exactness -------------------------------------------------------------------------------------------------
+
+_tokenizer = None  # the reference, in each process that computes it
+
+
+def start_reference(vocabulary):
+    global _tokenizer
+    _tokenizer = load_bert_tokenizer(vocabulary)
+
+
+def reference_ids(text):
+    """Return [CLS], at most 510 ids and [SEP], by BertTokenizer from pytorch-pretrained-bert."""
+    return _tokenizer.convert_tokens_to_ids(["[CLS]", *_tokenizer.tokenize(text)[:510], "[SEP]"])
+
+
+def make_reference(texts, rows, vocabulary):
+    """Return a dict from row to ids for some rows of a set, computed on both cores."""
+    with open(texts.path, encoding="utf-8", newline="\n") as file:
+        lines = islice(file, rows.start, rows.stop, rows.step)
+        chosen = [line.rstrip("\n").split("\t")[3] for line in lines]
+    with ProcessPoolExecutor(CORES, initializer=start_reference, initargs=(vocabulary,)) as pool:
+        return dict(zip(rows, pool.map(reference_ids, chosen, chunksize=100)))
+
+
+def load_output(path, is_peer):
+    """Load features; return a function from index to (ids, mask, segments), and the time to load."""
+    import tools
+
+    names = ("input_ids", "input_mask", "segment_ids")
+    start = time.perf_counter()
+    features = pickle.loads(path.read_bytes()) if is_peer else tools.load_features(path)
+    seconds = time.perf_counter() - start
+    if is_peer:
+        return lambda i: tuple(features[name][i].tolist() for name in names), seconds
+    return lambda i: tuple(getattr(features[i], name) for name in names), seconds
+
+
+def count_mismatches(feature, texts, length, reference):
+    """Return (how many features differ from the reference, how many were compared)."""
+    wrong = checked = 0
+    for i, row in enumerate(texts.rows):
+        if row in reference:
+            ids = reference[row]
+            ids = ids if len(ids) <= length else ids[: length - 1] + ids[-1:]
+            padding = [0] * (length - len(ids))
+            wrong += feature(i) != (ids + padding, [1] * len(ids) + padding, [0] * length)
+            checked += 1
+    return wrong, checked
+
+
+# ---------- The table -------------------------------------------------------------------------------------------------
+
+
+def find_missing():
+    """Return the methods whose package is not importable, after saying so."""
+    missing = {key for key, method in METHODS.items() if importlib.util.find_spec(method[2]) is None}
+    for module in sorted({METHODS[key][2] for key in missing}):
+        print(f"skipped: {module} is not importable; how to get it stands at the top of this script")
+    return missing
+
+
+def make_references(sets, sizes, folder, verify):
+    """Return a dict from (set, casing) to its reference; with `verify` for every IMDB review."""
+    references = {}
+    for of, casing in sorted({plan[:2] for plan in PLAN}):
+        rows = sets[of].rows if verify and of == "imdb" else sample_rows(sets[of], sizes)
+        say(f"BertTokenizer, {len(rows):,} {sets[of].name} reviews, {casing}")
+        references[of, casing] = make_reference(sets[of], rows, str(folder / casing / "vocab.txt"))
+    return references
+
+
+def measure_all(sets, folder, references, missing):
+    """Run the plan; return the list of Results. A peer that fails is left out, with a line that says so."""
+    results = []
+    for plan in PLAN:
+        of, casing, length, keys = plan
+        for key in keys:
+            if key in missing:
+                continue
+            say(f"{METHODS[key][0]}, {sets[of].name}, {casing}, length {length}")
+            try:
+                results.append(measure(key, sets, plan, folder, references[of, casing]))
+            except RuntimeError as error:
+                if METHODS[key][1] != "peer":
+                    raise
+                print(f"failed: {METHODS[key][0]}: {error}")
+    return results
+
+
+def say(message):
+    print(f"{time.strftime('%H:%M:%S')} {message} ...", file=sys.stderr, flush=True)
+
+
+def ratio_to_old(result, results):
+    """Return how many times faster a result is than the 2019 way on the same set at the same length."""
+    old = METHODS["old"][0]
+    return next(
+        result.rate / r.rate for r in results if (r.method, r.texts, r.length) == (old, result.texts, result.length)
+    )
+
+
+def print_results(results):
+    header = ("method", "texts", "vocabulary", "length", "reviews", "s", "start-up s", "reviews/s", "x 2019", "wrong")
+    form = "{:<42} {:<10} {:<10} {:>6} {:>8} {:>7} {:>10} {:>9} {:>7} {:>15}"
+    print("\n" + form.format(*header))
+    for r in results:
+        wrong = f"{r.mismatches:,} of {r.checked:,}"
+        ratio = f"{ratio_to_old(r, results):,.1f}"
+        figures = (f"{r.reviews:,}", f"{r.seconds:.2f}", f"{r.start_up:.2f}", f"{r.rate:,.0f}", ratio, wrong)
+        print(form.format(r.method, r.texts, r.casing, r.length, *figures))
+    print("\nThe start-up is inside the time of converter.py and outside that of all others.\n")
+    for r in results:
+        if r.method == METHODS["converter"][0]:
+            print(
+                f"features file, {r.texts}, {r.casing}, length {r.length}: {r.file_bytes / r.reviews:.0f} bytes a "
+                f"review; load_features of all {r.reviews:,} in {r.load_seconds:.3f} s"
+            )
+
+
+def plot_results(results, path):
+    """Draw the results on the largest set as a bar chart, on a logarithmic scale."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    shown = [r for r in results if (r.texts, r.casing) == ("Yelp-sized", "uncased")]
+    shown = sorted(shown, key=lambda r: r.rate)
+    figure, axes = plt.subplots(figsize=(9, 0.5 * len(shown) + 1.2), layout="constrained")
+    colours = ["tab:orange" if r.method.startswith("ours") else "tab:gray" for r in shown]
+    bars = axes.barh([r.method for r in shown], [r.rate for r in shown], color=colours)
+    notes = [f"{r.rate:,.0f}/s, {r.mismatches:,} of {r.checked:,} wrong" for r in shown]
+    axes.bar_label(bars, notes, padding=4)
+    axes.set(xscale="log", xlim=(None, 40 * shown[-1].rate))
+    axes.set_xlabel("reviews a second, text to features on disk (logarithmic)")
+    axes.set_title(f"{len(shown)} ways to BERT's features: reviews of about 134 words, length 128, {CORES} cores")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+    print(f"chart saved to {path}")
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--quick", action="store_true", help="few reviews: shows that it works, measures little")
+    parser.add_argument("--verify", action="store_true", help="compare all IMDB reviews, not a sample: takes minutes")
+    parser.add_argument("--plot", metavar="FILE.png", help="draw the table as a bar chart")
+    parser.add_argument("--job", help=argparse.SUPPRESS)  # what this script tells its own subprocesses
+    return parser.parse_args()
+
+
+def run_benchmark(options, folder):
+    """Make the data in a folder, run everything and print the table."""
+    sizes = QUICK if options.quick else Sizes()
+    say("making the data")
+    write_models(folder)
+    sets = make_sets(folder, sizes)
+    words = sum(text.count(" ") + 1 for text in read_tsv(sets["yelp"].path)) / sizes.yelp
+    print(f"Yelp-sized: {sizes.yelp:,} reviews of {words:.0f} words; {CORES} cores; {sys.version.split()[0]}")
+    missing = find_missing()
+    references = make_references(sets, sizes, folder, options.verify)
+    results = measure_all(sets, folder, references, missing)
+    print_results(results)
+    peak = measure_memory(sets["yelp"], folder / "uncased")
+    print(f"peak memory of converter.py on the Yelp-sized set: {peak / 1e9:.2f} GB over all processes (sum of PSS)")
+    if options.plot:
+        plot_results(results, options.plot)
+
+
+def main():
+    """Run a job for another process of this script, or else the benchmark."""
+    options = parse_arguments()
+    sys.path.insert(0, str(ROOT))
+    if options.job:
+        return run_job(json.loads(options.job))
+    if not (DATA / "imdb" / "train.csv.gz").is_file():
+        return print(f"skipped: there is no data in {DATA}; set BERT_TEST_DATA to the folder with imdb/ and vocab/")
+    if hasattr(os, "sched_setaffinity"):  # all that is started from here inherits it
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    with tempfile.TemporaryDirectory() as folder:
+        run_benchmark(options, Path(folder))
+
+
+if __name__ == "__main__":
+    main()

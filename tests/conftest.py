@@ -1,0 +1,141 @@
+"""What the tests share: two tiny vocabularies, a tiny BERT, and the way to larger real data."""
+
+import io
+import json
+import os
+import string
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from pytorch_pretrained_bert.modeling import BertConfig, BertForPreTraining, BertForSequenceClassification
+from pytorch_pretrained_bert.tokenization import BertTokenizer
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # tools.py stands there, also for the worker processes
+
+quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+settings.register_profile("tests", deadline=None, derandomize=True, max_examples=60, suppress_health_check=quiet)
+settings.register_profile("fuzz", deadline=None, max_examples=3000, suppress_health_check=quiet)
+settings.load_profile("tests")  # pytest --hypothesis-profile=fuzz takes the other
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = "the a and was not bad good very food place soup cafe un aff able ##aff ##able ##ing ##ly ##s ##ed don".split()
+
+
+def make_vocabulary(cased):
+    """Return a small BERT vocabulary as a list: single characters, their ## forms, some words and pieces."""
+    characters = string.ascii_lowercase + string.digits + "ßяйب中文\u0301😀"
+    capitals = [*string.ascii_uppercase, *"éüÉ", "The", "Good", "##THE"] if cased else []
+    pieces = [*characters, *capitals]
+    pieces += [f"##{piece}" for piece in pieces if not piece.startswith("##")]
+    return [*SPECIAL, *dict.fromkeys([*pieces, *WORDS, *string.punctuation, "…", "。"])]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """The models here are tiny: threads would only wait for each other."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tokenizers(tmp_path_factory):
+    """The library's own tokenizers with a tiny vocabulary, as a dict: "cased" and "uncased"."""
+    folder = tmp_path_factory.mktemp("vocabularies")
+    made = {}
+    for casing in ("cased", "uncased"):
+        path = folder / f"{casing}.txt"
+        path.write_text("\n".join(make_vocabulary(casing == "cased")) + "\n", encoding="utf-8")
+        made[casing] = BertTokenizer(str(path), do_lower_case=casing == "uncased")
+    return made
+
+
+@pytest.fixture(params=["cased", "uncased"])
+def tokenizer(request, tokenizers):
+    """Each of the two tiny tokenizers in turn."""
+    return tokenizers[request.param]
+
+
+def to_bytes(state):
+    """Return what torch.save writes, as bytes."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def bert_files():
+    """A function that returns the files of a tiny random BERT as a dict from name to bytes.
+
+    It is a pre-trained one with its pre-training heads, or, given `classifier` (the settings under
+    that key in config.json), a fine-tuned one.
+    """
+
+    def make(cased=False, classifier=None, seed=0, num_labels=2, **config):
+        vocabulary = make_vocabulary(cased)
+        settings = {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "max_position_embeddings": 512,
+            **config,
+        }
+        bert_config = BertConfig(len(vocabulary), **settings)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            if classifier is None:
+                model = BertForPreTraining(bert_config)
+            else:
+                model = BertForSequenceClassification(bert_config, num_labels)
+        described = bert_config.to_dict() | ({} if classifier is None else {"classifier": classifier})
+        return {
+            "config.json": json.dumps(described).encode(),
+            "pytorch_model.bin": to_bytes(model.state_dict()),
+            "vocab.txt": ("\n".join(vocabulary) + "\n").encode(),
+        }
+
+    return make
+
+
+@pytest.fixture
+def pack(tmp_path):
+    """A function that writes a dict from name to bytes as a `.tar.gz` and returns its path."""
+
+    def write(files, name="tiny.tar.gz"):
+        with tarfile.open(tmp_path / name, "w:gz", compresslevel=1) as archive:
+            for member_name, content in files.items():
+                member = tarfile.TarInfo(member_name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture
+def load_state():
+    """A function that reads the weights among the files of `bert_files` into a dict."""
+    return lambda files: torch.load(io.BytesIO(files["pytorch_model.bin"]), weights_only=True)
+
+
+@pytest.fixture
+def with_state():
+    """A function that returns the files of a BERT with other weights, given as what torch.save takes."""
+    return lambda files, state: {**files, "pytorch_model.bin": to_bytes(state)}
+
+
+@pytest.fixture(scope="session")
+def test_data():
+    """A function from a name to its path in the folder of larger real data; skips where it is absent."""
+    folder = Path(os.environ.get("BERT_TEST_DATA", ROOT.parent / "shared" / "data"))
+
+    def find(name):
+        if not (folder / name).is_file():
+            pytest.skip(f"{folder / name} is absent: set BERT_TEST_DATA to the folder that holds {name}")
+        return folder / name
+
+    return find
