@@ -47,6 +47,9 @@ def main():
     except (ValueError, OSError) as error:
         print(f"converter.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("converter.py: interrupted; the features file is what it was before", file=sys.stderr)
+        return 130
     seconds = time.perf_counter() - start
     print(f"{examples:,} examples in {seconds:.1f} s, {examples / seconds:,.0f} a second, start-up included")
     return 0

@@ -22,9 +22,9 @@ import tarfile
 import tempfile
 import time
 import zlib
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, wait
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -599,23 +599,23 @@ def _encode_in_worker(pairs):
 def _encode_with_workers(arguments, batches, processes, encode_here, bar):
     """Encode batches in `processes` processes, this one among them.
 
-    The workers take batches from the front; this process takes those at the end, so that it has work while the workers
-    start, and nothing is slower than it would be alone.
+    The workers are supplied with batches from the front; this process takes those at the end, so that it has work while
+    the workers start, and nothing is slower than it would be alone.
     """
-
-    def report(future):
-        if not future.cancelled() and future.exception() is None:
-            bar.update(len(future.result()[1]))
-
+    parts, waiting, running = {}, deque(enumerate(batches)), {}
     pool = ProcessPoolExecutor(processes - 1, initializer=_start_worker, initargs=arguments)
     try:
-        futures = [pool.submit(_encode_in_worker, batch) for batch in batches]
-        for future in futures:
-            future.add_done_callback(report)
-        parts = []
-        for future, batch in zip(reversed(futures), reversed(batches)):
-            parts.append(encode_here(batch) if future.cancel() else future.result())
-        return parts[::-1]
+        while waiting or running:
+            while waiting and len(running) < 4 * (processes - 1):
+                number, batch = waiting.popleft()
+                running[pool.submit(_encode_in_worker, batch)] = number
+            if waiting:
+                number, batch = waiting.pop()
+                parts[number] = encode_here(batch)
+            for future in wait(running, timeout=0 if waiting else None, return_when=FIRST_COMPLETED).done:
+                part = parts[running.pop(future)] = future.result()
+                bar.update(len(part[1]))
+        return [parts[number] for number in range(len(batches))]
     except BrokenExecutor as error:
         raise RuntimeError(
             "a worker process of the conversion was killed, perhaps for want of memory: nothing was saved. Try again "

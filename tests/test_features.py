@@ -8,10 +8,10 @@ import os
 import pickle
 import struct
 import subprocess
-import sys
 import threading
 import time
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,7 +57,9 @@ unicode_texts = st.text(
     | st.sampled_from([chr(c) for c in range(0x3100) if chr(c).isspace()])
 )
 words = st.lists(
-    st.sampled_from(["[SEP]", "[CLS]", "[sep]", "good", "GOOD", "unaffable", "##ing", "中文", "x" * 101, "café", "\x01"])
+    st.sampled_from(
+        ["[SEP]", "[CLS]", "[sep]", "good", "GOOD", "unaffable", "##ing", "中文", "x" * 101, "café", "\x01"]
+    )
     | unicode_texts,
     max_size=12,
 ).map(" ".join)
@@ -422,7 +424,9 @@ def test_a_list_pickled_as_in_2019(features, tmp_path, module, protocol):
         [tools.InputFeatures([1, 2], [1, 1], [0, 0], 2**40)],
         [tools.InputFeatures([1, 2], [1, 1], [0, 0], "0")],
         [tools.InputFeatures([1.5, 2], [1, 1], [0, 0], 0)],
-        [tools.InputFeatures([1] * 513, [1] * 513, [0] * 513, 0)],  # BERT has 512 positions
+        # BERT has 512 positions; and one long row, held a million times by reference, would be a small file
+        # that takes all memory
+        [tools.InputFeatures([1] * 513, [1] * 513, [0] * 513, 0)],
         [1, 2, 3],
         ["good"],
     ],
@@ -465,7 +469,10 @@ def hostile_pickles(marker):
         "nested": pickle.dumps([Calls(map, Calls(getattr, Calls(__import__, "os"), "system"), [touch])]),
         "inside a row": pickle.dumps([row]),
         "inside features": pickle.dumps(with_more),
-        "dotted name": b"\x80\x04\x8c\x05tools\x8c\x09os.system\x93\x8c" + bytes([len(touch)]) + touch.encode() + b"\x85R.",
+        "dotted name": b"\x80\x04\x8c\x05tools\x8c\x09os.system\x93\x8c"
+        + bytes([len(touch)])
+        + touch.encode()
+        + b"\x85R.",
         "numpy": pickle.dumps(np.arange(3)),
         "numpy of 8 GB": b"\x80\x04cnumpy\nzeros\nJ\x00\x00\x00\x40\x85R.",
         "bytearray of 8 GB": b"\x80\x04cbuiltins\nbytearray\n\x8a\x08" + huge + b"\x85R.",
@@ -490,7 +497,8 @@ def hostile_pickles(marker):
 def little_memory():
     """Let this process take 1 GB more, not 8: a test that fails should not fill the machine."""
     resource = pytest.importorskip("resource")
-    size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() if sys.platform == "linux" else 2**40
+    pages = Path("/proc/self/statm")  # elsewhere than on Linux there is no limit
+    size = int(pages.read_text().split()[0]) * resource.getpagesize() if pages.exists() else 2**40
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (size + 2**30, hard))
     yield
@@ -519,18 +527,14 @@ def test_the_hostile_pickles_are_hostile(name, tmp_path):
     assert marker.exists()
 
 
-def test_a_small_file_cannot_claim_much_memory(tmp_path, little_memory):
-    """A list may hold one long row a million times over, by reference: 2 MB on disk, 80 GB as an array."""
-    row = tools.InputFeatures([1] * 20_000, [1] * 20_000, [0] * 20_000, 1)
-    (tmp_path / "f.pkl").write_bytes(pickle.dumps([row] * 1_000_000))
-    with pytest.raises(ValueError, match="not a sound features file") as raised:
-        tools.load_features(tmp_path / "f.pkl")
-    assert "MemoryError" not in str(raised.value), "it tried to take the memory that is claimed"
-
-
 def good_state():
     """Return the state of sound features of two examples, 3 and 2 word pieces long."""
-    arrays = (np.array([5, 6, 7, 8, 9], "<u2"), np.array([3, 2], "<u2"), np.array([2, 2], "<u2"), np.array([0, 1], "<i4"))
+    arrays = (
+        np.array([5, 6, 7, 8, 9], "<u2"),
+        np.array([3, 2], "<u2"),
+        np.array([2, 2], "<u2"),
+        np.array([0, 1], "<i4"),
+    )
     return tools.Features(*arrays, 4).__getstate__()
 
 
@@ -578,8 +582,9 @@ def test_unsound_states_are_refused(change, tmp_path):
     state = {**good_state(), **change}
     content = pickle_of(state)
     (tmp_path / "f.pkl").write_bytes(content)
-    with pytest.raises(ValueError, match=r"f\.pkl is not a sound features file"):
+    with pytest.raises(ValueError, match=r"f\.pkl is not a sound features file") as raised:
         tools.load_features(tmp_path / "f.pkl")
+    assert "checksum" not in str(raised.value), "a forger gets that right: shapes are refused for themselves"
     with pytest.raises(ValueError):
         pickle.loads(content)
 
@@ -604,14 +609,16 @@ def test_truncated_files(features, tmp_path):
             tools.load_features(path)
 
 
-def test_flipped_bits(features, tmp_path):
-    """One wrong bit is an error, or changes nothing that anybody reads (a fingerprint that does not fit is neither)."""
-    path = tmp_path / "f.pkl"
-    features.fingerprint = "0123456789abcdef" * 4
+def test_flipped_bits(tmp_path):
+    """A wrong bit is an error, or it changes nothing (at most the fingerprint, which then does not fit the data)."""
+    path, fingerprint = tmp_path / "f.pkl", "0123456789abcdef" * 4
+    path.write_bytes(pickle_of(good_state()))
+    features = tools.load_features(path)
+    features.fingerprint = fingerprint
     tools.save_features(features, path)
     content, rows = path.read_bytes(), rows_of(features)
     refused, damaged = 0, []
-    for position, bit in itertools.product(range(len(content)), (0, 3, 7)):
+    for position, bit in itertools.product(range(len(content)), (0, 5)):
         flipped = bytearray(content)
         flipped[position] ^= 1 << bit
         path.write_bytes(flipped)
@@ -620,19 +627,22 @@ def test_flipped_bits(features, tmp_path):
         except ValueError:
             refused += 1
             continue
-        if rows_of(loaded) != rows and loaded.fingerprint == features.fingerprint:
-            damaged.append((position, bit))
+        if rows_of(loaded) != rows and loaded.fingerprint == fingerprint:
+            damaged.append(position)
     assert refused > len(content)
-    assert not damaged, f"{len(damaged)} of {3 * len(content)} flips give other features and no error"
+    assert not damaged, f"{len(damaged)} of {2 * len(content)} flips give other features and no error"
 
 
 # ---------- The fingerprint -------------------------------------------------------------------------------------------
 
 
+FIVE_TEXTS = ["good food", "bad", "The soup", "", "a b c d e f g"]
+
+
 @pytest.fixture
 def data_dir(tmp_path):
     """A folder with a train.tsv of five rows."""
-    rows = [f"{i}\t{i % 2}\ta\t{text}\n" for i, text in enumerate(["good food", "bad", "The soup", "", "a b c d e f g"])]
+    rows = [f"{i}\t{i % 2}\ta\t{text}\n" for i, text in enumerate(FIVE_TEXTS)]
     (tmp_path / "train.tsv").write_text("".join(rows), encoding="utf-8")
     return tmp_path
 
@@ -662,10 +672,7 @@ def test_features_are_converted_once(data_dir, tokenizers, monkeypatch, capsys):
     usual = {"tokenizer": tokenizers["uncased"], "max_seq_length": 7, "processes": 1}
     features = tools.load_or_convert_features(data_dir, "train", **usual)
     assert "5 examples converted" in capsys.readouterr().out
-    expected = [
-        reference(text, None, i % 2, 7, tokenizers["uncased"])
-        for i, text in enumerate(["good food", "bad", "The soup", "", "a b c d e f g"])
-    ]
+    expected = [reference(text, None, i % 2, 7, tokenizers["uncased"]) for i, text in enumerate(FIVE_TEXTS)]
     assert rows_of(features) == expected
     pickled = (data_dir / "train_features.pkl").read_bytes()
 
@@ -695,7 +702,7 @@ def test_features_are_converted_once(data_dir, tokenizers, monkeypatch, capsys):
         assert "converting again" in capsys.readouterr().out
         truncation = options.get("truncation", "head")
         label = float if options.get("output_mode") == "regression" else int
-        for i, (feature, text) in enumerate(zip(changed, ["good food", "bad", "The soup", "", "a b c d e f g"])):
+        for i, (feature, text) in enumerate(zip(changed, FIVE_TEXTS)):
             wanted = reference(text, None, label(i % 2), options["max_seq_length"], options["tokenizer"], truncation)
             assert as_tuple(feature) == wanted
             assert type(feature.label_id) is label

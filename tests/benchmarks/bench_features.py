@@ -538,7 +538,8 @@ def print_results(results):
         ratio = f"{ratio_to_old(r, results):,.1f}"
         figures = (f"{r.reviews:,}", f"{r.seconds:.2f}", f"{r.start_up:.2f}", f"{r.rate:,.0f}", ratio, wrong)
         print(form.format(r.method, r.texts, r.casing, r.length, *figures))
-    print("\nThe start-up is inside the time of converter.py and outside that of all others.\n")
+    print("\nThe start-up is inside the time of converter.py and outside that of all others.")
+    print()
     for r in results:
         if r.method == METHODS["converter"][0]:
             print(
@@ -561,9 +562,9 @@ def plot_results(results, path):
     bars = axes.barh([r.method for r in shown], [r.rate for r in shown], color=colours)
     notes = [f"{r.rate:,.0f}/s, {r.mismatches:,} of {r.checked:,} wrong" for r in shown]
     axes.bar_label(bars, notes, padding=4)
-    axes.set(xscale="log", xlim=(None, 40 * shown[-1].rate))
+    axes.set(xscale="log", xlim=(10, 60 * shown[-1].rate))
     axes.set_xlabel("reviews a second, text to features on disk (logarithmic)")
-    axes.set_title(f"{len(shown)} ways to BERT's features: reviews of about 134 words, length 128, {CORES} cores")
+    figure.suptitle(f"{shown[0].reviews:,} reviews of about 134 words, length 128, {CORES} cores")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
     print(f"chart saved to {path}")
@@ -585,7 +586,7 @@ def run_benchmark(options, folder):
     write_models(folder)
     sets = make_sets(folder, sizes)
     words = sum(text.count(" ") + 1 for text in read_tsv(sets["yelp"].path)) / sizes.yelp
-    print(f"Yelp-sized: {sizes.yelp:,} reviews of {words:.0f} words; {CORES} cores; {sys.version.split()[0]}")
+    print(f"Yelp-sized: {sizes.yelp:,} reviews of {words:.0f} words; {CORES} cores; Python {sys.version.split()[0]}")
     missing = find_missing()
     references = make_references(sets, sizes, folder, options.verify)
     results = measure_all(sets, folder, references, missing)

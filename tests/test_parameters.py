@@ -1,0 +1,170 @@
+"""The notebooks' parameters: one tagged cell of literals each, and one check for all of them."""
+
+import ast
+import re
+
+import nbformat
+import pytest
+from conftest import ROOT
+
+import tools
+
+NOTEBOOKS = ("data_prep", "train", "evaluate")
+
+
+def read_cell(notebook):
+    """Return the source of a notebook's only cell that is tagged `parameters`."""
+    cells = nbformat.read(ROOT / f"{notebook}.ipynb", 4).cells
+    (cell,) = (cell for cell in cells if "parameters" in cell.metadata.get("tags", []))
+    assert cell.cell_type == "code"
+    return cell.source
+
+
+def read_values(notebook):
+    """Return what the parameter cell of a notebook sets, as a dict from name to value."""
+    lines = read_cell(notebook).splitlines()
+    found = [re.fullmatch(r"([A-Z][A-Z0-9_]+): [a-z]+ = (.+?)  # .+", line) for line in lines]
+    assert all(found), f"{notebook}: a line is not of the form NAME: type = literal  # meaning"
+    return {match[1]: ast.literal_eval(match[2]) for match in found}
+
+
+@pytest.fixture(params=NOTEBOOKS)
+def notebook(request):
+    """Each of the three notebooks in turn."""
+    return request.param
+
+
+def test_the_cell_and_the_check_know_the_same_names(notebook):
+    values = read_values(notebook)
+    assert "TASK_NAME" in values
+    assert tools.check_parameters(notebook, values) == values  # an unknown or a missing name would raise
+
+
+def test_the_guides_parameters_are_there():
+    """The names that DESIGN.md fixes."""
+    assert {"TASK_NAME", "BERT_MODEL", "MAX_SEQ_LENGTH"} <= read_values("data_prep").keys()
+    assert {
+        *("TASK_NAME", "BERT_MODEL", "MAX_SEQ_LENGTH", "TRAIN_BATCH_SIZE", "EVAL_BATCH_SIZE", "LEARNING_RATE"),
+        *("NUM_TRAIN_EPOCHS", "RANDOM_SEED", "GRADIENT_ACCUMULATION_STEPS", "WARMUP_PROPORTION"),
+        *("VALIDATION_SHARE", "TRAIN_ROWS"),
+    } <= read_values("train").keys()
+    assert {"TASK_NAME", "EVAL_BATCH_SIZE"} <= read_values("evaluate").keys()
+
+
+GOOD = {
+    "TASK_NAME": ["sample", "my-task_2.1", "X", "7"],
+    "BERT_MODEL": ["bert-base-cased", "someone/some-bert", "../models/mine.tar.gz"],
+    "MAX_SEQ_LENGTH": [3, 128, 512],
+    "TRAIN_BATCH_SIZE": [1, 32],
+    "EVAL_BATCH_SIZE": [1, 1000],
+    "LEARNING_RATE": [2e-5, 0.5],
+    "NUM_TRAIN_EPOCHS": [1, 30],
+    "RANDOM_SEED": [0, 2**32 - 1],
+    "GRADIENT_ACCUMULATION_STEPS": [1, 16],
+    "WARMUP_PROPORTION": [0, 0.0, 0.1, 0.99],
+    "VALIDATION_SHARE": [0.01, 0.5],
+    "TRAIN_ROWS": [None, 10, 560_000],
+}
+BAD = {
+    "TASK_NAME": ["", "a/b", "..", ".hidden", "a b", "é", "x\n", None, 3, "x" * 300, "a\\b", ["sample"]],
+    "BERT_MODEL": ["", "  ", None, 5],
+    "MAX_SEQ_LENGTH": [513, 2, 0, -1, 128.0, "128", None, True],
+    "TRAIN_BATCH_SIZE": [0, -3, 1.5, "16", None],
+    "EVAL_BATCH_SIZE": [0, 2.0, None],
+    "LEARNING_RATE": [0, -1e-5, 1, float("nan"), float("inf"), "2e-5", None, True],
+    "NUM_TRAIN_EPOCHS": [0, 2.5, None],
+    "RANDOM_SEED": [-1, 2**32, 1.0, None],
+    "GRADIENT_ACCUMULATION_STEPS": [0, 0.5],
+    "WARMUP_PROPORTION": [1, 1.0, -0.1, float("nan"), "0.1"],
+    "VALIDATION_SHARE": [0, 0.0, 0.51, 1, -0.1, float("nan"), None],
+    "TRAIN_ROWS": [0, 9, -1, 400.0, "400", False],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in GOOD.items() for value in values])
+def test_good_values(name, value):
+    values = {**read_values("train"), name: value}
+    assert tools.check_parameters("train", values) == values
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD.items() for value in values])
+def test_bad_values_are_named(name, value):
+    with pytest.raises(ValueError, match=re.escape(f"{name} is {value!r}, but must be ")):
+        tools.check_parameters("train", {**read_values("train"), name: value})
+
+
+def test_every_parameter_of_training_has_good_and_bad_values():
+    assert GOOD.keys() == BAD.keys() == read_values("train").keys()
+
+
+@pytest.mark.parametrize(
+    "value", [["bad", "bad"], ["bad"], ["a", "b", "c"], "bad", ("bad", "good"), [0, 1], [["a"], ["b"]]]
+)
+def test_label_names(value):
+    values = read_values("data_prep")
+    assert tools.check_parameters("data_prep", {**values, "LABEL_NAMES": ["no", "yes"]})["LABEL_NAMES"] == ["no", "yes"]
+    with pytest.raises(ValueError, match=re.escape(f"LABEL_NAMES is {value!r}")):
+        tools.check_parameters("data_prep", {**values, "LABEL_NAMES": value})
+
+
+@pytest.mark.parametrize("value", [-1, 1001, 2.0, None])
+def test_show_mistakes(value):
+    values = read_values("evaluate")
+    assert tools.check_parameters("evaluate", {**values, "SHOW_MISTAKES": 0})["SHOW_MISTAKES"] == 0
+    with pytest.raises(ValueError, match=re.escape(f"SHOW_MISTAKES is {value!r}")):
+        tools.check_parameters("evaluate", {**values, "SHOW_MISTAKES": value})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "all-MiniLM-L6-v2",
+        "bert-base-uncased",
+        "bert-large-uncased",
+        "bert-base-cased",
+        "bert-large-cased",
+        "bert-base-multilingual-uncased",
+        "bert-base-multilingual-cased",
+        "bert-base-chinese",
+    ],
+)
+def test_a_task_may_not_take_a_pretrained_models_name(notebook, name):
+    """Its archive would stand where the pretrained one does."""
+    with pytest.raises(ValueError, match=f"TASK_NAME is '{name}'.*pretrained model"):
+        tools.check_parameters(notebook, {**read_values(notebook), "TASK_NAME": name})
+
+
+@pytest.mark.parametrize(
+    ("notebook_name", "wrong", "nearest"),
+    [
+        ("train", "LEARNING_RAET", "LEARNING_RATE"),
+        ("train", "NUM_EPOCHS", "NUM_TRAIN_EPOCHS"),
+        ("train", "MAX_SEQ_LEN", "MAX_SEQ_LENGTH"),
+        ("train", "SEED", "RANDOM_SEED"),
+        ("data_prep", "TASKNAME", "TASK_NAME"),
+        ("evaluate", "EVAL_BATCHSIZE", "EVAL_BATCH_SIZE"),
+        ("evaluate", "SHOW_ERRORS", "SHOW_MISTAKES"),
+    ],
+)
+def test_an_unknown_name_gives_the_nearest(notebook_name, wrong, nearest):
+    with pytest.raises(ValueError, match=rf"{wrong} is not a parameter of {notebook_name}\.ipynb.* {nearest}\?"):
+        tools.check_parameters(notebook_name, {**read_values(notebook_name), wrong: 1})
+
+
+def test_a_parameter_of_another_notebook_is_unknown():
+    with pytest.raises(ValueError, match=r"LEARNING_RATE is not a parameter of evaluate\.ipynb"):
+        tools.check_parameters("evaluate", {**read_values("evaluate"), "LEARNING_RATE": 1e-5})
+
+
+def test_a_missing_parameter(notebook):
+    values = read_values(notebook)
+    for name in values:
+        rest = {other: value for other, value in values.items() if other != name}
+        with pytest.raises(ValueError, match=rf"{name} of {notebook}\.ipynb is missing"):
+            tools.check_parameters(notebook, rest)
+
+
+def test_other_globals_are_no_parameters(notebook):
+    """What a notebook has besides: modules, functions, IPython's In, Out and _, small names."""
+    others = {"np": 1, "In": [], "Out": {}, "_": 0, "__name__": "x", "Path": str, "exit": 0, "_i1": "", "X": 1}
+    assert tools.check_parameters(notebook, {**read_values(notebook), **others}) == read_values(notebook)
