@@ -135,6 +135,7 @@ PARAMETERS = {
         f"a whole number from 3 to {MAX_POSITIONS}, the last position BERT knows",
         _is_whole(3, MAX_POSITIONS),
     ),
+    "TRUNCATION": ("train", f"one of {', '.join(TRUNCATIONS)}", lambda v: v in TRUNCATIONS),
     "TRAIN_BATCH_SIZE": ("train", "a whole number from 1 to 65536", _is_whole(1, 65536)),
     "EVAL_BATCH_SIZE": ("train evaluate", "a whole number from 1 to 65536", _is_whole(1, 65536)),
     "LEARNING_RATE": ("train", "a number above 0 and under 1", _is_number(lambda v: 0 < v < 1)),
@@ -231,7 +232,7 @@ def read_csv(path):
         _require_utf8(path)
         _require_two_columns(path)
         raise ValueError(f"{path}: {error}") from None
-    if frame.shape[1] != 2 or frame.isna().any(axis=None):
+    if frame.shape[1] != 2 or (frame == "").any(axis=None):  # a short row is filled with ""
         _require_two_columns(path)
     frame.columns = ["label", "text"]
     return frame
@@ -416,15 +417,16 @@ class Features(Sequence):
     def from_list(cls, rows):
         """Pack a list of InputFeatures, such as the 2019 code pickled; ValueError if it is not sound."""
         sizes = {len(values) for r in rows for values in (r.input_ids, r.input_mask, r.segment_ids)}
-        if len(sizes) != 1:
+        if len(sizes) != 1 or max(sizes) > MAX_POSITIONS:
             raise ValueError(f"all features must be padded to one length, but they have {sorted(sizes)}")
         ids = np.array([r.input_ids for r in rows], np.uint32)  # (n, length), as are the next two
         mask = np.array([r.input_mask for r in rows], bool)
         first = mask & ~np.array([r.segment_ids for r in rows], bool)
-        labels = np.array([r.label_id for r in rows])
-        labels = labels.astype(np.float64 if labels.dtype.kind == "f" else np.int32)
+        given = np.array([r.label_id for r in rows])
+        labels = given.astype(np.float64 if given.dtype.kind == "f" else np.int32)
         packed = cls(ids[mask], mask.sum(1, np.uint16), first.sum(1, np.uint16), labels, sizes.pop())
-        if any(row != packed[i] for i, row in enumerate(rows)):
+        same_labels = np.array_equal(labels, given, equal_nan=given.dtype.kind == "f")
+        if not same_labels or any(vars(r) != vars(packed[i]) | {"label_id": r.label_id} for i, r in enumerate(rows)):
             raise ValueError("mask or segments are not those of one text or of a pair")
         return packed
 
@@ -448,7 +450,14 @@ class Features(Sequence):
         for name in self.ARRAYS:
             array = getattr(self, name)
             state |= {name: array.tobytes(), f"{name}_type": array.dtype.str}
-        return state
+        return state | {"checksum": self._checksum(state)}
+
+    @classmethod
+    def _checksum(cls, state):
+        total = zlib.crc32(repr([state["max_seq_length"], *(state[f"{name}_type"] for name in cls.ARRAYS)]).encode())
+        for name in cls.ARRAYS:
+            total = zlib.crc32(state[name], total)
+        return total
 
     def __setstate__(self, state):
         """Check what a pickle holds, then make arrays of it without copying."""
@@ -469,6 +478,8 @@ class Features(Sequence):
             and lengths.sum(dtype=np.int64) == len(arrays["ids"])
         ):
             raise ValueError("the lengths of its arrays do not fit each other")
+        if state["checksum"] != self._checksum(state):
+            raise ValueError("its checksum is wrong: the file is damaged")
         self.__init__(max_seq_length=size, fingerprint=fingerprint, **arrays)
 
 
@@ -730,6 +741,9 @@ class _SafeUnpickler(pickle._Unpickler):
     class Stored:
         """Stands in for Features and for the InputFeatures of 2019."""
 
+    # of the opcodes one alone reserves what a pickle claims before it is read
+    dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]}
+
     def find_class(self, module, name):
         if name in ("Features", "InputFeatures"):
             return type(name, (self.Stored,), {})
@@ -842,6 +856,8 @@ def _read_archive(path):
                 if room < 0:
                     raise ValueError(f"it unpacks to more than {MAX_ARCHIVE_BYTES:,} bytes")
                 files[name] = archive.extractfile(member).read()
+            while archive.fileobj.read(2**20):  # to the end, where gzip checks its checksum
+                pass
     except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
         raise ValueError(f"{path} is not an archive of BERT ({error}): delete it, or get it again") from None
     return files
@@ -898,7 +914,10 @@ def _read_weights(files, path):
     if WEIGHTS not in files:
         raise ValueError(f"{path} has no {WEIGHTS}: the model's weights are missing")
     try:
-        return rename_weights(torch.load(io.BytesIO(files[WEIGHTS]), map_location="cpu", weights_only=True))
+        state = rename_weights(torch.load(io.BytesIO(files[WEIGHTS]), map_location="cpu", weights_only=True))
+        if not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+            raise TypeError
+        return state
     except Exception as error:  # damaged or hostile bytes can raise nearly anything
         raise ValueError(f"{path}: {WEIGHTS} does not hold weights ({type(error).__name__})") from None
 
@@ -943,13 +962,15 @@ def load_model(name_or_path, cache_dir="cache/", num_labels=2):
     return _build_model(*_read_bert(name_or_path, cache_dir), num_labels)
 
 
-def _build_model(files, path, num_labels):
+def _build_model(files, path, num_labels, new_weights=True):
     config, state = _read_config(files, path), _read_weights(files, path)
     model = BertForSequenceClassification(BertConfig.from_dict(config), num_labels)
     expected = model.state_dict()
-    if "classifier.weight" in state and len(state["classifier.weight"]) != num_labels:
+    if "classifier.weight" in state and state["classifier.weight"].shape[:1] != (num_labels,):
         state = {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
     new = [name for name in expected if name not in state]
+    if new and not new_weights:
+        raise ValueError(f"{path} lacks {', '.join(new)} for {num_labels} classes: fine-tune it in train.ipynb")
     unused = [name for name in state if name not in expected]
     if lost := [name for name in new if not name.startswith(("classifier.", "bert.pooler."))]:
         raise ValueError(f"{path} lacks {len(lost)} of BERT's weights, {lost[0]} for one")
@@ -983,7 +1004,7 @@ class FastDropout(torch.nn.Dropout):
     """
 
     def forward(self, x):
-        if not self.training or self.p == 0 or x.device.type != "cpu":
+        if not self.training or self.p in (0, 1) or x.device.type != "cpu":
             return super().forward(x)
         dropped = round(self.p * 65_536)  # of 65,536 equally likely values
         draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
@@ -1099,12 +1120,11 @@ def make_batch(features, indices, device="cpu"):
 
 def pick_rows(labels, rows, seed):
     """Return the sorted indices of `rows` examples, drawn stratified by label; all if `rows` is None."""
-    from sklearn.model_selection import train_test_split  # takes a second: only where it is needed
-
-    everything = np.arange(len(labels))
-    if rows is None or rows >= len(labels):
-        return everything
-    return np.sort(train_test_split(everything, train_size=rows, random_state=seed, stratify=labels)[0])
+    # scikit-learn's splitter would do, but refuses to leave out fewer rows than there are classes
+    shuffled = pd.Series(labels).sample(frac=1, random_state=seed)
+    of_class = shuffled.groupby(shuffled)
+    place = (of_class.cumcount() + 0.5) / of_class.transform("size")  # from 0 to 1 within each class
+    return np.sort(place.sort_values(kind="stable").index[:rows].to_numpy())
 
 
 def _find_contained(texts):
@@ -1175,7 +1195,7 @@ def copy_weights(model):
     return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
-def make_optimizer(model, learning_rate, layer_decay=0.9, weight_decay=0.01):
+def make_optimizer(model, learning_rate, layer_decay=0.8, weight_decay=0.01):
     """Return torch's AdamW for BERT, with a smaller learning rate the deeper a layer lies.
 
     The classifier and the pooler learn at `learning_rate`, the top layer at `layer_decay` times that, the one below at
@@ -1309,7 +1329,7 @@ class Classifier:
                 f"{path} holds a BERT without a fine-tuned classifier: fine-tune it in train.ipynb, which packs "
                 "cache/<TASK_NAME>.tar.gz"
             )
-        model = _build_model(files, path, num_labels=2)
+        model = _build_model(files, path, num_labels=2, new_weights=False)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(model.to(device).eval(), _build_tokenizer(files, path), settings)
 
