@@ -3,13 +3,14 @@
 # make lab        set up, then open JupyterLab on the notebooks
 # make notebooks  run and clean the notebooks that are kept in git
 # make lint       check style and spelling
+# make fuzz       the tests on generated input again, with fifty times as many cases
 
 PYTHON ?= python3
 TASK_NAME ?= sample
 BIN := .venv/bin
 NOTEBOOKS := data_prep train evaluate
 
-.PHONY: tutorial test lab notebooks lint setup
+.PHONY: tutorial test lab notebooks lint fuzz setup
 .DELETE_ON_ERROR:
 
 setup: .venv/ready
@@ -48,3 +49,6 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell --skip "data,cache,outputs,.venv,.git,*.png" --ignore-regex "[A-Za-z0-9+/=]{80,}" .
+
+fuzz: setup
+	$(BIN)/python -m pytest tests --ignore tests/test_notebooks.py --hypothesis-profile=fuzz

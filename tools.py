@@ -493,7 +493,7 @@ class WordPieceMemo(dict):
 
     MAX_CHUNKS = 500_000  # about 100 MB; a full memo starts again
     MAX_CHARACTERS = 64  # longer chunks do not come back often enough
-    DELETED = re.compile("[\x0b\x0c\x1c-\x1f\x85]")  # str.split() splits there, BERT deletes them: "A\x85B" is one word
+    DELETED = "\x0b\x0c\x1c\x1d\x1e\x1f\x85"  # str.split() splits there, BERT deletes them: "A\x85B" is one word
     ASCII_WORD = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]")
 
     def __init__(self, tokenizer):
@@ -521,8 +521,8 @@ class WordPieceMemo(dict):
 
     def encode(self, text, limit):
         """Return the ids of `text` as bytes: all of them, or at least the first `limit`."""
-        if self.DELETED.search(text):
-            text = self.DELETED.sub("", text)
+        if any(map(text.__contains__, self.DELETED)):
+            text = text.translate(dict.fromkeys(map(ord, self.DELETED)))
         chunks = text.split(None, limit)  # nearly every chunk has a word piece, so these will do
         rest = chunks.pop() if len(chunks) > limit else ""
         ids = b"".join(map(self.__getitem__, chunks))
@@ -648,8 +648,8 @@ def _encode_batches(arguments, batches, processes, bar):
     parts, start = [], time.perf_counter()
     for batch in batches:
         spent = time.perf_counter() - start
-        if processes is None and spent > 0.5 and spent / len(parts) * (len(batches) - len(parts)) > 5:
-            processes = joblib.cpu_count()  # more than 5 s are left, and workers start in 2 to 5
+        if processes is None and spent > 0.5 and spent / len(parts) * (len(batches) - len(parts)) > 10:
+            processes = joblib.cpu_count()  # over 10 s are left, and workers start in 2 to 5
         rest = batches[len(parts) :]
         if (processes or 1) > 1 and len(rest) > 1:
             return parts + _encode_with_workers(arguments, rest, processes, encode_here, bar)

@@ -41,7 +41,7 @@ def test_the_cell_and_the_check_know_the_same_names(notebook):
 
 
 def test_the_guides_parameters_are_there():
-    """The names that DESIGN.md fixes."""
+    """Names that users of the guide know and scripts rely on."""
     assert {"TASK_NAME", "BERT_MODEL", "MAX_SEQ_LENGTH"} <= read_values("data_prep").keys()
     assert {
         *("TASK_NAME", "BERT_MODEL", "MAX_SEQ_LENGTH", "TRAIN_BATCH_SIZE", "EVAL_BATCH_SIZE", "LEARNING_RATE"),
@@ -61,6 +61,7 @@ GOOD = {
     "NUM_TRAIN_EPOCHS": [1, 30],
     "RANDOM_SEED": [0, 2**32 - 1],
     "GRADIENT_ACCUMULATION_STEPS": [1, 16],
+    "TRUNCATION": ["head", "tail", "head+tail"],
     "WARMUP_PROPORTION": [0, 0.0, 0.1, 0.99],
     "VALIDATION_SHARE": [0.01, 0.5],
     "TRAIN_ROWS": [None, 10, 560_000],
@@ -75,6 +76,7 @@ BAD = {
     "NUM_TRAIN_EPOCHS": [0, 2.5, None],
     "RANDOM_SEED": [-1, 2**32, 1.0, None],
     "GRADIENT_ACCUMULATION_STEPS": [0, 0.5],
+    "TRUNCATION": ["middle", "", None, ["head"]],
     "WARMUP_PROPORTION": [1, 1.0, -0.1, float("nan"), "0.1"],
     "VALIDATION_SHARE": [0, 0.0, 0.51, 1, -0.1, float("nan"), None],
     "TRAIN_ROWS": [0, 9, -1, 400.0, "400", False],
