@@ -491,7 +491,7 @@ class WordPieceMemo(dict):
     and the garbage collector has nothing to follow.
     """
 
-    MAX_CHUNKS = 500_000  # about 100 MB; a full memo starts again
+    MAX_ENTRIES = 500_000  # about 100 MB; a full memo starts again
     MAX_CHARACTERS = 64  # longer chunks do not come back often enough
     DELETED = "\x0b\x0c\x1c\x1d\x1e\x1f\x85"  # str.split() splits there, BERT deletes them: "A\x85B" is one word
     ASCII_WORD = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]")
@@ -513,9 +513,8 @@ class WordPieceMemo(dict):
         else:
             ids = self.to_bytes(self.tokenizer.tokenize(chunk))
         if len(chunk) <= self.MAX_CHARACTERS:
-            if len(self) >= self.MAX_CHUNKS:
+            if len(self) >= self.MAX_ENTRIES:
                 self.clear()
-                self.words.clear()
             self[chunk] = ids
         return ids
 
@@ -540,6 +539,8 @@ class _WordMemo(dict):
     def __missing__(self, word):
         ids = self.chunks.to_bytes(self.chunks.tokenizer.wordpiece_tokenizer.tokenize(word))
         if len(word) <= WordPieceMemo.MAX_CHARACTERS:
+            if len(self) >= WordPieceMemo.MAX_ENTRIES:
+                self.clear()
             self[word] = ids
         return ids
 

@@ -130,16 +130,15 @@ def test_each_function_is_defined_once():
 
 
 def test_functions_of_tools_are_short_and_described():
-    functions = [
-        node
-        for node in ast.walk(ast.parse((ROOT / "tools.py").read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef)
-    ]
-    lengths = [node.end_lineno - node.lineno + 1 for node in functions]
+    tree = ast.parse((ROOT / "tools.py").read_text(encoding="utf-8"))
+    lengths = [n.end_lineno - n.lineno + 1 for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
     assert statistics.median(lengths) <= 15 and max(lengths) <= 60
-    public = [node for node in functions if not node.name.startswith("_") and node.name != "forward"]
-    undescribed = {node.name for node in public if not ast.get_docstring(node)}
-    assert undescribed <= {"factor", "report", "encode_here"}  # functions within functions
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    public = [node for holder in (tree, *classes) for node in holder.body if isinstance(node, ast.FunctionDef)]
+    public = [node for node in [*classes, *public] if not node.name.startswith("_")]
+    # torch's and pickle's own names, described there
+    undescribed = [n.name for n in public if not ast.get_docstring(n) and n.name not in ("forward", "find_class")]
+    assert len(public) > 50 and undescribed == []
 
 
 def test_versions_are_pinned_with_a_reason_and_stand_in_one_place():
@@ -147,7 +146,7 @@ def test_versions_are_pinned_with_a_reason_and_stand_in_one_place():
     pins = [line for line in lines if line and not line.startswith("#")]
     assert len(pins) > 15
     for line in pins:
-        assert re.fullmatch(r"[\w-]+==[\d.]+  # .+: .+|[\w-]+==[\d.]+  # make lab", line), line
+        assert re.fullmatch(r"[\w-]+==[\d.]+  # \w.+", line), line
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert set(environment) == {"name", "channels", "dependencies"} and environment["channels"] == ["conda-forge"]
     *conda, pip = environment["dependencies"]
