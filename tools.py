@@ -86,8 +86,8 @@ def require_disk_space(folder, needed):
 
 
 def progress_bar(total, description, unit="it", show=True):
-    """Return a tqdm bar that clears itself; quiet if not `show`, or if there is nobody to see it."""
-    visible = show and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+    """Return a tqdm bar that clears itself; quiet if not `show`, if nobody can see it, or if TQDM_DISABLE is set."""
+    visible = show and (sys.stderr.isatty() or "ipykernel" in sys.modules) and not os.environ.get("TQDM_DISABLE")
     options = {} if visible else {"disable": True}
     return tqdm(total=total, desc=description, unit=unit, leave=False, mininterval=0.2, **options)
 
