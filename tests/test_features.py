@@ -3,11 +3,13 @@
 import contextlib
 import csv
 import gzip
+import io
 import itertools
 import os
 import pickle
 import struct
 import subprocess
+import sys
 import threading
 import time
 import unicodedata
@@ -745,3 +747,48 @@ def test_a_full_disk_is_noticed_before_the_work(data_dir, tokenizers, monkeypatc
     with pytest.raises(OSError, match="0 MB are free"):
         tools.load_or_convert_features(data_dir, "train", tokenizers["cased"], 7)
     assert [path.name for path in data_dir.iterdir()] == ["train.tsv"]
+
+
+# ---------- Never stuck: what a user sees, and how a conversion is stopped --------------------------------------------
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("progress", "terminal", "seen"), [(True, True, True), (False, True, False), (True, False, False)]
+)
+def test_progress_is_seen_where_somebody_looks(tokenizers, monkeypatch, progress, terminal, seen):
+    monkeypatch.setattr(sys, "stderr", Terminal() if terminal else io.StringIO())
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    examples = [tools.InputExample(i, f"word{i}", label="0") for i in range(1100)]
+    tools.convert_examples_to_features(examples, LABELS, 9, tokenizers["cased"], processes=1, progress=progress)
+    shown = sys.stderr.getvalue()
+    assert ("Converting" in shown and "1100" in shown) == seen and bool(shown) == seen
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_ctrl_c_stops_the_conversion_and_its_workers(tokenizers, tmp_path, processes):
+    with open(tmp_path / "tokenizer.pkl", "wb") as file:
+        pickle.dump(tokenizers["uncased"], file)
+    (tmp_path / "script.py").write_text(
+        "import multiprocessing, os, pickle, signal, threading, tools\n"
+        "tokenizer = pickle.load(open('tokenizer.pkl', 'rb'))\n"
+        "texts = (' '.join(f'w{i}x{j}' for j in range(100)) for i in range(20_000))\n"
+        "examples = [tools.InputExample(i, text, label='0') for i, text in enumerate(texts)]\n"
+        "threading.Timer(3, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "try:\n"
+        f"    tools.convert_examples_to_features(examples, {{'0': 0}}, 512, tokenizer, processes={processes})\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted', multiprocessing.active_children())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(tools.__file__).parent)}
+    command = [sys.executable, "script.py"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "interrupted []\n", done.stdout + done.stderr
