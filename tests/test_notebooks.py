@@ -125,7 +125,7 @@ def test_train_leaves_a_model_that_the_library_loads(workspace, printed):
     settings = json.loads((workspace / "outputs/tiny/config.json").read_text())["classifier"]
     assert settings["best_epoch"] == history["epoch"][history["mcc"].idxmax()]
     assert settings["parameters"] == {
-        **{"TASK_NAME": "tiny", "RANDOM_SEED": 42, "WARMUP_PROPORTION": 0.1, "TRAIN_ROWS": None},
+        **{"TASK_NAME": "tiny", "RANDOM_SEED": 42, "WARMUP_PROPORTION": 0.1, "TRAIN_ROWS": None, "TRUNCATION": "head"},
         **TRAINING,
     }
 
