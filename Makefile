@@ -21,11 +21,12 @@ setup: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: -r requirements.txt
 	@touch $@
 
+# progress is told in lines: bars are widgets, which a terminal cannot show
 tutorial: setup
 	@mkdir -p outputs/$(TASK_NAME)
 	@for name in $(NOTEBOOKS); do \
 		echo; echo "== $$name.ipynb =="; \
-		$(BIN)/papermill $$name.ipynb outputs/$(TASK_NAME)/$$name.ipynb \
+		TQDM_DISABLE=1 $(BIN)/papermill $$name.ipynb outputs/$(TASK_NAME)/$$name.ipynb \
 			-p TASK_NAME $(TASK_NAME) --log-output --no-progress-bar || exit 1; \
 	done
 	@echo; echo "Done. The executed notebooks and the report are in outputs/$(TASK_NAME)/,"
