@@ -651,8 +651,8 @@ def _encode_batches(arguments, batches, processes, bar):
         spent = time.perf_counter() - start
         if processes is None and spent > 0.5 and spent / len(parts) * (len(batches) - len(parts)) > 10:
             processes = joblib.cpu_count()  # over 10 s are left, and workers start in 2 to 5
-        rest = batches[len(parts) :]
-        if (processes or 1) > 1 and len(rest) > 1:
+        if (processes or 1) > 1 and len(batches) - len(parts) > 1:
+            rest = batches[len(parts) :]
             return parts + _encode_with_workers(arguments, rest, processes, encode_here, bar)
         parts.append(encode_here(batch))
     return parts
@@ -824,6 +824,9 @@ CONFIG, WEIGHTS, VOCABULARY, TOKENIZER_CONFIG = "config.json", "pytorch_model.bi
 OLD_CONFIG = "bert_config.json"  # what archives of 2018 call config.json
 ARCHIVE_MEMBERS = (CONFIG, OLD_CONFIG, TOKENIZER_CONFIG, VOCABULARY, "validation.csv", WEIGHTS)
 MAX_ARCHIVE_BYTES = 4 * 2**30  # bert-large has 1.3 GB
+NOT_FINE_TUNED = (
+    "a BERT without a fine-tuned classifier: fine-tune it in train.ipynb, which packs cache/<TASK_NAME>.tar.gz"
+)
 
 
 def archive_path(name, cache_dir="cache/"):
@@ -971,7 +974,7 @@ def _build_model(files, path, num_labels, new_weights=True):
         state = {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
     new = [name for name in expected if name not in state]
     if new and not new_weights:
-        raise ValueError(f"{path} lacks {', '.join(new)} for {num_labels} classes: fine-tune it in train.ipynb")
+        raise ValueError(f"{path} holds {NOT_FINE_TUNED}. It lacks {', '.join(new)} for {num_labels} classes")
     unused = [name for name in state if name not in expected]
     if lost := [name for name in new if not name.startswith(("classifier.", "bert.pooler."))]:
         raise ValueError(f"{path} lacks {len(lost)} of BERT's weights, {lost[0]} for one")
@@ -1325,11 +1328,8 @@ class Classifier:
         require_file(archive_path, "train.ipynb makes it")
         files, path = _read_bert(archive_path, cache_dir=None)
         settings = _read_config(files, path).get("classifier")
-        if settings is None or "classifier.weight" not in _read_weights(files, path):
-            raise ValueError(
-                f"{path} holds a BERT without a fine-tuned classifier: fine-tune it in train.ipynb, which packs "
-                "cache/<TASK_NAME>.tar.gz"
-            )
+        if settings is None:
+            raise ValueError(f"{path} holds {NOT_FINE_TUNED}")
         model = _build_model(files, path, num_labels=2, new_weights=False)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(model.to(device).eval(), _build_tokenizer(files, path), settings)
