@@ -285,6 +285,10 @@ def read_label_names(data_dir):
     return json.loads(path.read_text(encoding="utf-8"))["label_names"] if path.is_file() else ["0", "1"]
 
 
+def _split_line(line):
+    return line.decode("utf-8").rstrip("\r\n").split("\t")
+
+
 class DataProcessor:
     """Base class for what turns a data set into lists of InputExample."""
 
@@ -307,7 +311,7 @@ class DataProcessor:
         with open(path, "rb") as file:  # bytes: only "\n" ends a line, whatever Unicode thinks
             for number, line in enumerate(file, start=1):
                 try:
-                    yield number, line.decode("utf-8").rstrip("\r\n").split("\t")
+                    yield number, _split_line(line)
                 except UnicodeDecodeError:
                     _require_utf8(path)
 
@@ -328,12 +332,16 @@ class BinaryClassificationProcessor(DataProcessor):
         return ["0", "1"]
 
     def get_examples(self, path, output_mode="classification"):
-        """Return the InputExamples of one TSV file.
+        """Return the InputExamples of one TSV file as a list; see `read_examples`."""
+        return list(self.read_examples(path, output_mode))
+
+    def read_examples(self, path, output_mode="classification"):
+        """Yield the InputExamples of one TSV file.
 
         Raises FileNotFoundError, and ValueError (file, line, value, rule) for bytes that are not UTF-8, a line without
         four columns, a label other than 0 and 1 (in regression: one that is no number), or a file with one class.
         """
-        examples = []
+        counts = Counter()
         for number, fields in self._read_tsv(path):
             if len(fields) != 4:
                 raise ValueError(
@@ -347,14 +355,13 @@ class BinaryClassificationProcessor(DataProcessor):
                     f"{path}, line {number} has the label {label!r}, but it must be 0 or 1 (in regression a number); "
                     f"data_prep.ipynb turns 1 and 2 into 0 and 1{header}"
                 )
-            examples.append(InputExample(guid, text, label=label))
-        found = sorted({example.label for example in examples})
-        if output_mode == "classification" and len(found) < 2:
+            counts[label] += 1
+            yield InputExample(guid, text, label=label)
+        if output_mode == "classification" and len(counts) < 2:
             raise ValueError(
-                f"{path} has {len(examples)} examples with the labels {found}, but both 0 and 1 are needed: nothing "
-                "can be learned or measured with one class"
+                f"{path} has {counts.total()} examples with the labels {list(counts)}, but both 0 and 1 are needed: "
+                "nothing can be learned or measured with one class"
             )
-        return examples
 
     def _is_label(self, label, output_mode):
         if output_mode == "classification":
@@ -522,11 +529,15 @@ class WordPieceMemo(dict):
         """Return the ids of `text` as bytes: all of them, or at least the first `limit`."""
         if any(map(text.__contains__, self.DELETED)):
             text = text.translate(dict.fromkeys(map(ord, self.DELETED)))
-        chunks = text.split(None, limit)  # nearly every chunk has a word piece, so these will do
-        rest = chunks.pop() if len(chunks) > limit else ""
-        ids = b"".join(map(self.__getitem__, chunks))
-        if rest and len(ids) < limit * self.dtype.itemsize:
-            ids += b"".join(map(self.__getitem__, rest.split()))
+        ids, missing = b"", limit
+        for share in (0.75, 1, None):  # a chunk has 1.3 word pieces, now and then none: so few will do, seldom all
+            count = len(text) if share is None else int(share * missing)
+            chunks = text.split(None, count)
+            text = chunks.pop() if len(chunks) > count else ""
+            ids += b"".join(map(self.__getitem__, chunks))
+            missing = limit - len(ids) // self.dtype.itemsize
+            if not text or missing <= 0:
+                break
         return ids
 
 
@@ -549,6 +560,34 @@ def count_word_pieces(texts, tokenizer):
     """Return how many ids BERT would need for each text, [CLS] and [SEP] included: shape (n,)."""
     memo = WordPieceMemo(tokenizer)
     return np.array([len(memo.encode(t, len(t))) // memo.dtype.itemsize + 2 for t in texts], int)
+
+
+class _TsvPart:
+    """The texts of a TSV file from byte `start` to `stop`, as pairs with None, read where they are encoded."""
+
+    BYTES = 2**20
+
+    def __init__(self, path, start, stop):
+        self.path = path
+        self.start = start
+        self.stop = stop
+
+    def __iter__(self):
+        with open(self.path, "rb") as file:
+            file.seek(self.start)
+            for line in io.BytesIO(file.read(self.stop - self.start)):
+                yield _split_line(line)[3], None
+
+    @classmethod
+    def split(cls, path):
+        """Return the parts of a file, of whole lines and about BYTES bytes each."""
+        bounds, size = [0], os.path.getsize(path)
+        with open(path, "rb") as file:
+            while bounds[-1] < size:
+                file.seek(bounds[-1] + cls.BYTES)
+                file.readline()
+                bounds.append(min(file.tell(), size))
+        return [cls(path, *bound) for bound in zip(bounds, bounds[1:])]
 
 
 class _Encoder:
@@ -588,7 +627,7 @@ class _Encoder:
         return first + self._cut(b, keep_b) + self.sep, len(first) // size
 
     def encode_batch(self, pairs):
-        """Return the ids, lengths and first lengths of a list of (text_a, text_b), as three arrays."""
+        """Return the ids, lengths and first lengths of some (text_a, text_b), as three arrays."""
         encoded = [self.encode(*pair) for pair in pairs]
         size = self.memo.dtype.itemsize
         ids = np.frombuffer(b"".join(ids for ids, _ in encoded), self.memo.dtype)
@@ -616,6 +655,8 @@ def _encode_with_workers(arguments, batches, processes, encode_here, bar):
     """
     parts, waiting, running = {}, deque(enumerate(batches)), {}
     pool = ProcessPoolExecutor(processes - 1, initializer=_start_worker, initargs=arguments)
+    switch_interval = sys.getswitchinterval()
+    sys.setswitchinterval(switch_interval / 20)  # or this thread keeps those that serve the workers waiting
     try:
         while waiting or running:
             while waiting and len(running) < 4 * (processes - 1):
@@ -634,6 +675,7 @@ def _encode_with_workers(arguments, batches, processes, encode_here, bar):
             "with fewer processes (processes=1 needs the least memory)"
         ) from error
     finally:
+        sys.setswitchinterval(switch_interval)
         pool.shutdown(kill_workers=True)
 
 
@@ -643,7 +685,7 @@ def _encode_batches(arguments, batches, processes, bar):
 
     def encode_here(batch):
         part = encoder.encode_batch(batch)
-        bar.update(len(batch))
+        bar.update(len(part[1]))
         return part
 
     parts, start = [], time.perf_counter()
@@ -665,10 +707,12 @@ def _label_ids(examples, label_map, output_mode):
     if output_mode != "classification":
         raise ValueError(f"output_mode is {output_mode!r}, but must be classification or regression")
     known = {None: UNLABELLED, **label_map}
+    labels = []
     for example in examples:
         if example.label not in known:
             raise ValueError(f"example {example.guid!r} has the label {example.label!r}, which is not in {label_map}")
-    return np.array([known[example.label] for example in examples], "<i4")
+        labels.append(known[example.label])
+    return np.array(labels, "<i4")
 
 
 def convert_examples_to_features(
@@ -700,6 +744,13 @@ def convert_examples_to_features(
     """
     pairs = [(example.text_a, example.text_b) for example in examples]
     least = 3 if any(text_b is not None for _, text_b in pairs) else 2
+    labels = _label_ids(examples, label_map, output_mode)
+    batches = [pairs[i : i + 500] for i in range(0, len(pairs), 500)] or [[]]
+    return _convert(batches, labels, max_seq_length, tokenizer, truncation, processes, progress, least)
+
+
+def _convert(batches, labels, max_seq_length, tokenizer, truncation, processes, progress=True, least=2):
+    """Convert batches, each an iterable of (text_a, text_b), to Features."""
     if not least <= max_seq_length <= MAX_POSITIONS:
         raise ValueError(
             f"max_seq_length is {max_seq_length}, but must be from {least} to {MAX_POSITIONS}, BERT's last position"
@@ -708,9 +759,7 @@ def convert_examples_to_features(
         raise ValueError(f"truncation is {truncation!r}, but must be one of {', '.join(TRUNCATIONS)}")
     if processes is not None and processes < 1:
         raise ValueError(f"processes is {processes}, but must be at least 1, or None")
-    labels = _label_ids(examples, label_map, output_mode)
-    batches = [pairs[i : i + 500] for i in range(0, len(pairs), 500)] or [[]]
-    with progress_bar(len(pairs), "Converting", " texts", progress) as bar:
+    with progress_bar(len(labels), "Converting", " texts", progress) as bar:
         parts = _encode_batches((tokenizer, max_seq_length, truncation), batches, processes, bar)
     return Features(*(np.concatenate(arrays) for arrays in zip(*parts)), labels, max_seq_length)
 
@@ -805,12 +854,11 @@ def load_or_convert_features(
             print(error)
     processor = BinaryClassificationProcessor()
     label_map = {label: i for i, label in enumerate(processor.get_labels())}
-    examples = processor.get_examples(tsv, output_mode)
-    require_disk_space(data_dir, len(examples) * (4 * max_seq_length + 12))
+    # every line is checked before the work begins; the texts are read again where they are encoded, and never all kept
+    labels = _label_ids(processor.read_examples(tsv, output_mode), label_map, output_mode)
+    require_disk_space(data_dir, len(labels) * (4 * max_seq_length + 12))
     start = time.perf_counter()
-    features = convert_examples_to_features(
-        examples, label_map, max_seq_length, tokenizer, output_mode, processes, truncation=truncation
-    )
+    features = _convert(_TsvPart.split(tsv), labels, max_seq_length, tokenizer, truncation, processes)
     rate = len(features) / (time.perf_counter() - start)
     features.fingerprint = fingerprint
     save_features(features, pickled)

@@ -678,14 +678,14 @@ def test_features_are_converted_once(data_dir, tokenizers, monkeypatch, capsys):
     assert rows_of(features) == expected
     pickled = (data_dir / "train_features.pkl").read_bytes()
 
-    convert_really = tools.convert_examples_to_features
+    convert_really = tools._convert
     calls = []
 
     def count(*arguments, **options):
         calls.append(arguments)
         return convert_really(*arguments, **options)
 
-    monkeypatch.setattr(tools, "convert_examples_to_features", count)
+    monkeypatch.setattr(tools, "_convert", count)
     again = tools.load_or_convert_features(data_dir, "train", **usual)
     assert (rows_of(again), len(calls)) == (expected, 0)
     assert "5 features loaded" in capsys.readouterr().out
@@ -708,6 +708,21 @@ def test_features_are_converted_once(data_dir, tokenizers, monkeypatch, capsys):
             wanted = reference(text, None, label(i % 2), options["max_seq_length"], options["tokenizer"], truncation)
             assert as_tuple(feature) == wanted
             assert type(feature.label_id) is label
+
+
+@pytest.mark.parametrize(("size", "parts", "processes"), [(1, 18, 1), (1, 18, 2), (60, 6, 1), (2**20, 1, 1)])
+def test_a_file_read_in_parts_gives_the_features_of_its_examples(
+    data_dir, tokenizers, monkeypatch, size, parts, processes
+):
+    texts = ["good\x85ly \u2028 soup", "", "caf\u00e9 \x0b\x1c", "the end \r", "un\u00e9 " * 9, " a \x0c b"] * 3
+    lines = [f"{i}\t{i % 2}\ta\t{text}\n" for i, text in enumerate(texts)]
+    (data_dir / "train.tsv").write_bytes("".join(lines)[:-1].encode())  # no line break at the end
+    monkeypatch.setattr(tools._TsvPart, "BYTES", size)
+    features = tools.load_or_convert_features(data_dir, "train", tokenizers["cased"], 8, processes=processes)
+    examples = tools.BinaryClassificationProcessor().get_train_examples(data_dir)
+    assert len(tools._TsvPart.split(data_dir / "train.tsv")) == parts
+    expected = tools.convert_examples_to_features(examples, LABELS, 8, tokenizers["cased"], processes=1)
+    assert rows_of(features) == rows_of(expected)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "list", "rows"])
