@@ -17,6 +17,7 @@ import pickle
 import platform
 import re
 import shutil
+import signal
 import sys
 import tarfile
 import tempfile
@@ -86,9 +87,14 @@ def require_disk_space(folder, needed):
 
 
 def progress_bar(total, description, unit="it", show=True):
-    """Return a tqdm bar that clears itself; quiet if not `show`, if nobody can see it, or if TQDM_DISABLE is set."""
-    visible = show and (sys.stderr.isatty() or "ipykernel" in sys.modules) and not os.environ.get("TQDM_DISABLE")
-    options = {} if visible else {"disable": True}
+    """Return a tqdm bar that clears itself.
+
+    It is quiet if not `show`, if nobody can see it, if TQDM_DISABLE is set, and in all but the first of the processes
+    that torchrun started.
+    """
+    seen = sys.stderr.isatty() or "ipykernel" in sys.modules
+    silent = os.environ.get("TQDM_DISABLE") or os.environ.get("RANK", "0") != "0"
+    options = {} if show and seen and not silent else {"disable": True}
     return tqdm(total=total, desc=description, unit=unit, leave=False, mininterval=0.2, **options)
 
 
@@ -145,8 +151,13 @@ PARAMETERS = {
     "WARMUP_PROPORTION": ("train", "a number from 0 to under 1", _is_number(lambda v: 0 <= v < 1)),
     "VALIDATION_SHARE": ("train", "a number above 0 and at most 0.5", _is_number(lambda v: 0 < v <= 0.5)),
     "TRAIN_ROWS": ("train", "None, or a whole number from 10", lambda v: v is None or _is_whole(10, 10**9)(v)),
+    "RESUME": ("train", "True or False", lambda v: type(v) is bool),
+    "CHECKPOINT_STEPS": ("train", "a whole number from 1 to 1000000000", _is_whole(1, 10**9)),
     "SHOW_MISTAKES": ("evaluate", "a whole number from 0 to 1000", _is_whole(0, 1000)),
 }
+
+
+CHANGE_NOTHING = ("EVAL_BATCH_SIZE", "RESUME", "CHECKPOINT_STEPS")  # in the model that comes out
 
 
 def check_parameters(notebook, names):
@@ -1235,6 +1246,124 @@ def pick_precision():
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     return "bf16" if torch.cpu.get_capabilities().get("amx_bf16") else "no"
+
+
+def make_accelerator():
+    """Return accelerate's Accelerator for this machine, or for this process among those that torchrun started.
+
+    All processes but the first are silenced. Raises RuntimeError if fewer processes work together than were started.
+    """
+    from accelerate import Accelerator
+
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    # on CPUs accelerate must be told so, or each process works for itself
+    cpu = True if world > 1 and not torch.cuda.is_available() else None
+    accelerator = Accelerator(mixed_precision=pick_precision(), cpu=cpu)
+    if accelerator.num_processes != world:
+        raise RuntimeError(f"{world} processes were started, but {accelerator.num_processes} work together")
+    if not accelerator.is_main_process:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (open as long as the process lives)
+    return accelerator
+
+
+def take_share(batch, rank, processes):
+    """Return (the indices of a batch that process `rank` takes, their weight).
+
+    Like lengths stand together in a batch, so every `processes`-th makes fair shares. Where a batch has less than one
+    for each, a process takes the first with a weight of 0: all must take part in each step.
+    """
+    share = batch[rank::processes]
+    return (share, 1.0) if len(share) else (batch[:1], 0.0)
+
+
+def sum_over_processes(accelerator, *values):
+    """Return the sums over all processes of some numbers (or tensors of no dimension), as a list of floats."""
+    values = [torch.as_tensor(value, dtype=torch.float32, device=accelerator.device) for value in values]
+    return accelerator.reduce(torch.stack(values)).tolist()
+
+
+@contextmanager
+def stop_requests():
+    """Yield a list that is empty until Ctrl-C, the stop button or SIGTERM asks to stop; asked twice, stop at once."""
+    asked = []
+
+    def ask(number, frame):
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(signal.Signals(number).name)
+        print("Stopping as soon as the step is done (once more to stop at once) ...")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def checkpoint_path(output_dir):
+    """Return the path of the checkpoint of a task; where it exists, a training was not finished."""
+    return Path(output_dir, "checkpoint", "checkpoint.pt")
+
+
+def remove_checkpoint(output_dir):
+    """Remove the checkpoint of a training that is finished."""
+    shutil.rmtree(checkpoint_path(output_dir).parent, ignore_errors=True)
+
+
+def save_checkpoint(path, accelerator, model, optimizer, schedule, progress, identity):
+    """Write all that a training needs to go on as if it had never stopped; the old checkpoint stays until then.
+
+    Parameters
+    ----------
+    progress : dict of what the loop keeps: its position, losses, history, best weights, as plain values and tensors
+    identity : dict of what decides the result, such as parameters and data; `load_checkpoint` compares it
+
+    All processes must call it, the first one writes.
+    """
+    from accelerate.utils import gather_object
+
+    random = {"cpu": torch.get_rng_state()}  # nothing in the loop draws from Python's or numpy's global state
+    if accelerator.device.type == "cuda":
+        random["cuda"] = torch.cuda.get_rng_state()
+    of_each_process = gather_object([random])
+    if accelerator.is_main_process:
+        state = {"model": model, "optimizer": optimizer, "schedule": schedule}
+        state = {name: owner.state_dict() for name, owner in state.items()}
+        with replacing(path) as temporary:
+            torch.save({**state, "random": of_each_process, "progress": progress, "identity": identity}, temporary)
+    accelerator.wait_for_everyone()
+
+
+def load_checkpoint(path, accelerator, model, optimizer, schedule, identity):
+    """Take up a checkpoint of `save_checkpoint`; return its progress, or None if there is none.
+
+    With as many processes and threads as before the training ends as if it had never stopped, on a CPU to the last bit.
+    Raises ValueError for a checkpoint that is damaged or has another `identity` (and names the difference).
+    """
+    path, way_on = Path(path), "set RESUME = False to start again, or choose another TASK_NAME"
+    if accelerator.is_main_process:
+        for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # its writer was killed
+            leftover.unlink(missing_ok=True)
+    if not path.is_file():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        theirs = state["identity"]
+    except Exception as error:  # damaged bytes can raise nearly anything
+        raise ValueError(f"{path} is damaged ({type(error).__name__}): {way_on}") from None
+    if changed := [name for name in {**theirs, **identity} if theirs.get(name) != identity.get(name)]:
+        what = "; ".join(f"{name} was {theirs.get(name)!r} and is {identity.get(name)!r}" for name in changed)
+        raise ValueError(f"{path} is of an unfinished training with other settings or data ({what}): {way_on}")
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.load_state_dict(state["schedule"])
+    if len(state["random"]) == accelerator.num_processes:
+        random = state["random"][accelerator.process_index]
+        torch.set_rng_state(random["cpu"])
+        if "cuda" in random and accelerator.device.type == "cuda":
+            torch.cuda.set_rng_state(random["cuda"])
+    return state["progress"]
 
 
 def reset_pooler(model):

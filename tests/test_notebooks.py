@@ -126,6 +126,7 @@ def test_train_leaves_a_model_that_the_library_loads(workspace, printed):
     assert settings["best_epoch"] == history["epoch"][history["mcc"].idxmax()]
     assert settings["parameters"] == {
         **{"TASK_NAME": "tiny", "RANDOM_SEED": 42, "WARMUP_PROPORTION": 0.1, "TRAIN_ROWS": None, "TRUNCATION": "head"},
+        **{"RESUME": True, "CHECKPOINT_STEPS": 500},
         **TRAINING,
     }
 

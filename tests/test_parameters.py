@@ -65,6 +65,8 @@ GOOD = {
     "WARMUP_PROPORTION": [0, 0.0, 0.1, 0.99],
     "VALIDATION_SHARE": [0.01, 0.5],
     "TRAIN_ROWS": [None, 10, 560_000],
+    "RESUME": [True, False],
+    "CHECKPOINT_STEPS": [1, 10**9],
 }
 BAD = {
     "TASK_NAME": ["", "a/b", "..", ".hidden", "a b", "é", "x\n", None, 3, "x" * 300, "a\\b", ["sample"]],
@@ -80,6 +82,8 @@ BAD = {
     "WARMUP_PROPORTION": [1, 1.0, -0.1, float("nan"), "0.1"],
     "VALIDATION_SHARE": [0, 0.0, 0.51, 1, -0.1, float("nan"), None],
     "TRAIN_ROWS": [0, 9, -1, 400.0, "400", False],
+    "RESUME": [None, 1, "True"],
+    "CHECKPOINT_STEPS": [0, -5, 2.5, None, True],
 }
 
 
