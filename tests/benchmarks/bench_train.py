@@ -68,7 +68,7 @@ PRECISIONS = {"float32": "no", "bfloat16": "bf16"}  # to accelerate's names
 SHAPES = {  # vocabulary, hidden size, layers, heads, intermediate size
     "all-MiniLM-L6-v2": (30_522, 384, 6, 12, 1536),
     "bert-base": (30_522, 768, 12, 12, 3072),
-    "tiny": (1_000, 32, 2, 2, 64),
+    "tiny": (1_000, 32, 2, 1, 64),
 }
 
 Contender = namedtuple("Contender", "name precision dropout", defaults=("float32", "-"))
@@ -102,10 +102,10 @@ def read_features():
 
 
 def make_features(vocabulary, *sets):
-    """Return Features of random ids; `sets` are (count, mean length before the cut, sigma) of lognormal lengths."""
+    """Return Features of random ids; `sets` are (count, mean before the cut, sigma) of lognormal lengths."""
     rng = np.random.default_rng(SEED)
     drawn = [rng.lognormal(np.log(mean) - sigma**2 / 2, sigma, count) for count, mean, sigma in sets]
-    lengths = np.concatenate(drawn).clip(3, LENGTH).astype(np.uint16)
+    lengths = (2 + np.concatenate(drawn).round()).clip(3, LENGTH).astype(np.uint16)  # 2 for [CLS] and [SEP]
     ids = rng.integers(1, vocabulary, lengths.sum(dtype=np.int64), dtype=np.uint16)
     return tools.Features(ids, lengths, lengths, rng.integers(0, 2, len(lengths), dtype=np.int32), LENGTH)
 
@@ -187,7 +187,7 @@ def run_old(contender, model, features, batches, start):
 
 
 def run_ours(contender, model, features, batches, start):
-    """Train as train.ipynb does."""
+    """Train as train.ipynb does in one process."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout) and contender.dropout == "torch":
             module.__class__ = torch.nn.Dropout
@@ -201,11 +201,11 @@ def run_ours(contender, model, features, batches, start):
         inputs, truth = tools.make_batch(features, batch, accelerator.device)
         loss = F.cross_entropy(model(**inputs), truth.long(), reduction="sum") / len(batch)
         accelerator.backward(loss)
-        loss.item()
         accelerator.clip_grad_norm_(model.parameters(), max_norm=1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
+        tools.sum_over_processes(accelerator, loss.detach(), False)
         pacer.tick()
 
 
@@ -240,7 +240,7 @@ def run_trainer(contender, model, features, batches, start):
 
 
 def run_matmul(contender, model, features, batches, start):
-    """Multiply what all layers multiply, into memory that is already there."""
+    """Multiply what all layers multiply, into memory that is already there; a step is one of a full batch."""
     options = {"dtype": getattr(torch, contender.precision), "device": DEVICE}
     tokens, hidden, inner = len(batches[0]) * LENGTH, model.config.hidden_size, model.config.intermediate_size
     tensors = []

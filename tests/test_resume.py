@@ -1,0 +1,305 @@
+"""Training goes on after whatever stopped it, and many processes train as one does.
+
+`train.ipynb` runs here as README says for many devices: parameters by papermill, a script by nbconvert, and torchrun.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import accelerate
+import nbformat
+import numpy as np
+import pandas as pd
+import papermill
+import pytest
+import torch
+from conftest import ROOT
+from nbconvert import ScriptExporter
+from papermill.exceptions import PapermillExecutionError
+
+import tools
+
+PARAMETERS = {
+    "TASK_NAME": "tiny",
+    "BERT_MODEL": "tiny-bert",
+    "MAX_SEQ_LENGTH": 12,
+    "TRAIN_BATCH_SIZE": 7,
+    "EVAL_BATCH_SIZE": 5,
+    "NUM_TRAIN_EPOCHS": 3,
+    "GRADIENT_ACCUMULATION_STEPS": 2,
+    "LEARNING_RATE": 3e-3,
+    "VALIDATION_SHARE": 0.2,
+    "CHECKPOINT_STEPS": 2,
+}
+# Runs run.py in a child for each fate. A fate is an event (a step taken, a checkpoint half written), its number, and
+# what happens then; only the process of that rank is hit. Forking saves importing torch for each.
+HARNESS = """
+import os, runpy, signal, sys
+import accelerate, matplotlib.pyplot, pandas, scipy.optimize, sklearn.metrics, sklearn.model_selection, torch
+import tools
+
+tools.pick_precision = lambda: "no"
+torch.set_num_threads(1)
+
+def meet(event, number, what, rank=0):
+    count = 0
+    def happens():
+        nonlocal count
+        count += 1
+        if count == int(number) and os.environ.get("RANK", "0") == str(rank):
+            os.kill(os.getpid(), getattr(signal, what))
+    really_sum, really_save = tools.sum_over_processes, torch.save
+    def summed(*values):
+        if event == "step":
+            happens()
+        return really_sum(*values)
+    def saved(content, path, **options):
+        if event == "write":
+            really_save(content, path)
+            os.truncate(path, os.path.getsize(path) // 2)
+            happens()
+        really_save(content, path, **options)
+    tools.sum_over_processes, torch.save = summed, saved
+
+if "RANK" in os.environ:
+    if sys.argv[1:]:
+        meet(*sys.argv[1].split(":"))
+    runpy.run_path("run.py", run_name="__main__")
+    sys.exit()
+for fate in sys.argv[1:]:
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        if fate != "none":
+            meet(*fate.split(":"))
+        try:
+            runpy.run_path("run.py", run_name="__main__")
+        except BaseException as error:
+            print(type(error).__name__, error, flush=True)
+            os._exit(1)
+        sys.stdout.flush()
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    left = sorted(os.listdir("outputs/tiny/checkpoint")) if os.path.isdir("outputs/tiny/checkpoint") else []
+    print(f"FATE {fate} STATUS {status} LEFT {' '.join(left)}", flush=True)
+"""
+
+
+@pytest.fixture
+def project(tmp_path, bert_files):
+    """A function that lays out a folder with a tiny data set, a tiny BERT and train.ipynb as a script."""
+
+    def make(dropout=0.1, name="project", **parameters):
+        folder = tmp_path / name
+        data = folder / "data" / "tiny"
+        data.mkdir(parents=True)
+        (folder / "tools.py").symlink_to(ROOT / "tools.py")
+        rng = np.random.default_rng(0)
+        lines = [f"{i}\t{i % 2}\ta\t{('bad', 'good')[i % 2]} soup {rng.integers(10**9)}\n" for i in range(61)]
+        (data / "train.tsv").write_text("".join(lines))
+        files = bert_files(hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+        tools.write_archive(files, tools.archive_path("tiny-bert", folder / "cache"))
+        (folder / "harness.py").write_text(HARNESS)
+        write_script(folder, **parameters)
+        return folder
+
+    return make
+
+
+def write_script(folder, **parameters):
+    """Write run.py: train.ipynb with these parameters."""
+    prepared = papermill.execute_notebook(
+        ROOT / "train.ipynb", None, {**PARAMETERS, **parameters}, prepare_only=True, progress_bar=False
+    )
+    script, _ = ScriptExporter().from_notebook_node(prepared)
+    (folder / "run.py").write_text(script)
+
+
+def run(folder, *fates, processes=None):
+    """Run the script once for each fate, or with several processes; return what subprocess.run does."""
+    command = [sys.executable] if processes is None else [sys.executable, "-m", "torch.distributed.run"]
+    if processes is not None:
+        command += ["--nproc_per_node", str(processes), "--master_port", str(20_000 + os.getpid() % 20_000)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+    return subprocess.run(
+        [*command, "harness.py", *fates], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def results(folder):
+    """Return what a training leaves, as bytes, but for config.json, which has the time of day."""
+    names = ("losses.csv", "history.csv", "validation.csv", "vocab.txt")
+    weights = torch.load(folder / "outputs/tiny/pytorch_model.bin", weights_only=True)
+    found = {name: (folder / "outputs/tiny" / name).read_bytes() for name in names}
+    return found | {name: tensor.numpy().tobytes() for name, tensor in weights.items()}
+
+
+def test_killed_and_stopped_at_any_step_the_end_is_the_same_to_the_bit(project):
+    undisturbed, folder = project(name="undisturbed"), project(name="disturbed")
+    assert "FATE none STATUS 0 LEFT \n" in run(undisturbed, "none").stdout
+    # a checkpoint follows every second step, and the first stands before all
+    fates = [
+        "step:4:SIGKILL",
+        "write:1:SIGKILL",
+        "step:1:SIGKILL",
+        "step:3:SIGTERM",
+        "write:2:SIGKILL",
+        "step:2:SIGINT",
+    ]
+    output = run(folder, *fates, "none").stdout
+    lines = [line for line in output.splitlines() if line.startswith("FATE ")]
+    assert [int(line.split()[3]) for line in lines] == [-9, -9, -9, 1, -9, 1, 0], output
+    assert all("checkpoint.pt" in line.split() for line in lines[:-1]) and lines[-1].endswith("LEFT ")
+    assert max(len(line.split("LEFT")[1].split()) for line in lines) == 2  # the good one, and at most one half one
+    assert "stopped after step 6: run it again to go on" in output
+    assert "Going on after step 8 of 12" in output and "Going on after step 11 of 12" in output
+    assert results(folder) == results(undisturbed)
+    assert "Going on" not in run(folder, "none").stdout  # what is finished starts again
+    assert results(folder) == results(undisturbed)
+
+
+def test_a_checkpoint_of_another_training_is_refused_until_told_to_start_again(project):
+    folder = project()
+    run(folder, "step:3:SIGKILL")
+    write_script(folder, LEARNING_RATE=1e-3, EVAL_BATCH_SIZE=3, CHECKPOINT_STEPS=1)
+    refused = run(folder, "none").stdout
+    assert "(LEARNING_RATE was 0.003 and is 0.001): set RESUME = False" in refused and "STATUS 1" in refused
+    with open(folder / "data/tiny/train.tsv", "a") as file:
+        file.write("61\t1\ta\tone more\n")
+    write_script(folder)
+    assert "(data was " in run(folder, "none").stdout
+    write_script(folder, RESUME=False)
+    assert "STATUS 0" in run(folder, "none").stdout
+
+
+def test_evaluate_says_that_a_training_was_not_finished(project):
+    folder = project()
+    notebook = nbformat.read(ROOT / "evaluate.ipynb", as_version=4)
+    nbformat.write(notebook, folder / "evaluate.ipynb")
+    (folder / "data/tiny/dev.tsv").write_bytes((folder / "data/tiny/train.tsv").read_bytes())
+
+    def evaluate():
+        parameters = {"TASK_NAME": "tiny"}
+        done = papermill.execute_notebook(folder / "evaluate.ipynb", None, parameters, cwd=folder, progress_bar=False)
+        return "".join(o.get("text", "") for cell in done.cells for o in cell.get("outputs", []))
+
+    run(folder, "step:3:SIGKILL")
+    with pytest.raises(PapermillExecutionError, match="was not finished"):
+        evaluate()
+    run(folder, "none")
+    assert "not finished" not in evaluate()
+    run(folder, "step:3:SIGKILL")
+    assert "the model of an earlier training" in evaluate()
+
+
+@pytest.mark.parametrize("batch_size", [7, 47])  # 48 rows to train: of the last batch there is 1, too few for two
+def test_two_processes_train_as_one_does(project, batch_size):
+    folder = project(dropout=0.0, TRAIN_BATCH_SIZE=batch_size)
+    assert "STATUS 0" in run(folder, "none").stdout
+    one = {name: pd.read_csv(folder / f"outputs/tiny/{name}.csv") for name in ("losses", "history", "validation")}
+    done = run(folder, processes=2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch 1: loss") == 1 and done.stdout.count("was best and is kept") == 1
+    two = {name: pd.read_csv(folder / f"outputs/tiny/{name}.csv") for name in one}
+    np.testing.assert_allclose(two["losses"], one["losses"], atol=1e-5)
+    counts = ["epoch", "mcc", "tp", "tn", "fp", "fn", "accuracy", "f1"]
+    assert two["history"][counts].equals(one["history"][counts])
+    assert two["validation"][["id", "label"]].equals(one["validation"][["id", "label"]])
+    np.testing.assert_allclose(two["validation"], one["validation"], atol=1e-4)
+
+
+def test_a_killed_process_ends_all_and_the_job_goes_on(project):
+    folder, undisturbed = project(name="killed"), project(name="undisturbed")
+    start = time.monotonic()
+    killed = run(folder, "step:5:SIGKILL:1", processes=2)
+    assert killed.returncode != 0 and time.monotonic() - start < 60
+    assert "exitcode: -9" in killed.stderr, killed.stderr
+    resumed = run(folder, processes=2)
+    assert resumed.returncode == 0 and "Going on after step 4 of 12" in resumed.stdout, resumed.stderr
+    assert run(undisturbed, processes=2).returncode == 0
+    assert results(folder) == results(undisturbed)
+
+
+# ---------- The parts -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rows", "processes"), [(7, 1), (7, 2), (7, 7), (7, 9), (1, 3)])
+def test_shares_make_up_the_batch(rows, processes):
+    batch = np.arange(rows)[::-1]
+    shares = [tools.take_share(batch, rank, processes) for rank in range(processes)]
+    assert sorted(np.concatenate([share for share, weight in shares if weight == 1.0])) == list(range(rows))
+    assert all(len(share) == 1 for share, weight in shares if weight == 0.0)
+    assert max(len(share) for share, _ in shares) - min(len(share) for share, _ in shares) <= 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_is_noted_once_and_obeyed_twice(number, capsys):
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), tools.stop_requests() as asked:
+        assert not asked
+        os.kill(os.getpid(), number)
+        assert asked == [number.name] and "Stopping as soon as" in capsys.readouterr().out
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+
+
+def make_training():
+    """Return (accelerator, model, optimizer, schedule) of one weight."""
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    return tools.make_accelerator(), model, optimizer, tools.make_schedule(optimizer, 10, 0.5)
+
+
+def test_a_checkpoint_brings_everything_back(tmp_path):
+    path = tools.checkpoint_path(tmp_path)
+    kept = make_training()
+    assert tools.load_checkpoint(path, *kept, {}) is None
+    _, model, optimizer, schedule = kept
+    model(torch.ones(1, 1)).sum().backward()
+    optimizer.step()
+    schedule.step()
+    progress = {"epoch": 3, "losses": [0.5], "best_weights": {"w": torch.ones(2)}}
+    tools.save_checkpoint(path, *kept, progress, {"SEED": 1})
+    drawn = torch.rand(3)
+    other = make_training()
+    found = tools.load_checkpoint(path, *other, {"SEED": 1})
+    assert found["losses"] == [0.5] and torch.equal(found["best_weights"]["w"], torch.ones(2))
+    assert torch.equal(torch.rand(3), drawn)
+    assert torch.equal(other[1].weight, model.weight) and other[3].get_last_lr() == schedule.get_last_lr()
+    assert str(other[2].state_dict()) == str(optimizer.state_dict())
+    tools.remove_checkpoint(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
+def test_a_damaged_checkpoint_is_no_riddle(tmp_path, damage):
+    path = tools.checkpoint_path(tmp_path)
+    tools.save_checkpoint(path, *make_training(), {}, {})
+    path.write_bytes(path.read_bytes()[:-100] if damage is None else damage)
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged .* set RESUME = False"):
+        tools.load_checkpoint(path, *make_training(), {})
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "executed",)
+
+    path = tools.checkpoint_path(tmp_path)
+    path.parent.mkdir()
+    torch.save({"identity": {}, "model": Attack()}, path)
+    with pytest.raises(ValueError, match="is damaged"):
+        tools.load_checkpoint(path, *make_training(), {})
+    assert not (tmp_path / "executed").exists()
+
+
+def test_fewer_processes_than_were_started_is_an_error(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(accelerate, "Accelerator", lambda **_: SimpleNamespace(num_processes=1))
+    with pytest.raises(RuntimeError, match="2 processes were started, but 1 work together"):
+        tools.make_accelerator()
