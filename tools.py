@@ -1060,19 +1060,19 @@ class FusedLayerNorm(modeling.BertLayerNorm):
 
 
 class FastDropout(torch.nn.Dropout):
-    """Dropout whose random numbers cost a quarter on a CPU, where drawing them is slow.
+    """Dropout that costs a third on a CPU, where drawing random numbers is slow.
 
     One draw of 64 bits decides four elements, each with a probability within 1/131,072 of `p`; the scale is that of
-    the probability in use, so that expectations are exact.
+    the probability in use, so that expectations are exact. The generator is numpy's fastest, seeded by torch's.
     """
 
     def forward(self, x):
         if not self.training or self.p in (0, 1) or x.device.type != "cpu":
             return super().forward(x)
         dropped = round(self.p * 65_536)  # of 65,536 equally likely values
-        draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        keep = draws.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 32_768
-        return x * keep * (65_536 / (65_536 - dropped))
+        draws = np.random.SFC64(torch.randint(2**63 - 1, ()).item()).random_raw((x.numel() + 3) // 4)
+        keep = torch.from_numpy(draws.view(np.int16))[: x.numel()].view(x.shape) >= dropped - 32_768
+        return x * keep.to(x.dtype).mul_(65_536 / (65_536 - dropped))
 
 
 class FusedSelfAttention(modeling.BertSelfAttention):
@@ -1084,7 +1084,8 @@ class FusedSelfAttention(modeling.BertSelfAttention):
         q, k, v = (self.transpose_for_scores(layer(hidden_states)) for layer in layers)  # (batch, heads, length, size)
         if self.training and self.dropout.p > 0 and q.device.type == "cpu":
             # the fused kernel for CPUs has no dropout, and torch's detour is slower than this
-            scores = q @ k.transpose(-1, -2) / self.attention_head_size**0.5 + attention_mask
+            scores = (q / self.attention_head_size**0.5) @ k.transpose(-1, -2)
+            scores += attention_mask.to(q.dtype)
             context = self.dropout(scores.softmax(dim=-1)) @ v
         else:
             dropout = self.dropout.p if self.training else 0.0
