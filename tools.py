@@ -884,6 +884,8 @@ CONFIG, WEIGHTS, VOCABULARY, TOKENIZER_CONFIG = "config.json", "pytorch_model.bi
 OLD_CONFIG = "bert_config.json"  # what archives of 2018 call config.json
 ARCHIVE_MEMBERS = (CONFIG, OLD_CONFIG, TOKENIZER_CONFIG, VOCABULARY, "validation.csv", WEIGHTS)
 MAX_ARCHIVE_BYTES = 4 * 2**30  # bert-large has 1.3 GB
+# what makes a model a BERT, and can be missing where nothing else was known; models of other kinds compute otherwise
+SETTINGS = {"model_type": ("bert",), "hidden_act": tuple(modeling.ACT2FN), "position_embedding_type": ("absolute",)}
 HEADS = ("cls.", "qa_outputs.")  # weights of other tasks, which a classifier has no use for
 CONSTANTS = ("embeddings.position_ids", "embeddings.token_type_ids")  # no weights at all; newer code stored them
 NOT_FINE_TUNED = (
@@ -966,24 +968,19 @@ def _read_config(files, path):
     """Return a BERT's config.json as a dict; raise ValueError if it is missing or not a BERT's."""
     try:
         config = json.loads(files.get(CONFIG, files.get(OLD_CONFIG, "")))
-        kind = config.get("model_type", "bert")
+        missing = sorted(vars(BertConfig(1)).keys() - config.keys())
     except (ValueError, AttributeError):
         raise ValueError(f"{path} has no {CONFIG} with a model's settings: it is not a BERT") from None
-    missing = sorted(vars(BertConfig(1)).keys() - config.keys())
-    if kind != "bert":
-        what = f"is that of a {kind!r}, a model with other layers or another vocabulary"
-    elif missing:
-        what = f"lacks {', '.join(missing)}"
-    elif config["hidden_act"] not in modeling.ACT2FN:
-        what = f"has the hidden_act {config['hidden_act']!r} and not one of {', '.join(modeling.ACT2FN)}"
-    elif config.get("position_embedding_type", "absolute") != "absolute":
-        what = f"has the position_embedding_type {config['position_embedding_type']!r} and not 'absolute'"
-    else:
-        return config
-    raise ValueError(
-        f"{path}: its {CONFIG} {what}, but a BERT is needed (model_type 'bert', vocab.txt of word pieces), such as "
-        f"{DEFAULT_MODEL} or bert-base-cased"
-    )
+    wrong = [f"has the {k} {config[k]!r}" for k, fits in SETTINGS.items() if config.get(k, fits[0]) not in fits]
+    if missing:
+        wrong.append(f"lacks {', '.join(missing)}")
+    if wrong:
+        fitting = ", ".join(f"{key} {fits[0]}" for key, fits in SETTINGS.items())
+        raise ValueError(
+            f"{path}: its {CONFIG} {' and '.join(wrong)}, but a BERT is needed, with {fitting}, such as "
+            f"{DEFAULT_MODEL} or bert-base-cased"
+        )
+    return config
 
 
 def match_weights(state, expected, path):
