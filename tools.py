@@ -885,7 +885,11 @@ OLD_CONFIG = "bert_config.json"  # what archives of 2018 call config.json
 ARCHIVE_MEMBERS = (CONFIG, OLD_CONFIG, TOKENIZER_CONFIG, VOCABULARY, "validation.csv", WEIGHTS)
 MAX_ARCHIVE_BYTES = 4 * 2**30  # bert-large has 1.3 GB
 # what makes a model a BERT, and can be missing where nothing else was known; models of other kinds compute otherwise
-SETTINGS = {"model_type": ("bert",), "hidden_act": tuple(modeling.ACT2FN), "position_embedding_type": ("absolute",)}
+BERT_SETTINGS = {
+    "model_type": ("bert",),
+    "hidden_act": tuple(modeling.ACT2FN),
+    "position_embedding_type": ("absolute",),
+}
 HEADS = ("cls.", "qa_outputs.")  # weights of other tasks, which a classifier has no use for
 CONSTANTS = ("embeddings.position_ids", "embeddings.token_type_ids")  # no weights at all; newer code stored them
 NOT_FINE_TUNED = (
@@ -971,11 +975,11 @@ def _read_config(files, path):
         missing = sorted(vars(BertConfig(1)).keys() - config.keys())
     except (ValueError, AttributeError):
         raise ValueError(f"{path} has no {CONFIG} with a model's settings: it is not a BERT") from None
-    wrong = [f"has the {k} {config[k]!r}" for k, fits in SETTINGS.items() if config.get(k, fits[0]) not in fits]
+    wrong = [f"has the {k} {config[k]!r}" for k, fits in BERT_SETTINGS.items() if config.get(k, fits[0]) not in fits]
     if missing:
         wrong.append(f"lacks {', '.join(missing)}")
     if wrong:
-        fitting = ", ".join(f"{key} {fits[0]}" for key, fits in SETTINGS.items())
+        fitting = ", ".join(f"{key} {fits[0]}" for key, fits in BERT_SETTINGS.items())
         raise ValueError(
             f"{path}: its {CONFIG} {' and '.join(wrong)}, but a BERT is needed, with {fitting}, such as "
             f"{DEFAULT_MODEL} or bert-base-cased"
