@@ -118,6 +118,7 @@ def download_bar(total=None, desc="Downloading", initial=0, **_):
     """Return a progress bar in bytes; the hub's library calls this as it would call tqdm."""
     bar = tools.progress_bar(total, desc, "B")
     bar.unit_scale, bar.initial, bar.n = True, initial, initial
+    bar.refresh()
     return bar
 
 
