@@ -973,7 +973,7 @@ def _read_config(files, path):
     try:
         config = json.loads(files.get(CONFIG, files.get(OLD_CONFIG, "")))
         missing = sorted(vars(BertConfig(1)).keys() - config.keys())
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise ValueError(f"{path} has no {CONFIG} with a model's settings: it is not a BERT") from None
     wrong = [f"has the {k} {config[k]!r}" for k, fits in BERT_SETTINGS.items() if config.get(k, fits[0]) not in fits]
     if missing:
@@ -1059,8 +1059,8 @@ def load_model(name_or_path, cache_dir="cache/", num_labels=2):
 
     Parameters
     ----------
-    name_or_path : a folder or `.tar.gz` in pytorch-pretrained-bert's layout, a name whose archive is in `cache_dir`, or
-        a name that `download.py` knows; then the archive is put there
+    name_or_path : a `.tar.gz` in pytorch-pretrained-bert's layout, a folder in that or the model hub's, a name whose
+        archive is in `cache_dir`, or a name or hub id ("@revision" may follow) that `download.py` fetches into it
     num_labels : classes; the classifier on top is new unless the source has one of that size
 
     Prints which weights are new and which were left unused. Raises FileNotFoundError for a name or path that does not

@@ -421,6 +421,7 @@ def test_files_that_are_missing(bert_files, pack, tmp_path, missing):
         (b"{", "config.json"),
         (b"[]", "config.json"),
         (b"\xff\xfe", "config.json"),
+        (b"[" * 100_000, "config.json"),
     ],
 )
 def test_configurations_of_something_else(bert_files, pack, config, message):
