@@ -9,6 +9,7 @@ The model and the tokenizer are those of pytorch-pretrained-bert 0.6.2.
 
 import codecs
 import difflib
+import gzip
 import hashlib
 import io
 import json
@@ -870,6 +871,14 @@ CONFIG, WEIGHTS, VOCABULARY, TOKENIZER_CONFIG = "config.json", "pytorch_model.bi
 OLD_CONFIG = "bert_config.json"  # what archives of 2018 call config.json
 ARCHIVE_MEMBERS = (CONFIG, OLD_CONFIG, TOKENIZER_CONFIG, VOCABULARY, "validation.csv", WEIGHTS)
 MAX_ARCHIVE_BYTES = 4 * 2**30  # bert-large has 1.3 GB
+# what makes a model a BERT, and can be missing where nothing else was known; models of other kinds compute otherwise
+BERT_SETTINGS = {
+    "model_type": ("bert",),
+    "hidden_act": tuple(modeling.ACT2FN),
+    "position_embedding_type": ("absolute",),
+}
+HEADS = ("cls.", "qa_outputs.")  # weights of other tasks, which a classifier has no use for
+CONSTANTS = ("embeddings.position_ids", "embeddings.token_type_ids")  # no weights at all; newer code stored them
 NOT_FINE_TUNED = (
     "a BERT without a fine-tuned classifier: fine-tune it in train.ipynb, which packs cache/<TASK_NAME>.tar.gz"
 )
@@ -891,24 +900,37 @@ def write_archive(files, path):
                 archive.addfile(member, io.BytesIO(files[name]))
 
 
+class _BoundedGzip(gzip.GzipFile):
+    """A gzip file that never gives more than is right for its size, whatever its content claims or unpacks to."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        # weights hardly shrink when they are packed: what grows more than 200-fold is there to fill the memory
+        self.room = min(MAX_ARCHIVE_BYTES, 200 * Path(path).stat().st_size + 2**24)
+
+    def read(self, size=-1):
+        """Read as GzipFile does; raise ValueError, and reserve no memory, for what goes beyond the room."""
+        if not 0 <= size <= self.room - self.tell():
+            raise ValueError(f"it unpacks to more than {self.room:,} bytes")
+        return super().read(size)
+
+
 def _read_archive(path):
     """Return the members of a `.tar.gz` as a dict from name to bytes; nothing is unpacked to disk."""
-    files, room = {}, MAX_ARCHIVE_BYTES
+    files, seen = {}, set()
     try:
-        with tarfile.open(path, "r:gz") as archive:
+        with _BoundedGzip(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as archive:
             for member in archive:
                 name = member.name.removeprefix("./")
-                if member.isdir():
-                    continue
-                if name not in ARCHIVE_MEMBERS or not member.isfile() or name in files:
+                is_file = name in ARCHIVE_MEMBERS and member.isreg() and not member.issparse()
+                if name in seen or not (is_file or (name == "." and member.isdir())):
                     raise ValueError(f"it has {member.name!r}, which is not a file of BERT's")
-                room -= member.size
-                if room < 0:
-                    raise ValueError(f"it unpacks to more than {MAX_ARCHIVE_BYTES:,} bytes")
-                files[name] = archive.extractfile(member).read()
-            while archive.fileobj.read(2**20):  # to the end, where gzip checks its checksum
+                seen.add(name)
+                if is_file:
+                    files[name] = archive.extractfile(member).read()
+            while unpacked.read(min(2**16, unpacked.room - unpacked.tell())):  # its checksum stands at the end
                 pass
-    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"{path} is not an archive of BERT ({error}): delete it, or get it again") from None
     return files
 
@@ -917,7 +939,11 @@ def _read_bert(name_or_path, cache_dir):
     """Return (files of a BERT as a dict from name to bytes, the path they were read from)."""
     path = Path(name_or_path)
     if path.is_dir():
-        return {n: (path / n).read_bytes() for n in ARCHIVE_MEMBERS if (path / n).is_file()}, path
+        if (path / WEIGHTS).is_file() and (path / VOCABULARY).is_file():
+            return {n: (path / n).read_bytes() for n in ARCHIVE_MEMBERS if (path / n).is_file()}, path
+        import download  # as below
+
+        return download.read_folder(path), path
     if not path.is_file():
         if path.suffix == ".gz":
             raise FileNotFoundError(f"{path} is missing: train.ipynb makes such archives, in cache/")
@@ -933,30 +959,37 @@ def _read_config(files, path):
     """Return a BERT's config.json as a dict; raise ValueError if it is missing or not a BERT's."""
     try:
         config = json.loads(files.get(CONFIG, files.get(OLD_CONFIG, "")))
-        kind = config.get("model_type", "bert")
-    except (ValueError, AttributeError):
+        missing = sorted(vars(BertConfig(1)).keys() - config.keys())
+    except (ValueError, AttributeError, RecursionError):
         raise ValueError(f"{path} has no {CONFIG} with a model's settings: it is not a BERT") from None
-    missing = sorted(vars(BertConfig(1)).keys() - config.keys())
-    if kind != "bert" or missing:
-        what = f"is of type {kind!r}" if kind != "bert" else f"lacks {', '.join(missing)}"
-        raise ValueError(f"{path}: its {CONFIG} {what}, but a BERT is needed, such as {DEFAULT_MODEL}")
+    wrong = [f"has the {k} {config[k]!r}" for k, fits in BERT_SETTINGS.items() if config.get(k, fits[0]) not in fits]
+    if missing:
+        wrong.append(f"lacks {', '.join(missing)}")
+    if wrong:
+        fitting = ", ".join(f"{key} {fits[0]}" for key, fits in BERT_SETTINGS.items())
+        raise ValueError(
+            f"{path}: its {CONFIG} {' and '.join(wrong)}, but a BERT is needed, with {fitting}, such as "
+            f"{DEFAULT_MODEL} or bert-base-cased"
+        )
     return config
 
 
-def rename_weights(state):
-    """Give a checkpoint's weights the names of BertForSequenceClassification.
+def match_weights(state, expected, path):
+    """Compare a checkpoint's weights with those a model expects; both are dicts from name to tensor.
 
-    Old checkpoints say gamma and beta for LayerNorm's weight and bias, checkpoints of the bare encoder lack the prefix
-    "bert."; `position_ids` is a constant that newer code stored.
+    Returns (names that are new to the model, names it has no use for). Raises ValueError if one of BERT's own weights
+    is missing, for a weight that no BERT has, and for one of another shape.
     """
-    renamed = {}
-    for name, tensor in state.items():
-        name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-        if name.startswith(("embeddings.", "encoder.", "pooler.")):
-            name = f"bert.{name}"
-        if not name.endswith("embeddings.position_ids"):
-            renamed[name] = tensor
-    return renamed
+    new, unused = [n for n in expected if n not in state], [n for n in state if n not in expected]
+    if lost := [name for name in new if not name.startswith(("classifier.", "bert.pooler."))]:
+        raise ValueError(f"{path} lacks {len(lost)} of BERT's weights, {lost[0]} for one")
+    if strange := [name for name in unused if not name.startswith(HEADS) and not name.endswith(CONSTANTS)]:
+        raise ValueError(f"{path} has {len(strange)} weights that BERT does not have, {strange[0]} for one")
+    for name in expected.keys() & state.keys():
+        if expected[name].shape != state[name].shape:
+            found, needed = tuple(state[name].shape), tuple(expected[name].shape)
+            raise ValueError(f"{path}: {name} has the shape {found}, but its {CONFIG} asks for {needed}")
+    return new, unused
 
 
 def _read_weights(files, path):
@@ -964,7 +997,11 @@ def _read_weights(files, path):
     if WEIGHTS not in files:
         raise ValueError(f"{path} has no {WEIGHTS}: the model's weights are missing")
     try:
-        state = rename_weights(torch.load(io.BytesIO(files[WEIGHTS]), map_location="cpu", weights_only=True))
+        state = torch.load(io.BytesIO(files[WEIGHTS]), map_location="cpu", weights_only=True)
+        if "bert.embeddings.LayerNorm.weight" not in state:
+            import download  # a checkpoint of another time
+
+            state = download.rename_weights(state)
         if not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
             raise TypeError
         return state
@@ -988,12 +1025,19 @@ def _build_tokenizer(files, path):
     with tempfile.TemporaryDirectory() as folder:
         vocabulary = Path(folder, VOCABULARY)
         vocabulary.write_bytes(files[VOCABULARY])
-        tokenizer = BertTokenizer(str(vocabulary), max_len=MAX_POSITIONS)
+        try:
+            tokenizer = BertTokenizer(str(vocabulary), max_len=MAX_POSITIONS)
+        except UnicodeDecodeError:
+            raise ValueError(f"{path}: its {VOCABULARY} is not UTF-8: get it again") from None
     missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in tokenizer.vocab]
     if missing:
         raise ValueError(f"{path}: its {VOCABULARY} lacks {', '.join(missing)}: it is not BERT's")
-    cased = any(token != token.lower() for token in tokenizer.vocab if not token.startswith("["))
-    tokenizer.basic_tokenizer.do_lower_case = settings.get("do_lower_case", not cased)
+    if "do_lower_case" not in settings:
+        cased = any(token != token.lower() for token in tokenizer.vocab if not token.startswith("["))
+        settings["do_lower_case"] = not cased
+        shown = "has capitals: they stay" if cased else "has no capitals: texts are put into lower case"
+        print(f"{path} does not say whether case matters, but its {VOCABULARY} {shown}")
+    tokenizer.basic_tokenizer.do_lower_case = settings["do_lower_case"]
     return tokenizer
 
 
@@ -1002,8 +1046,8 @@ def load_model(name_or_path, cache_dir="cache/", num_labels=2):
 
     Parameters
     ----------
-    name_or_path : a folder or `.tar.gz` in pytorch-pretrained-bert's layout, a name whose archive is in `cache_dir`, or
-        a name that `download.py` knows; then the archive is put there
+    name_or_path : a `.tar.gz` in pytorch-pretrained-bert's layout, a folder in that or the model hub's, a name whose
+        archive is in `cache_dir`, or a name or hub id ("@revision" may follow) that `download.py` fetches into it
     num_labels : classes; the classifier on top is new unless the source has one of that size
 
     Prints which weights are new and which were left unused. Raises FileNotFoundError for a name or path that does not
@@ -1018,24 +1062,15 @@ def _build_model(files, path, num_labels, new_weights=True):
     expected = model.state_dict()
     if "classifier.weight" in state and state["classifier.weight"].shape[:1] != (num_labels,):
         state = {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
-    new = [name for name in expected if name not in state]
+    new, unused = match_weights(state, expected, path)
     if new and not new_weights:
         raise ValueError(f"{path} holds {NOT_FINE_TUNED}. It lacks {', '.join(new)} for {num_labels} classes")
-    unused = [name for name in state if name not in expected]
-    if lost := [name for name in new if not name.startswith(("classifier.", "bert.pooler."))]:
-        raise ValueError(f"{path} lacks {len(lost)} of BERT's weights, {lost[0]} for one")
-    if strange := [name for name in unused if not name.startswith("cls.")]:
-        raise ValueError(f"{path} has {len(strange)} weights that BERT does not have, {strange[0]} for one")
-    for name in expected.keys() & state.keys():
-        if expected[name].shape != state[name].shape:
-            found, needed = tuple(state[name].shape), tuple(expected[name].shape)
-            raise ValueError(f"{path}: {name} has the shape {found}, but its {CONFIG} asks for {needed}")
     model.load_state_dict({name: state.get(name, tensor) for name, tensor in expected.items()})
     print(f"BERT with {sum(p.numel() for p in model.parameters()):,} weights, read from {path}")
     if new:
         print(f"  new, and learned from your data as they should be: {', '.join(new)}")
-    if unused:
-        print(f"  left out, not needed to classify: {len(unused)} weights of the pre-training heads")
+    if heads := [name for name in unused if name.startswith(HEADS)]:
+        print(f"  left out, not needed to classify: {len(heads)} weights of the pre-training heads")
     return speed_up(model)
 
 

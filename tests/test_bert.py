@@ -1,11 +1,14 @@
 """BERT's archives: what is written can be read, what is damaged or hostile is refused; the fast model is the same."""
 
+import gzip
 import io
 import itertools
 import json
 import os
 import pickle
 import tarfile
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -301,6 +304,63 @@ def test_an_archive_that_claims_to_be_huge(bert_files, pack, monkeypatch):
     assert all("more than 10,000 bytes" in message for message in load_all(pack(bert_files())))
 
 
+def make_header(name, size, kind=tarfile.REGTYPE, **fields):
+    """Return a tar header that claims `size` bytes, whatever follows."""
+    member = tarfile.TarInfo(name)
+    member.size, member.type = size, kind
+    block = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    for start, content in fields.get("patches", {}).items():
+        block[start : start + len(content)] = content
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+SPARSE = {386: b"%011o\0%011o\0" % (0, 1), 483: b"%011o\0" % (3 * 2**30)}  # 1 byte of 3 GiB
+HOSTILE = {
+    "claims 3 GiB": make_header("vocab.txt", 3 * 2**30) + b"few bytes",
+    "claims 2**60": make_header("vocab.txt", 2**60) + b"few bytes",
+    "claims less than nothing": make_header("vocab.txt", 0, patches={124: b"\xff" * 12}) + bytes(1024),
+    "sparse": make_header("vocab.txt", 512, tarfile.GNUTYPE_SPARSE, patches=SPARSE) + bytes(1536),
+    "a long name of 3 GiB": make_header("x", 3 * 2**30, tarfile.GNUTYPE_LONGNAME) + b"few bytes",
+    "pax headers of 3 GiB": make_header("x", 3 * 2**30, tarfile.XHDTYPE) + b"few bytes",
+    "pax headers of less than nothing": make_header("x", 0, tarfile.XHDTYPE, patches={124: b"\xff" * 12}) + bytes(1024),
+    "headers on headers": make_header("x", 8, tarfile.XHDTYPE) * 5000,
+    "the same folder again and again": make_header("./", 0, tarfile.DIRTYPE) * 50_000,
+    "300 MB of zeros": make_header("pytorch_model.bin", 3 * 10**8),  # they follow below
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE)
+def test_no_archive_takes_the_memory_or_the_time(tmp_path, content):
+    path = tmp_path / "x.tar.gz"
+    with gzip.open(path, "wb", compresslevel=6) as file:
+        file.write(HOSTILE[content])
+        for _ in range(300 if "zeros" in content else 0):
+            file.write(bytes(10**6))
+    tracemalloc.start()
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=r"x\.tar\.gz"):
+        tools.load_tokenizer(path)
+    assert tracemalloc.get_traced_memory()[1] < 5 * 10**7
+    tracemalloc.stop()
+    assert time.perf_counter() - start < 5
+
+
+def test_whatever_stands_in_the_headers_it_ends_in_one_kind_of_error(bert_files, pack, tmp_path):
+    content = gzip.decompress(pack({"vocab.txt": b"x", **bert_files()}).read_bytes())[:4096]
+    random = np.random.default_rng(0)
+    for _ in range(500):
+        changed = bytearray(content)
+        for place in random.integers(0, 512, 3):
+            changed[place] = random.integers(256)
+        changed[148:156] = b" " * 8
+        changed[148:156] = b"%06o\0 " % sum(changed[:512])
+        (tmp_path / "x.tar.gz").write_bytes(gzip.compress(changed, 1))
+        with pytest.raises(ValueError, match=r"x\.tar\.gz"):
+            tools._read_archive(tmp_path / "x.tar.gz")
+
+
 class Touch:
     """Pickles as a call that creates a file."""
 
@@ -361,6 +421,7 @@ def test_files_that_are_missing(bert_files, pack, tmp_path, missing):
         (b"{", "config.json"),
         (b"[]", "config.json"),
         (b"\xff\xfe", "config.json"),
+        (b"[" * 100_000, "config.json"),
     ],
 )
 def test_configurations_of_something_else(bert_files, pack, config, message):
@@ -414,7 +475,7 @@ def test_a_name_that_cannot_be_fetched(tmp_path, monkeypatch, name):
             load(name, tmp_path)
         assert str(tools.archive_path(name, tmp_path)) in str(raised.value)  # where to put it by hand
     assert asked == [name, name]
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("*.tar.gz"))
 
 
 def test_the_default_model_has_two_sources(bert_files, tmp_path, monkeypatch, load_state):
