@@ -574,7 +574,7 @@ def assert_data(folder, rows):
     """Check that train.csv and test.csv, and nothing else, are in a folder, and hold the rows."""
     assert sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) == ["test.csv", "train.csv"]
     for split, expected in rows.items():
-        frame = tools.read_csv(folder / f"{split}.csv")
+        frame = download.read_table(folder / f"{split}.csv").set_axis(["label", "text"], axis=1)
         assert list(zip(frame["label"], frame["text"])) == expected
 
 
@@ -659,7 +659,7 @@ def test_what_is_there_is_kept(tmp_path, data_server):
     (tmp_path / "train.csv").write_text("1,mine\n")
     download.fetch_data("imdb", tmp_path)
     assert (tmp_path / "train.csv").read_text() == "1,mine\n"
-    assert tools.read_csv(tmp_path / "test.csv")["text"].tolist() == ["dull", "fine"]
+    assert download.read_table(tmp_path / "test.csv")[1].tolist() == ["dull", "fine"]
 
 
 def test_archives_from_a_folder(tmp_path, data_server, monkeypatch):
