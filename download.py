@@ -5,6 +5,7 @@ the way, a file appears under its own name only when it is whole and has been ch
 """
 
 import bz2
+import codecs
 import csv
 import errno
 import gzip
@@ -22,6 +23,7 @@ import tempfile
 import time
 import urllib.request
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -558,60 +560,96 @@ def _fetch_data(data, missing, by_hand):
 
 # ---------- Tables of labelled texts ----------------------------------------------------------------------------------
 
-OPENERS = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+
+def _open_zip(path, mode="rb", **options):
+    with zipfile.ZipFile(path) as archive:
+        file = archive.open(archive.namelist()[0])
+    return io.TextIOWrapper(file, **options) if "t" in mode else file
+
+
+OPENERS = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zip": _open_zip}
+TEST_NAMES = ("test", "dev", "valid", "validation")
+OUTPUTS = ("train.tsv", "dev.tsv")  # of data_prep.ipynb
 KINDS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet"}
 LABEL_COLUMNS = ("label", "labels", "class", "target", "sentiment", "polarity", "category", "stars", "rating")
 TEXT_COLUMNS = ("text", "sentence", "content", "review", "comment", "message", "body", "tweet")
+# what may be wrong with a text: tags and entities; UTF-8 read as something else, or the sign for what did not fit
+HTML = r"</?[a-zA-Z][^<>]*>|&[a-zA-Z]{2,8};|&#\d+;"
+DAMAGED = "\ufffd|[\u0080-\u009f]|\u00c3[\u00a0-\u00bf]|\u00e2\u20ac|\u00c2[\u00a0-\u00bf]"
 POSITIVE_VALUES = ("true", "yes", "y", "pos", "positive", "good", "spam", "toxic", "relevant")
 
 
 def _kind(path):
     """Return (what kind of table a file is by its name, how it is compressed), with "" for what is unknown or not."""
-    *_, suffix, last = ["", "", *Path(path).suffixes]
-    return (KINDS.get(suffix, ""), last) if last in (*OPENERS, ".zip") else (KINDS.get(last, ""), "")
+    *_, suffix, last = ["", "", *Path(str(path).lower()).suffixes]
+    return (KINDS.get(suffix, ""), last) if last in OPENERS else (KINDS.get(last, ""), "")
 
 
-def find_tables(data_dir):
+def find_tables(data_dir, train_file=None, test_file=None):
     """Return (the file to learn from, the file to judge with or None) among the tables in a folder.
 
-    They are called train.* and test.* (or dev.*, valid.*, validation.*), or there is just one table. Raises
-    FileNotFoundError if there is none and ValueError if in doubt.
+    Those not given are called train.* and test.* (or dev.*, valid.*, validation.*), or there is just one table. Raises
+    FileNotFoundError if there is none, and ValueError in doubt or for a name that data_prep.ipynb will write to.
     """
-    found = [path for path in sorted(Path(data_dir).glob("*")) if _kind(path)[0] and path.is_file()]
-    found = [path for path in found if path.name not in ("train.tsv", "dev.tsv")]  # what data_prep.ipynb writes
-    if not found:
-        raise FileNotFoundError(f"{data_dir} holds no table: put train.csv (and test.csv) there, see README")
-    train = [path for path in found if path.name.startswith("train.")]
-    test = [path for path in found if path.name.split(".")[0] in ("test", "dev", "valid", "validation")]
-    if len(found) == 1 or (len(train) == 1 and len(test) <= 1):
-        return (train or found)[0], test[0] if train and test else None
-    names = ", ".join(path.name for path in found)
-    raise ValueError(f"{data_dir} holds {names}: say in TRAIN_FILE and TEST_FILE which of them to use")
+    if names := [name for name in (train_file, test_file) if name in OUTPUTS]:
+        raise ValueError(f"{names[0]} is a name for what data_prep.ipynb writes: call your own file otherwise")
+    found = [path for path in sorted(Path(data_dir).glob("[!.]*")) if _kind(path)[0] and path.is_file()]
+    found = [path for path in found if path.name not in (*OUTPUTS, train_file, test_file)]
+    train = [path for path in found if path.name.startswith("train.")] or found
+    train = [Path(data_dir, train_file)] if train_file else train
+    test = [path for path in found if path.name.split(".")[0] in TEST_NAMES and path not in train]
+    test = [Path(data_dir, test_file)] if test_file else test
+    if not train:
+        raise FileNotFoundError(
+            f"{data_dir} holds no table: put train.csv (and test.csv) there, see README. "
+            f"{' and '.join(OUTPUTS)} are names for what data_prep.ipynb writes: call your own files otherwise"
+        )
+    if len(train) > 1 or len(test) > 1:
+        names = ", ".join(path.name for path in found)
+        raise ValueError(f"{data_dir} holds {names}: say in TRAIN_FILE and TEST_FILE which of them to use")
+    return train[0], test[0] if test else None
 
 
 def _require_columns(path, encoding):
-    """Raise ValueError naming the first row of a CSV file that has not as many columns as the first."""
+    """Raise ValueError naming the first row of a CSV or TSV file that has not as many columns as the first."""
+    kind, compression = _kind(path)
+    form = {"strict": True} if kind == "csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
     csv.field_size_limit(2**31 - 1)
     columns = None
-    with OPENERS[_kind(path)[1]](path, "rt", encoding=encoding, newline="") as file:
-        rows = csv.reader(file, strict=True)
+    with OPENERS[compression](path, "rt", encoding=encoding, newline="") as file:
+        rows = csv.reader(file, **form)
         try:
             for row in filter(None, rows):
                 columns = columns or len(row)
                 if len(row) != columns:
                     raise ValueError(
                         f"{path}: the row that ends in line {rows.line_num} has {len(row)} columns, but the first "
-                        f"has {columns} (a text with commas stands in double quotes)"
+                        f"has {columns}" + (" (a text with commas stands in double quotes)" if kind == "csv" else "")
                     )
         except csv.Error as error:
             raise ValueError(f"{path}, line {rows.line_num}: {error}: is a quote left open?") from None
 
 
+def _read_json_lines(path, encoding):
+    """Return the objects of a JSON Lines file as a DataFrame; ValueError for a line that is none."""
+    rows = []
+    with OPENERS[_kind(path)[1]](path, "rt", encoding=encoding) as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                rows += [json.loads(line)] if line.strip() else []
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number} is no JSON ({error.msg}, column {error.colno})") from None
+            if rows and not isinstance(rows[-1], dict):
+                raise ValueError(f"line {number} is not of the form {{name: value, ...}}")
+    return pd.DataFrame(rows, dtype=object)
+
+
 def _as_text(value):
-    """Return a value of a typed table as text: no value as "", 1.0 as "1"."""
-    if value is None or value != value:
+    """Return a value of a typed table as text: no value as "", 1.0 as "1", half a surrogate pair as U+FFFD."""
+    if value is None or value is pd.NA or (isinstance(value, float) and value != value):
         return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def read_table(path, encoding="utf-8"):
@@ -623,32 +661,33 @@ def read_table(path, encoding="utf-8"):
     """
     tools.require_file(path, "put the table there")
     kind, compression = _kind(path)
-    options = {"header": None, "dtype": str, "keep_default_na": False, "encoding": encoding}
+    if not kind:
+        raise ValueError(f"{path}: its name must end in one of {', '.join(KINDS)}, perhaps with .gz, .bz2, .xz or .zip")
+    given, encoding = encoding, encoding if codecs.lookup(encoding).name != "utf-8" else "utf-8-sig"  # drops a mark
     try:
-        if kind == "csv":
-            frame = pd.read_csv(path, **options)
-            if compression in OPENERS and (frame == "").any(axis=None):  # a short row is filled with ""
+        if kind == "parquet":
+            frame = pd.read_parquet(path).reset_index(drop=True)
+        elif kind == "jsonl":
+            frame = _read_json_lines(path, encoding)
+        else:
+            form = {"quoting": csv.QUOTE_NONE, "sep": "\t"} if kind == "tsv" else {}
+            frame = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding=encoding, **form)
+            if (frame == "").any(axis=None):  # a short row is filled with ""
                 _require_columns(path, encoding)
             return frame
-        if kind == "tsv":
-            return pd.read_csv(path, sep="\t", quoting=csv.QUOTE_NONE, **options)
-        if kind not in ("jsonl", "parquet"):
-            raise ValueError(f"its name must end in one of {', '.join(KINDS)}, perhaps with .gz, .bz2, .xz or .zip")
-        if kind == "jsonl":
-            frame = pd.read_json(path, lines=True, dtype=False, convert_dates=False, encoding=encoding)
-        else:
-            frame = pd.read_parquet(path)
-        if frame.empty:
-            raise pd.errors.EmptyDataError
-        return frame.apply(lambda column: column.map(_as_text))
     except pd.errors.EmptyDataError:
-        raise ValueError(f"{path} is empty: it needs a row for each text") from None
+        frame = pd.DataFrame()
     except ValueError as error:
-        if compression in OPENERS and kind in ("csv", "tsv", "jsonl"):
-            tools.require_encoding(path, encoding, OPENERS[compression])
-            if kind == "csv":
-                _require_columns(path, encoding)
+        if kind != "parquet":
+            tools.require_encoding(path, given, OPENERS[compression])
+        if kind in ("csv", "tsv"):
+            _require_columns(path, encoding)
         raise ValueError(f"{path}: {error}") from None
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged, or not what its name says: {error}") from None
+    if frame.empty:
+        raise ValueError(f"{path} is empty: it needs a row for each text")
+    return frame.apply(lambda column: column.astype(object).map(_as_text))
 
 
 def _few_valued(frame):
@@ -693,9 +732,14 @@ def pick_columns(frame, source, text_column=None, label_column=None):
     """
     by_name = any(isinstance(name, str) for name in (text_column, label_column))
     if 0 in frame.columns and (by_name or _has_header(frame)):
-        frame = frame[1:].set_axis(frame.iloc[0].str.strip().str.removeprefix("\ufeff"), axis=1)
+        frame = frame[1:].set_axis(frame.iloc[0].str.strip(), axis=1)
     if frame.empty or not frame.columns.is_unique:
         raise ValueError(f"{source} has {len(frame)} rows below a header of {list(frame.columns)}")
+    if len(frame.columns) < 2:
+        raise ValueError(
+            f"{source} has one column only, such as {frame.iat[0, 0][:50]!r}, but label and text are needed: columns "
+            "stand apart by commas in .csv files and by tabs in .tsv files"
+        )
     label = _pick_column(frame, label_column, LABEL_COLUMNS, _few_valued(frame), "label", source)
     lengths = frame.drop(columns=label).map(len).mean().sort_values()
     longest = list(lengths.index[-1:]) if len(lengths) == 1 or lengths.iloc[-1] > 2 * lengths.iloc[-2] else []

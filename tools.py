@@ -154,8 +154,8 @@ def _is_classes(value):
 
 def _is_encoding(value):
     try:
-        return isinstance(value, str) and bool(codecs.lookup(value))
-    except LookupError:
+        return isinstance(value, str) and isinstance("".encode(value), bytes)
+    except (LookupError, ValueError):  # a NUL in the name is a ValueError
         return False
 
 
@@ -244,15 +244,18 @@ class InputExample:
 
 def require_encoding(path, encoding="utf-8", opener=open):
     """Raise ValueError naming the first line and byte of `path` that is not in the encoding, and a likelier one."""
+    decoder = codecs.getincrementaldecoder(encoding)()  # in UTF-16 a line end is two bytes, and the loop parts them
     with opener(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                line.decode(encoding)
-            except UnicodeDecodeError as error:
-                likely = "utf-16" if line[:2] in (b"\xff\xfe", b"\xfe\xff") else "cp1252"
+                decoder.decode(line)
+            except UnicodeError as error:  # in UTF-16 it may not say where
+                start, seen = getattr(error, "start", 0), getattr(error, "object", line)
+                likely = "cp1252" if encoding.lower() in ("utf-8", "utf8") else "utf-8"
+                likely = "utf-16" if line[:2] in (b"\xff\xfe", b"\xfe\xff") else likely
                 raise ValueError(
-                    f"{path}, line {number}: its byte {error.start + 1} (0x{line[error.start]:02x}) is not "
-                    f"{encoding.upper()}: save the file as UTF-8, or set ENCODING, perhaps to {likely!r}"
+                    f"{path}, line {number}: its byte {start + 1} (0x{seen[start]:02x}) is not {encoding.upper()}: "
+                    f"save the file as UTF-8, or set ENCODING, perhaps to {likely!r}"
                 ) from None
 
 
@@ -1511,11 +1514,13 @@ def choose_threshold(positive, labels, false_positive_cost=1.0, seed=0):
         threshold = false_positive_cost / (1 + false_positive_cost)
         return threshold, f"a false positive costs {false_positive_cost:g} times as much as a false negative"
     values = np.unique(np.append(positive, 0.5))
-    thresholds = np.append((values[1:] + values[:-1]) / 2, 0.5)
+    thresholds = np.append(0.5, (values[1:] + values[:-1]) / 2)  # 0.5 first: it wins a tie
     of_class = [np.sort(positive[labels == label]) for label in (0, 1)]
     tn, fn = (np.searchsorted(one, thresholds) for one in of_class)
     tp, fp = len(of_class[1]) - fn, len(of_class[0]) - tn
     best = thresholds[np.argmax(mcc_of_counts(tp, tn, fp, fn))]
+    if best == 0.5:
+        return 0.5, "no other has a better validation MCC"
     # resampling rows is drawing how often each kind comes: kinds are label, right at best, right at 0.5
     kinds = np.bincount(labels * 4 + (positive >= best) * 2 + (positive >= 0.5), minlength=8)
     drawn = np.random.default_rng(seed).multinomial(len(labels), kinds / len(labels), 2000).reshape(-1, 2, 2, 2)

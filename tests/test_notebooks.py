@@ -126,7 +126,8 @@ def test_train_leaves_a_model_that_the_library_loads(workspace, printed):
     assert settings["best_epoch"] == history["epoch"][history["mcc"].idxmax()]
     assert settings["parameters"] == {
         **{"TASK_NAME": "tiny", "RANDOM_SEED": 42, "WARMUP_PROPORTION": 0.1, "TRAIN_ROWS": None, "TRUNCATION": "head"},
-        **{"RESUME": True, "CHECKPOINT_STEPS": 500},
+        **{"RESUME": True, "CHECKPOINT_STEPS": 500, "CLASS_WEIGHTS": None, "FALSE_POSITIVE_COST": 1.0},
+        **{"PATIENCE": None, "SEARCH_LEARNING_RATES": [], "SEARCH_EPOCHS": [], "FOLDS": 0},
         **TRAINING,
     }
 
@@ -156,6 +157,160 @@ def test_evaluate_reports_what_the_predictions_say_and_leaves_the_archive(worksp
     lines = dict(line.split(" = ") for line in (report_dir / "eval_results.txt").read_text().splitlines())
     assert float(lines["mcc"]) == report["mcc"] and int(lines["tp"]) == report["tp"]
     assert f"mcc = {report['mcc']}" in printed["evaluate"]
+
+
+# ---------- Data of any shape -----------------------------------------------------------------------------------------
+
+
+def read_tsv(path):
+    """Return (id, label, text) of each line of a file of data_prep.ipynb."""
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return [(int(number), int(label), text) for number, label, _, text in (line.split("\t") for line in lines)]
+
+
+@pytest.fixture(scope="module")
+def planted(workspace):
+    """A task with a header, 0/1 labels in code page 1252, nine negatives to a positive, and all that can be wrong."""
+    train = [(int(i >= 54), f"letter {i} was {'fun' if i >= 54 else 'dull'}") for i in range(60)]
+    train += [
+        (0, "letter 3 was dull"),
+        (0, "Letter  4\nWAS dull"),
+        (1, "letter 5 was dull"),  # which is also there with the other label
+        (0, "caf\u00e9 <br /> cr\u00e8me"),
+        (0, "it is in C:\\new\\notes"),
+        (1, "caf\u00e9".encode().decode("cp1252")),
+        (0, " \t"),
+    ]
+    test = [(int(i >= 16), f"note {i}") for i in range(20)] + [(0, "LETTER 7\twas dull "), (1, "letter 8 was dull")]
+    task = workspace / "data" / "planted"
+    task.mkdir()
+    for name, rows in (("train", train), ("test", test)):
+        frame = pd.DataFrame(rows, columns=["target", "review"])
+        frame.to_csv(task / f"{name}.csv.gz", index=False, encoding="cp1252")
+    return task
+
+
+def test_another_encoding_is_an_error_that_names_it(workspace, planted):
+    with pytest.raises(PapermillExecutionError, match=r"line 66: its byte 6 \(0xe9\) is not UTF-8.*'cp1252'"):
+        run(workspace, "data_prep", TASK_NAME="planted")
+    assert sorted(path.name for path in planted.iterdir()) == ["test.csv.gz", "train.csv.gz"]
+
+
+def test_planted_problems_are_found_and_cleaned_by_parameters_alone(workspace, planted):
+    output = run(workspace, "data_prep", **TINY, TASK_NAME="planted", ENCODING="cp1252", CLEAN_TRAIN=True)
+    assert "train.csv.gz: 67 rows; label in column 'target', text in 'review'" in output
+    assert "label 1, the positive class: '1', from ['1']" in output
+    assert "the rarer class makes up 12% of train" in output and 'set CLASS_WEIGHTS = "balanced"' in output
+    assert "train.csv.gz: 1 rows with empty text left out: row 68" in output
+    assert "test.csv.gz: 0 rows with empty text left out" in output
+    report = pd.read_csv(workspace / "outputs/planted/data_report.csv", index_col="a text that")
+    assert {what: (row["train"], row["dev"]) for what, row in report.iterrows()} == {
+        "repeats an earlier text": (3, 0),
+        "is there with both labels": (3, 1),
+        "is in train and in dev": (2, 2),
+        "has HTML": (1, 0),
+        "has damaged characters": (1, 0),
+    }
+    assert report["what to do"].str.len().min() > 20
+    # two examples of each, with the line in the file (a header is row 1)
+    assert "  train, row 62: 'letter 3 was dull'\n  train, row 63: 'Letter  4 WAS dull'\n" in output
+    assert "A text that is in train and in dev:\n  train, row 9: 'letter 7 was dull'\n  train, row 10: " in output
+    assert "  dev, row 22: 'LETTER 7 was dull '\n  dev, row 23: 'letter 8 was dull'" in output
+    assert "CLEAN_TRAIN: 6 texts left out of train, 60 remain" in output
+    train, dev = read_tsv(planted / "train.tsv"), read_tsv(planted / "dev.tsv")
+    assert (len(train), len(dev)) == (60, 22)
+    texts = [text for _, _, text in train]
+    assert {"it is in C:\\new\\notes", "caf\u00e9 <br /> cr\u00e8me", "letter 3 was dull"} <= set(texts)
+    assert not {f"letter {i} was dull" for i in (5, 7, 8)} & set(texts)
+    assert (54, 0, "letter 53 was dull") in train and (55, 1, "letter 54 was fun") in train
+    assert json.loads((planted / "labels.json").read_text()) == {"label_names": ["0", "1"]}
+
+
+@pytest.fixture(scope="module")
+def stars(workspace):
+    """A task of one file with one to five stars; some texts stand in others, and some are there twice."""
+    words = ["bad", "bad", "odd", "good", "good"]
+    rows = [(f"place {i} was {words[i % 5]} and the soup {words[i % 5]}", i % 5 + 1) for i in range(100)]
+    # rows 101 to 140: each stands in one of the others
+    rows += [(f"PLACE {i} was\t{words[i % 5]}", i % 5 + 1) for i in range(40)]
+    rows += [("the soup", 1), (rows[10][0], 1), (rows[14][0].title(), 5)]
+    task = workspace / "data" / "stars"
+    task.mkdir()
+    lines = [json.dumps({"id": f"r{i}", "text": text, "stars": n}) for i, (text, n) in enumerate(rows)]
+    (task / "reviews.jsonl").write_text("\n".join(lines))
+    return task
+
+
+def test_stars_are_an_error_that_says_how_to_make_two_classes(workspace, stars):
+    with pytest.raises(PapermillExecutionError, match=r"5 different labels.*'1' 30 times \(first in row 1\).*CLASSES"):
+        run(workspace, "data_prep", TASK_NAME="stars")
+    assert [path.name for path in stars.iterdir()] == ["reviews.jsonl"]
+
+
+@pytest.fixture(scope="module")
+def stars_printed(workspace, stars):
+    """What data_prep.ipynb prints for the stars with classes."""
+    return run(workspace, "data_prep", **TINY, TASK_NAME="stars", CLASSES=[[1, 2], [4, 5]], DEV_SHARE=0.3)
+
+
+def test_classes_and_a_part_held_out(workspace, stars, stars_printed):
+    assert "train: 28 rows with other labels left out" in stars_printed
+    assert "label 0, the negative class: '1 or 2', from ['1', '2']" in stars_printed
+    assert "1 texts (0.9%) stand inside texts of both parts and are left out" in stars_printed
+    train, dev = read_tsv(stars / "train.tsv"), read_tsv(stars / "dev.tsv")
+    assert len(train) + len(dev) == 143 - 28 - 1
+    assert 0.2 < len(dev) / 114 < 0.4
+    kept = [number for number in range(140) if number % 5 != 2] + [141, 142]  # not the three stars, nor "the soup"
+    assert sorted(number for number, _, _ in train + dev) == kept
+    for _, label, text in train + dev:
+        assert ("good" in text.lower()) == label
+    folded = [{" ".join(text.lower().split()) for _, _, text in part} for part in (train, dev)]
+    assert not any(f" {one} " in f" {other} " or f" {other} " in f" {one} " for one in folded[0] for other in folded[1])
+    report = pd.read_csv(workspace / "outputs/stars/data_report.csv", index_col=0)
+    assert report.loc["repeats an earlier text", ["train", "dev"]].sum() == 2
+    assert report.loc["is in train and in dev", ["train", "dev"]].sum() == 0
+
+
+def test_training_that_looks_after_itself(workspace, stars, stars_printed):
+    """Everything at once: weights, patience, costs, a search and folds; and predictions in the user's own words."""
+    parameters = {
+        **TRAINING,
+        **{"TASK_NAME": "stars", "CLASS_WEIGHTS": "balanced", "PATIENCE": 2, "FALSE_POSITIVE_COST": 3, "FOLDS": 3},
+        **{"SEARCH_LEARNING_RATES": [1e-6, 3e-3], "SEARCH_EPOCHS": [1, 7]},
+    }
+    output = run(workspace, "train", **parameters)
+    settings = json.loads((workspace / "outputs/stars/config.json").read_text())["classifier"]
+    search, folds = settings["search"], settings["folds"]
+    assert [(row["learning rate"], row["epochs"]) for row in search] == [(1e-6, 1), (1e-6, 7), (3e-3, 1), (3e-3, 7)]
+    winner = max(search, key=lambda row: row["validation MCC"])
+    assert winner["learning rate"] == 3e-3
+    assert f"Training for {winner['epochs']} epochs with a learning rate of 0.003" in output
+    assert settings["parameters"] == {
+        **settings["parameters"],
+        **parameters,
+        "LEARNING_RATE": 3e-3,
+        "NUM_TRAIN_EPOCHS": winner["epochs"],
+    }
+    scores = [fold["MCC"] for fold in folds]
+    assert f"MCC over 3 folds: {np.mean(scores):.3f} ± {np.std(scores):.3f}" in output
+    examples = tools.BinaryClassificationProcessor().get_train_examples(stars)
+    assert sum(fold["rows held out"] for fold in folds) == len(examples)
+    history = pd.read_csv(workspace / "outputs/stars/history.csv")
+    assert len(history) == min(winner["epochs"], settings["best_epoch"] + 2)
+    # the training is the one that the search tried
+    assert (history["mcc"].max(), settings["best_epoch"]) == (winner["validation MCC"], winner["best epoch"])
+    losses = pd.read_csv(workspace / "outputs/stars/losses.csv")
+    assert losses["step"].tolist() == list(range(1, len(losses) + 1))
+    steps = len(losses) // len(history)
+    assert losses["loss"][:steps].mean() == pytest.approx(history["training_loss"][0])
+    assert settings["threshold"] == 0.75 and "threshold 0.750: a false positive costs 3 times as much" in output
+    assert settings["label_names"] == ["1 or 2", "4 or 5"] and settings["positive_class"] == "4 or 5"
+    predicted = tools.Classifier.load(workspace / "cache/stars.tar.gz").predict(["good soup", "bad soup"])
+    assert set(predicted["label"]) <= {"1 or 2", "4 or 5"}
+    assert predicted["label"].eq("4 or 5").tolist() == predicted["probability"].ge(0.75).tolist()
+    run(workspace, "evaluate", TASK_NAME="stars")
+    predictions = pd.read_csv(workspace / "outputs/stars/report/predictions.csv")
+    assert set(predictions["label"]) == {"1 or 2", "4 or 5"} >= set(predictions["predicted"])
 
 
 def test_same_seed_same_model_and_other_seed_other_model(workspace, printed):
@@ -211,7 +366,7 @@ def test_converter_refuses(workspace, printed, arguments, message):
 @pytest.mark.parametrize(
     ("notebook", "parameters", "message"),
     [
-        ("data_prep", {"TASK_NAME": "nowhere"}, "data/nowhere/train.csv is missing"),
+        ("data_prep", {"TASK_NAME": "nowhere"}, "data/nowhere holds no table: put train.csv"),
         ("train", {"TASK_NAME": "nowhere"}, "data/nowhere/train.tsv is missing: data_prep.ipynb makes it"),
         ("evaluate", {"TASK_NAME": "nowhere"}, "data_prep.ipynb makes it"),
         ("train", {"LEARNING_RATES": 0.1}, "did you mean LEARNING_RATE?"),

@@ -42,7 +42,7 @@ def test_the_cell_and_the_check_know_the_same_names(notebook):
 
 def test_the_guides_parameters_are_there():
     """Names that users of the guide know and scripts rely on."""
-    assert {"TASK_NAME", "BERT_MODEL", "MAX_SEQ_LENGTH"} <= read_values("data_prep").keys()
+    assert {"TASK_NAME", "BERT_MODEL", "MAX_SEQ_LENGTH", "LABEL_NAMES"} <= read_values("data_prep").keys()
     assert {
         *("TASK_NAME", "BERT_MODEL", "MAX_SEQ_LENGTH", "TRAIN_BATCH_SIZE", "EVAL_BATCH_SIZE", "LEARNING_RATE"),
         *("NUM_TRAIN_EPOCHS", "RANDOM_SEED", "GRADIENT_ACCUMULATION_STEPS", "WARMUP_PROPORTION"),
@@ -67,6 +67,24 @@ GOOD = {
     "TRAIN_ROWS": [None, 10, 560_000],
     "RESUME": [True, False],
     "CHECKPOINT_STEPS": [1, 10**9],
+    "CLASS_WEIGHTS": [None, "balanced"],
+    "FALSE_POSITIVE_COST": [1, 1.0, 0.01, 100],
+    "PATIENCE": [None, 1, 1000],
+    "SEARCH_LEARNING_RATES": [[], [2e-5], [1e-4, 5e-4, 0.5]],
+    "SEARCH_EPOCHS": [[], [1], [2, 4, 1000]],
+    "FOLDS": [0, 2, 5, 100],
+}
+GOOD_DATA = {
+    **{name: GOOD[name] for name in ("TASK_NAME", "BERT_MODEL", "MAX_SEQ_LENGTH", "RANDOM_SEED")},
+    "TRAIN_FILE": [None, "reviews.csv.gz", "my texts.tsv"],
+    "TEST_FILE": [None, "exam.jsonl"],
+    "TEXT_COLUMN": [None, "text", "Mein Text", 0, 12],
+    "LABEL_COLUMN": [None, "label", 0, 3],
+    "CLASSES": [None, [["1", "2"], ["4", "5"]], [[1], [2, "3"]], [["no"], ["yes"]], [[False], [True]]],
+    "LABEL_NAMES": [None, ["no", "yes"], ["", " "]],
+    "ENCODING": ["utf-8", "cp1252", "latin-1", "UTF-16", "utf_8_sig", "shift_jis"],
+    "DEV_SHARE": [0.01, 0.5],
+    "CLEAN_TRAIN": [True, False],
 }
 BAD = {
     "TASK_NAME": ["", "a/b", "..", ".hidden", "a b", "é", "x\n", None, 3, "x" * 300, "a\\b", ["sample"]],
@@ -84,33 +102,50 @@ BAD = {
     "TRAIN_ROWS": [0, 9, -1, 400.0, "400", False],
     "RESUME": [None, 1, "True"],
     "CHECKPOINT_STEPS": [0, -5, 2.5, None, True],
+    "CLASS_WEIGHTS": ["", "Balanced", True, [1, 9], 2.0, {"0": 1}],
+    "FALSE_POSITIVE_COST": [0, -1, float("nan"), float("inf"), "3", None, True],
+    "PATIENCE": [0, -1, 1.0, "2", True, 1001],
+    "SEARCH_LEARNING_RATES": [None, 2e-5, [0.0], [2e-5, 1], ["2e-5"], [float("nan")], (2e-5,), [[2e-5]]],
+    "SEARCH_EPOCHS": [None, 3, [0], [2, 2.5], ["3"], [True], [1001], (1, 2)],
+    "FOLDS": [1, -2, 2.0, None, "5", True, False, 101],
+}
+BAD_DATA = {
+    **{name: BAD[name] for name in ("TASK_NAME", "BERT_MODEL", "MAX_SEQ_LENGTH", "RANDOM_SEED")},
+    "TRAIN_FILE": ["", " ", 3, ["a.csv"], True],
+    "TEST_FILE": ["", 0, False],
+    "TEXT_COLUMN": ["", "  ", -1, 1.0, True, ["text"]],
+    "LABEL_COLUMN": ["", -2, 0.0, False],
+    "CLASSES": [
+        *([], [["1"]], [["1"], []], [["1"], ["2"], ["3"]], "12", ["1", "2"], [["1"], "2"], {"1": "2"}),
+        *([["1", "2"], ["2", "3"]], [["1", "1"], ["2"]], [[1], ["1"]], (("1",), ("2",)), True),
+    ],
+    "LABEL_NAMES": [["bad", "bad"], ["bad"], ["a", "b", "c"], "bad", ("bad", "good"), [0, 1], [["a"], ["b"]]],
+    "ENCODING": ["", "utf-9", "windows", None, 8, "hex", "rot13", "utf\0008"],
+    "DEV_SHARE": [0, 0.0, 0.51, 1, -0.1, float("nan"), None, "0.2", True],
+    "CLEAN_TRAIN": [None, 1, "True"],
 }
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in GOOD.items() for value in values])
-def test_good_values(name, value):
-    values = {**read_values("train"), name: value}
-    assert tools.check_parameters("train", values) == values
+def cases(**of_notebook):
+    """Return (notebook, name, value) of each value in a dict of dicts."""
+    return [(n, name, value) for n, table in of_notebook.items() for name, values in table.items() for value in values]
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD.items() for value in values])
-def test_bad_values_are_named(name, value):
+@pytest.mark.parametrize(("notebook_name", "name", "value"), cases(train=GOOD, data_prep=GOOD_DATA))
+def test_good_values(notebook_name, name, value):
+    values = {**read_values(notebook_name), name: value}
+    assert tools.check_parameters(notebook_name, values) == values
+
+
+@pytest.mark.parametrize(("notebook_name", "name", "value"), cases(train=BAD, data_prep=BAD_DATA))
+def test_bad_values_are_named(notebook_name, name, value):
     with pytest.raises(ValueError, match=re.escape(f"{name} is {value!r}, but must be ")):
-        tools.check_parameters("train", {**read_values("train"), name: value})
+        tools.check_parameters(notebook_name, {**read_values(notebook_name), name: value})
 
 
-def test_every_parameter_of_training_has_good_and_bad_values():
+def test_every_parameter_has_good_and_bad_values():
     assert GOOD.keys() == BAD.keys() == read_values("train").keys()
-
-
-@pytest.mark.parametrize(
-    "value", [["bad", "bad"], ["bad"], ["a", "b", "c"], "bad", ("bad", "good"), [0, 1], [["a"], ["b"]]]
-)
-def test_label_names(value):
-    values = read_values("data_prep")
-    assert tools.check_parameters("data_prep", {**values, "LABEL_NAMES": ["no", "yes"]})["LABEL_NAMES"] == ["no", "yes"]
-    with pytest.raises(ValueError, match=re.escape(f"LABEL_NAMES is {value!r}")):
-        tools.check_parameters("data_prep", {**values, "LABEL_NAMES": value})
+    assert GOOD_DATA.keys() == BAD_DATA.keys() == read_values("data_prep").keys()
 
 
 @pytest.mark.parametrize("value", [-1, 1001, 2.0, None])
@@ -147,7 +182,11 @@ def test_a_task_may_not_take_a_pretrained_models_name(notebook, name):
         ("train", "NUM_EPOCHS", "NUM_TRAIN_EPOCHS"),
         ("train", "MAX_SEQ_LEN", "MAX_SEQ_LENGTH"),
         ("train", "SEED", "RANDOM_SEED"),
+        ("train", "SEARCH_RATES", "SEARCH_LEARNING_RATES"),
+        ("train", "FOLD", "FOLDS"),
         ("data_prep", "TASKNAME", "TASK_NAME"),
+        ("data_prep", "TEXT_COL", "TEXT_COLUMN"),
+        ("data_prep", "CLASS", "CLASSES"),
         ("evaluate", "EVAL_BATCHSIZE", "EVAL_BATCH_SIZE"),
         ("evaluate", "SHOW_ERRORS", "SHOW_MISTAKES"),
     ],

@@ -15,6 +15,7 @@ from conftest import ROOT, make_vocabulary
 from hypothesis import given
 from hypothesis import strategies as st
 from pytorch_pretrained_bert.modeling import BertConfig, BertForSequenceClassification
+from sklearn.metrics import confusion_matrix, matthews_corrcoef
 
 import tools
 
@@ -65,19 +66,20 @@ def plan_steps(features, epochs, batch_size, accumulate=1, seed=0):
     return steps
 
 
-def train(model, features, steps, learning_rate=1e-3, seed=0):
+def train(model, features, steps, learning_rate=1e-3, seed=0, class_weights=(1.0, 1.0)):
     """Train as the loop of train.ipynb does; return the losses."""
+    class_weights = torch.tensor(class_weights, dtype=next(model.parameters()).dtype)
     torch.manual_seed(seed)
     optimizer = tools.make_optimizer(model, learning_rate)
     schedule = tools.make_schedule(optimizer, len(steps), 0.1)
     losses = []
     model.train()
     for batches in steps:
-        step_rows = sum(len(batch) for batch in batches)
+        weight_of_step = sum(class_weights[features.labels[batch]].sum() for batch in batches)
         step_loss = 0.0
         for batch in batches:
             inputs, truth = tools.make_batch(features, batch)
-            loss = F.cross_entropy(model(**inputs), truth.long(), reduction="sum") / step_rows
+            loss = F.cross_entropy(model(**inputs), truth.long(), class_weights, reduction="sum") / weight_of_step
             loss.backward()
             step_loss += loss.item()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -262,14 +264,16 @@ def test_one_step_of_the_optimizer_by_hand():
         torch.testing.assert_close(after[name], before[name] * (1 - rate * decay) + rate, rtol=0, atol=1e-6)
 
 
-def test_accumulation_equals_one_larger_batch(features):
+@pytest.mark.parametrize("class_weights", [(1.0, 1.0), (0.6, 3.0)])
+def test_accumulation_equals_one_larger_batch(features, class_weights):
     """In double precision, since Adam enlarges what rounding leaves where the gradient is zero."""
     orders = [np.random.default_rng(step).permutation(13) for step in range(6)]
     kept = []
     for accumulate in (1, 4):
         model = make_model().double()
         # in four, the batches have 4, 3, 3 and 3 examples
-        losses = train(model, features, [np.array_split(order, accumulate) for order in orders])
+        steps = [np.array_split(order, accumulate) for order in orders]
+        losses = train(model, features, steps, class_weights=class_weights)
         kept.append((losses, tools.copy_weights(model)))
     (losses, weights), (accumulated_losses, accumulated) = kept
     assert accumulated_losses == pytest.approx(losses, abs=1e-6)
@@ -277,6 +281,15 @@ def test_accumulation_equals_one_larger_batch(features):
         torch.testing.assert_close(accumulated[name], weights[name], rtol=0, atol=1e-6)
     start = make_model().double().state_dict()
     assert max((weights[name] - start[name]).abs().max() for name in start) > 1e-3
+
+
+def test_a_weighted_step_is_the_weighted_mean(features):
+    """What torch calls the mean: the sum of the weighted losses over the sum of the weights."""
+    weights = torch.tensor([0.6, 3.0])
+    (loss,) = train(make_model(), features, [np.array_split(np.arange(13), 4)], class_weights=(0.6, 3.0))
+    inputs, truth = tools.make_batch(features, np.arange(13))
+    expected = F.cross_entropy(make_model()(**inputs), truth.long(), weights)
+    assert loss == pytest.approx(expected.item(), abs=1e-6)
 
 
 def test_a_tiny_bert_fits_one_batch(features):
@@ -442,7 +455,7 @@ def test_no_text_leaks(texts, seed, share):
     try:
         train, validation = tools.split_train_validation(texts, labels, share, seed)
     except ValueError as error:  # a small part may lack a class
-        assert "VALIDATION_SHARE" in str(error)
+        assert f"use more rows or another share than {share}" in str(error)
         return
     check_split(texts, train, validation)
     for part in (train, validation):
@@ -452,13 +465,61 @@ def test_no_text_leaks(texts, seed, share):
 @pytest.mark.parametrize(
     ("texts", "labels", "share", "message"),
     [
-        (["a b", "c d", "e f"], [0, 1, 0], 0.1, r"0\.1 .*3 rows.*VALIDATION_SHARE"),
-        (["a", "b", "c", "d"] * 5, [0, 0, 0, 0] * 5, 0.5, "one class only.*VALIDATION_SHARE"),
+        (["a b", "c d", "e f"], [0, 1, 0], 0.1, r"3 rows cannot be split like that .*another share than 0\.1"),
+        (["a", "b", "c", "d"] * 5, [0, 0, 0, 0] * 5, 0.5, r"part of 10 rows has one class only.*share than 0\.5"),
     ],
 )
 def test_a_split_that_cannot_be(texts, labels, share, message):
     with pytest.raises(ValueError, match=message):
         tools.split_train_validation(texts, np.array(labels), share, 0)
+
+
+@pytest.mark.parametrize("folds", [2, 5])
+def test_each_text_is_held_out_once(folds):
+    texts, labels = make_texts(103)
+    texts += [texts[0].upper(), texts[1].split()[0], "common", f"so: {texts[2]}"]
+    labels = np.append(labels, [labels[0], 0, 1, labels[2]])
+    parts = list(tools.split_folds(texts, labels, folds, 42))
+    assert len(parts) == folds
+    held_out = np.concatenate([validation for _, validation in parts])
+    # all but what stands in texts of many folds, and what stands in one: it goes where that one goes
+    assert sorted(held_out) == [row for row in range(107) if row != 105]
+    for train, validation in parts:
+        check_split(texts, train, validation)
+        assert labels[validation].sum() == pytest.approx(labels.sum() / folds, abs=3)
+        for one, other in ((0, 103), (1, 104), (2, 106)):
+            assert (one in validation) == (other in validation)
+    again = list(tools.split_folds(texts, labels, folds, 42))
+    assert all(np.array_equal(a, b) for one, two in zip(parts, again) for a, b in zip(one, two))
+    other = list(tools.split_folds(texts, labels, folds, 43))
+    assert not np.array_equal(other[0][1], parts[0][1])
+
+
+@given(texts=st.lists(fragments, max_size=30), seed=st.integers(0, 99), folds=st.sampled_from([2, 3, 5]))
+def test_no_text_leaks_between_folds(texts, seed, folds):
+    distinct, distinct_labels = make_texts(24)
+    texts = [*distinct, *texts]
+    labels = np.array([*distinct_labels, *(i % 2 for i in range(len(texts) - 24))])
+    held_out = []
+    for train, validation in tools.split_folds(texts, labels, folds, seed):
+        check_split(texts, train, validation)
+        assert set(labels[train]) == set(labels[validation]) == {0, 1}
+        held_out += validation.tolist()
+    assert len(held_out) == len(set(held_out))
+    assert set(range(24)) <= set(held_out)
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels", "folds", "message"),
+    [
+        (["a", "b", "c", "d"], [0, 1, 0, 1], 5, "4 rows cannot be split .*fewer folds than 5"),
+        (list("abcdefgh"), [0, 0, 0, 0, 0, 0, 0, 1], 3, "has one class only: use more rows or fewer folds than 3"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
+def test_too_many_folds(texts, labels, folds, message):
+    with pytest.raises(ValueError, match=message):
+        list(tools.split_folds(texts, np.array(labels), folds, 0))
 
 
 @pytest.mark.parametrize("rows", [10, 11, 50, 98, 99, 100, 101, 10_000, None])
@@ -500,6 +561,116 @@ def test_probabilities_by_hand():
     np.testing.assert_allclose(tools.probabilities(logits), [[0.25, 0.75], [1, 0], [0.5, 0.5]], atol=1e-7)
     np.testing.assert_allclose(tools.probabilities(logits, 0.5), [[1 / 10, 9 / 10], [1, 0], [0.5, 0.5]], atol=1e-7)
     assert tools.probabilities(logits).sum(1).tolist() == [1, 1, 1]
+
+
+@pytest.mark.filterwarnings("ignore:A single label was found:UserWarning")
+@given(pairs=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=60))
+def test_mcc_of_counts_is_scikit_learns(pairs):
+    labels, preds = np.array(pairs).T
+    tn, fp, fn, tp = confusion_matrix(labels, preds, labels=[0, 1]).ravel()
+    expected = matthews_corrcoef(labels, preds)
+    assert tools.mcc_of_counts(tp, tn, fp, fn) == pytest.approx(expected, abs=1e-12)
+    many = tools.mcc_of_counts(*(np.array([count, 3, 0]) for count in (tp, tn, fp, fn)))
+    assert many.tolist() == pytest.approx([expected, 0, 0], abs=1e-12)
+
+
+def test_mcc_of_large_counts():
+    assert tools.mcc_of_counts(10**9, 10**9, 0, 0) == 1  # the product of whole numbers would overflow
+    assert tools.mcc_of_counts(0, 0, 10**9, 10**9) == -1
+
+
+@pytest.mark.parametrize(("cost", "threshold"), [(3, 0.75), (1 / 3, 0.25), (9.0, 0.9), (0.5, 1 / 3)])
+def test_costs_alone_decide_the_threshold(cost, threshold):
+    """At the threshold both answers cost the same: (1 - p) * cost = p."""
+    rng = np.random.default_rng(0)
+    found, reason = tools.choose_threshold(rng.random(50), rng.integers(0, 2, 50), cost)
+    assert found == pytest.approx(threshold) and (1 - found) * cost == pytest.approx(found)
+    assert reason == f"a false positive costs {cost:g} times as much as a false negative"
+
+
+def test_a_threshold_of_costs_costs_least():
+    positive = np.random.default_rng(0).random(20_000)
+    labels = (np.random.default_rng(1).random(20_000) < positive).astype(int)
+    threshold, _ = tools.choose_threshold(positive, labels, 3.0)
+
+    def cost(at):
+        return 3 * ((positive >= at) & (labels == 0)).sum() + ((positive < at) & (labels == 1)).sum()
+
+    assert all(cost(threshold) < cost(at) for at in (0.3, 0.5, 0.65, 0.85, 0.95))
+
+
+def read_interval(reason):
+    found = re.match(
+        r"at (0\.\d{3}) validation MCC would gain between ([+-]\d\.\d{3}) and ([+-]\d\.\d{3}) \(95 % bootstrap", reason
+    )
+    return [float(number) for number in found.groups()]
+
+
+def test_a_clear_gain_moves_the_threshold():
+    # 100 positives lie between 0.2 and 0.45, where 0.5 misses them all; only negatives are below
+    positive = np.concatenate([np.linspace(0.01, 0.19, 100), np.linspace(0.21, 0.45, 100), np.linspace(0.6, 0.9, 20)])
+    labels = np.repeat([0, 1, 1], [100, 100, 20])
+    threshold, reason = tools.choose_threshold(positive, labels)
+    assert type(threshold) is float and threshold == pytest.approx(0.2)
+    assert tools.choose_threshold(positive, labels) == (threshold, reason)
+    at, low, high = read_interval(reason)
+    gain = 1 - matthews_corrcoef(labels, positive >= 0.5)
+    assert at == 0.2 and 0 < low < gain < high and "chance" not in reason
+    order = np.random.default_rng(0).permutation(220)
+    assert tools.choose_threshold(positive[order], labels[order]) == (threshold, reason)
+
+
+def test_a_gain_that_may_be_chance_does_not_move_it():
+    # a single text of 40 is right at 0.45 and wrong at 0.5
+    positive = np.concatenate([np.linspace(0.05, 0.44, 20), [0.46], np.linspace(0.55, 0.9, 19)])
+    labels = np.repeat([0, 1], 20)
+    threshold, reason = tools.choose_threshold(positive, labels)
+    at, low, high = read_interval(reason)
+    assert (threshold, at, low) == (0.5, 0.45, 0) and high > 0
+    assert reason.endswith(": that may be chance")
+    assert tools.choose_threshold(positive, labels, seed=1)[0] == 0.5
+
+
+def test_the_bootstrap_interval_is_the_one_of_resampled_rows():
+    """Drawing how often each kind of row comes is drawing rows; and the seed decides."""
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, 2, 300)
+    positive = np.clip(0.25 + 0.2 * labels + rng.normal(0, 0.1, 300), 0, 1)
+    threshold, reason = tools.choose_threshold(positive, labels)
+    at, low, high = read_interval(reason)
+    best, half, gains = positive >= threshold, positive >= 0.5, []
+    for _ in range(1000):
+        rows = rng.integers(0, 300, 300)
+        gains.append(matthews_corrcoef(labels[rows], best[rows]) - matthews_corrcoef(labels[rows], half[rows]))
+    assert threshold != 0.5 and (low, high) == pytest.approx(np.percentile(gains, [2.5, 97.5]), abs=0.03)
+    everywhere = np.unique(positive)
+    assert matthews_corrcoef(labels, best) == pytest.approx(
+        max(matthews_corrcoef(labels, positive >= value) for value in everywhere)
+    )
+    other = tools.choose_threshold(positive, labels, seed=1)
+    assert other[0] == threshold and other[1] != reason
+
+
+@pytest.mark.parametrize(
+    ("positive", "labels"),
+    [
+        ([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1]),  # every threshold from 0.2 to 0.8 is as good: the middle stays
+        ([0.7] * 6, [0, 1] * 3),
+        ([0.5] * 6, [0, 1] * 3),
+        ([0.2] * 6, [0, 1] * 3),
+        ([0.3, 0.6], [1, 1]),
+    ],
+)
+def test_no_better_threshold(positive, labels):
+    found = tools.choose_threshold(np.array(positive), np.array(labels))
+    assert found == (0.5, "no other has a better validation MCC")
+
+
+def test_equal_probabilities_fall_on_one_side():
+    positive = np.repeat([0.1, 0.3, 0.3, 0.9], [50, 5, 60, 60])
+    labels = np.repeat([0, 0, 1, 1], [50, 5, 60, 60])
+    threshold, reason = tools.choose_threshold(positive, labels)
+    assert threshold == pytest.approx(0.2) and read_interval(reason)[1] > 0
 
 
 @pytest.mark.parametrize("kind", [int, bool])

@@ -1,0 +1,458 @@
+"""From a table of any shape to labels and texts: nothing is lost on the way, and what is wrong or in doubt is named."""
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import sys
+import zipfile
+
+import pandas as pd
+import pytest
+from conftest import texts
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import download
+
+ROWS = [
+    ("1", "Cold soup, and \u201ccold\u201d staff."),
+    ("2", 'We loved the "caf\u00e9", all of it \U0001f600'),
+    ("1", "NA"),
+    ("2", " null "),
+    ("1", "C:\\new\u2028B\x85C"),
+    ("2", "warm and friendly, as always"),
+]
+
+
+def to_csv(rows, end="\n", quoting=csv.QUOTE_MINIMAL, separator=","):
+    file = io.StringIO()
+    csv.writer(file, quoting=quoting, lineterminator=end, delimiter=separator).writerows(rows)
+    return file.getvalue()
+
+
+def to_tsv(rows):
+    return "".join("\t".join(row) + "\n" for row in rows)
+
+
+def to_jsonl(rows, names=("label", "text")):
+    return "".join(json.dumps(dict(zip(names, row))) + "\n" for row in rows)
+
+
+def zipped(content):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("inside", content)
+    return file.getvalue()
+
+
+COMPRESS = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zip": zipped}
+WRITE = {"csv": to_csv, "tsv": to_tsv, "jsonl": to_jsonl}
+
+
+def rows_of(frame):
+    return list(frame.itertuples(index=False, name=None))
+
+
+def pick(path, **columns):
+    """Read a table and return (its labels and texts as a list, what their columns were called)."""
+    frame, names = download.pick_columns(download.read_table(path), path.name, **columns)
+    return rows_of(frame), names
+
+
+# ---------- Reading ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compression", COMPRESS)
+@pytest.mark.parametrize("kind", WRITE)
+def test_each_kind_compressed_or_not(make_file, kind, compression):
+    content = COMPRESS[compression](WRITE[kind](ROWS).encode())
+    for name in ("train", "My.Data"):
+        assert rows_of(download.read_table(make_file(content, f"{name}.{kind}{compression}"))) == ROWS
+    assert rows_of(download.read_table(make_file(content, f"BIG.{kind.upper()}{compression}"))) == ROWS
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "UTF8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+@pytest.mark.parametrize("kind", WRITE)
+def test_encodings(make_file, kind, encoding):
+    path = make_file(WRITE[kind](ROWS).encode(encoding), f"train.{kind}")
+    assert rows_of(download.read_table(path, encoding)) == ROWS
+
+
+@pytest.mark.parametrize("kind", WRITE)
+def test_a_code_page(make_file, kind):
+    rows = [("1", "caf\u00e9 \u2013 3 \u20ac"), ("2", "\u201enice\u201c")]
+    content = to_jsonl(rows).encode().decode("unicode_escape") if kind == "jsonl" else WRITE[kind](rows)
+    path = make_file(content.encode("cp1252"), f"train.{kind}")
+    assert rows_of(download.read_table(path, "cp1252")) == rows
+
+
+@given(rows=st.lists(st.tuples(st.sampled_from("12"), texts), min_size=1), end=st.sampled_from(["\n", "\r\n"]))
+@example(rows=[("1", "NA"), ("2", "null"), ("2", ""), ("1", "nan"), ("2", "None")], end="\n")
+@example(rows=[("1", 'say "hi", twice'), ("2", "a\x00b"), ("2", "\x85"), ("1", " a ")], end="\r\n")
+def test_a_csv_holds_exactly_what_was_written(tmp_path, rows, end):
+    path = tmp_path / "train.csv"
+    path.write_bytes(to_csv(rows, end, csv.QUOTE_ALL).encode())
+    assert rows_of(download.read_table(path)) == rows
+
+
+@given(rows=st.lists(st.tuples(st.sampled_from("12"), texts), min_size=1), ascii_only=st.booleans())
+def test_json_lines_hold_exactly_what_was_written(tmp_path, rows, ascii_only):
+    path = tmp_path / "train.jsonl"
+    lines = [json.dumps({"label": label, "text": text}, ensure_ascii=ascii_only) for label, text in rows]
+    path.write_bytes("\n".join(lines).encode())
+    assert rows_of(download.read_table(path)) == rows
+
+
+@given(rows=st.lists(st.tuples(st.sampled_from("12"), texts), min_size=1), end=st.sampled_from(["\n", "\r\n"]))
+@example(rows=[("1", '"quoted" all over'), ("2", 'one " only'), ("1", '"'), ("2", "'")], end="\n")
+def test_a_tsv_holds_exactly_what_was_written(tmp_path, rows, end):
+    """Without quoting a text cannot hold a tab or line break, and a quotation mark is a character like any other."""
+    rows = [(label, text.translate(dict.fromkeys(map(ord, "\t\r\n"), " "))) for label, text in rows]
+    path = tmp_path / "train.tsv"
+    path.write_bytes("".join(f"{label}\t{text}{end}" for label, text in rows).encode())
+    assert rows_of(download.read_table(path)) == rows
+
+
+def test_what_spreadsheets_write(make_file):
+    # a byte order mark, \r\n, blank lines, and quotes only where needed
+    path = make_file('\ufeff1,cold soup\r\n\r\n"2","caf\u00e9, ""nice"""\r\n')
+    assert rows_of(download.read_table(path)) == [("1", "cold soup"), ("2", 'café, "nice"')]
+    path = make_file('\ufeff"label";"text"\r\n'.replace(";", ",") + to_csv(ROWS, "\r\n"))
+    assert pick(path) == (ROWS, {"label": "label", "text": "text"})
+
+
+def test_json_values_become_text_as_they_were(make_file):
+    lines = [
+        {"id": 12345678901234567890, "label": True, "text": "1.0", "stars": 5},
+        {"id": 2, "label": False, "text": "2020-01-01", "stars": 4.0},
+        {"id": 3, "label": None, "text": "half a pair: \ud83d", "extra": [1]},
+    ]
+    frame = download.read_table(make_file("\n\n".join(map(json.dumps, lines)), "train.jsonl"))
+    assert frame["id"].tolist() == ["12345678901234567890", "2", "3"]
+    assert frame["label"].tolist() == ["True", "False", ""]
+    assert frame["text"].tolist() == ["1.0", "2020-01-01", "half a pair: \ufffd"]
+    assert frame["stars"].tolist() == ["5", "4", ""]
+    assert frame["extra"].tolist() == ["", "", "[1]"]
+
+
+def test_parquet(tmp_path):
+    pytest.importorskip("pyarrow", reason="pyarrow is absent: reading Parquet is not tested")
+    labels = {
+        "label": [1, 0, None],
+        "flag": [True, False, None],
+        "kind": pd.Categorical(["spam", "ham", None]),
+        "stars": pd.array([5, None, 1], "Int64"),
+    }
+    frame = pd.DataFrame({**labels, "text": ["NA", None, "caf\u00e9 \U0001f600"]}, index=[7, 7, 3])
+    frame.to_parquet(tmp_path / "train.parquet")
+    found = download.read_table(tmp_path / "train.parquet")
+    assert found.to_dict("list") == {
+        "label": ["1", "0", ""],
+        "flag": ["True", "False", ""],
+        "kind": ["spam", "ham", ""],
+        "stars": ["5", "", "1"],
+        "text": ["NA", "", "caf\u00e9 \U0001f600"],
+    }
+    assert found.index.tolist() == [0, 1, 2]
+    pd.DataFrame(ROWS, columns=["label", "text"]).to_parquet(tmp_path / "test.parquet")
+    assert pick(tmp_path / "test.parquet") == (ROWS, {"label": "label", "text": "text"})
+    (tmp_path / "train.parquet").write_bytes(b"no parquet")
+    with pytest.raises(ValueError, match=r"train\.parquet: "):
+        download.read_table(tmp_path / "train.parquet")
+
+
+def test_parquet_without_pyarrow_says_what_to_install(make_file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "fastparquet", None)
+    with pytest.raises(ImportError, match="install the pyarrow package"):
+        download.read_table(make_file(b"PAR1", "train.parquet"))
+
+
+# ---------- What cannot be read ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("train.csv", b"", r"train\.csv is empty"),
+        ("train.csv", b"\xef\xbb\xbf\r\n\r\n", r"train\.csv is empty"),
+        ("train.tsv", b"\n\n", r"train\.tsv is empty"),
+        ("train.jsonl", b"\n", r"train\.jsonl is empty"),
+        ("train.csv", b"1,a,b\n2,c\n", r"train\.csv: .* line 2 has 2 columns, but the first has 3"),
+        ("train.csv", b"1,a\n2,c\n1,d,e\n", r"train\.csv: .* line 3 has 3 columns.* stands in double quotes"),
+        ("train.csv", b'1,"two\nlines"\n2,c,d,e\n', r"train\.csv: .* line 3 has 4 columns"),
+        ("train.csv", b"1\n2,a\n", r"train\.csv: .* line 2 has 2 columns, but the first has 1"),
+        ("train.csv", b"1,a\n2\n1,c\n", r"train\.csv: .* line 2 has 1 columns"),  # pandas reads an empty text here
+        ("train.csv", b'1,a\n2,"b\n1,c\n', r"train\.csv, line 3: .*quote"),
+        ("train.tsv", b"1\ta\n\n2\n", r"train\.tsv: .* line 3 has 1 columns, but the first has 2$"),
+        ("train.tsv", b"1\ta\n2\tb\tc\n", r"train\.tsv: .* line 2 has 3 columns"),
+        ("train.csv.zip", zipped(b"1,a\n2\n"), r"train\.csv\.zip: .* line 2 has 1 columns"),
+        ("train.csv.gz", gzip.compress(b"1,a\n2,b,c\n"), r"train\.csv\.gz: .* line 2 has 3 columns"),
+        ("train.csv", b"1,a\n2,caf\xe9\n", r"train\.csv, line 2: its byte 6 \(0xe9\) is not UTF-8.*'cp1252'"),
+        ("train.tsv", b"1\ta\n2\tcaf\xe9\n", r"train\.tsv, line 2: its byte 6 \(0xe9\).*'cp1252'"),
+        ("train.csv.gz", gzip.compress(b"1,a\n2,\xe9\n"), r"train\.csv\.gz, line 2: its byte 3 \(0xe9\)"),
+        ("train.csv.zip", zipped(b"1,a\n2,\xe9\n"), r"train\.csv\.zip, line 2: its byte 3 \(0xe9\)"),
+        ("train.csv", "1,a\n2,b\n".encode("utf-16"), r"line 1: its byte 1 \(0xff\) is not UTF-8.*'utf-16'"),
+        ("train.jsonl", b'{"text": "a"}\n{"text": "\xe9"}\n', r"jsonl, line 2: its byte 11 \(0xe9\).*'cp1252'"),
+        ("train.jsonl", b'{"text": "a"}\n\n{"text"\n', r"train\.jsonl: line 3 is no JSON"),
+        ("train.jsonl", b'{"text": "a"}\n["b"]\n', r"train\.jsonl: line 2 is not of the form"),
+        ("train.txt", b"1,a\n", r"train\.txt: its name must end in one of \.csv, \.tsv, \.jsonl, \.parquet"),
+        ("train.xls.gz", b"", r"train\.xls\.gz: its name must end in"),
+        ("train.csv.gz", b"1,a\n", r"train\.csv\.gz is damaged, or not what its name says"),
+        ("train.csv.gz", gzip.compress(b"1,a\n" * 99)[:-9], r"train\.csv\.gz is damaged"),
+        ("train.csv.bz2", b"1,a\n", r"train\.csv\.bz2 is damaged"),
+        ("train.tsv.xz", b"1,a\n", r"train\.tsv\.xz is damaged"),
+        ("train.jsonl.zip", b"1,a\n", r"train\.jsonl\.zip is damaged"),
+    ],
+)
+def test_read_table_refuses(make_file, name, content, message):
+    with pytest.raises(ValueError, match=message):
+        download.read_table(make_file(content, name))
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "message"),
+    [
+        (b"1,a\n2,b\n", "utf-16", r"line 1: its byte 1 \(0x31\) is not UTF-16.*'utf-8'"),
+        (b"1,a\n2,caf\xc3\x81\n", "cp1252", r"line 2: its byte 7 \(0x81\) is not CP1252.*'utf-8'"),
+        (b"1,a\n2,caf\xe9\n", "ascii", r"line 2: its byte 6 \(0xe9\) is not ASCII.*'utf-8'"),
+        # the encoding is right: what is wrong must still be found
+        ("1,a\n2,b,c\n".encode("utf-16"), "utf-16", "line 2 has 3 columns"),
+        ('1,a\n2,"b\n'.encode("utf-16-le"), "utf-16-le", "line 2: .*quote"),
+    ],
+)
+def test_another_encoding_refused(make_file, content, encoding, message):
+    with pytest.raises(ValueError, match=message):
+        download.read_table(make_file(content), encoding)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"absent\.csv is missing"):
+        download.read_table(tmp_path / "absent.csv")
+
+
+# ---------- Which files -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "given_files", "expected"),
+    [
+        (["train.csv", "test.csv"], {}, ("train.csv", "test.csv")),
+        (["train.tsv.gz", "dev.jsonl", "README.md"], {}, ("train.tsv.gz", "dev.jsonl")),
+        (["train.csv", "validation.csv"], {}, ("train.csv", "validation.csv")),
+        (["train.parquet", "valid.parquet.zip"], {}, ("train.parquet", "valid.parquet.zip")),
+        (["train.csv"], {}, ("train.csv", None)),
+        (["my reviews.csv.bz2"], {}, ("my reviews.csv.bz2", None)),
+        (["train.csv", "notes.csv"], {}, ("train.csv", None)),
+        # what data_prep.ipynb wrote there, what systems and editors leave, and what is no table
+        (["train.csv", "train.tsv", "dev.tsv", "labels.json", "train_features.pkl"], {}, ("train.csv", None)),
+        (["train.csv", "._train.csv", ".train.csv.9.tmp"], {}, ("train.csv", None)),
+        (["a.csv", "b.csv"], {"train_file": "a.csv"}, ("a.csv", None)),
+        (["a.csv", "test.csv"], {"train_file": "a.csv"}, ("a.csv", "test.csv")),
+        (["a.csv", "b.csv"], {"test_file": "b.csv"}, ("a.csv", "b.csv")),
+        (["a.csv", "b.csv", "c.csv"], {"train_file": "c.csv", "test_file": "a.csv"}, ("c.csv", "a.csv")),
+        ([], {"train_file": "absent.csv"}, ("absent.csv", None)),  # reading it says that it is missing
+    ],
+)
+def test_find_tables(tmp_path, names, given_files, expected):
+    for name in names:
+        (tmp_path / name).touch()
+    found = download.find_tables(tmp_path, **given_files)
+    assert tuple(path and path.name for path in found) == expected
+    assert found[0].parent == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("names", "given_files", "error", "message"),
+    [
+        ([], {}, FileNotFoundError, r"holds no table: put train\.csv"),
+        (["notes.txt", "train.json", "old.csv.bak"], {}, FileNotFoundError, "holds no table"),
+        (["train.tsv", "dev.tsv"], {}, FileNotFoundError, r"no table.*train\.tsv and dev\.tsv are names for what"),
+        (["a.csv", "b.tsv"], {}, ValueError, r"holds a\.csv, b\.tsv: say in TRAIN_FILE and TEST_FILE"),
+        (["train.csv", "train.tsv.gz"], {}, ValueError, r"holds train\.csv, train\.tsv\.gz: say"),
+        (["train.csv", "dev.csv", "test.csv"], {}, ValueError, r"holds dev\.csv, test\.csv, train\.csv: say"),
+        (["reviews.csv", "test.csv"], {}, ValueError, r"holds reviews\.csv, test\.csv: say"),
+        (["train.tsv"], {"train_file": "train.tsv"}, ValueError, r"train\.tsv is a name for what data_prep"),
+        (["a.csv", "dev.tsv"], {"test_file": "dev.tsv"}, ValueError, r"dev\.tsv is a name for what data_prep"),
+    ],
+)
+def test_find_tables_refuses(tmp_path, names, given_files, error, message):
+    for name in names:
+        (tmp_path / name).write_text("as it was")
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(error, match=message):
+        download.find_tables(tmp_path, **given_files)
+    assert all((tmp_path / name).read_text() == "as it was" for name in names)
+
+
+def test_no_folder_at_all(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere holds no table"):
+        download.find_tables(tmp_path / "nowhere")
+
+
+# ---------- Which columns ---------------------------------------------------------------------------------------------
+
+LONG = [f"a text of some length, number {i}" for i in range(8)]
+
+
+@pytest.mark.parametrize("labels", ["12", "01", ["neg", "pos"], ["ham", "spam"], ["False", "True"], ["no", "yes"]])
+@pytest.mark.parametrize("header", [None, ("label", "text"), ("Sentiment", "Review"), ("x", "y")])
+@pytest.mark.parametrize("label_first", [True, False])
+def test_columns_find_themselves(make_file, labels, header, label_first):
+    rows = [(labels[i % 2], text) for i, text in enumerate(LONG)]
+    table = [header, *rows] if header else rows
+    path = make_file(to_csv(row if label_first else row[::-1] for row in table))
+    found, names = pick(path)
+    assert found == rows
+    assert names == dict(zip(("label", "text"), header or ((0, 1) if label_first else (1, 0))))
+
+
+def test_other_columns_do_not_disturb(make_file):
+    rows = [("id", "date", "stars", "title", "review")]
+    rows += [(f"r{i}", f"2019-01-{i + 1:02}", str(i % 4 + 1), f"no. {i}", text) for i, text in enumerate(LONG)]
+    found, names = pick(make_file(to_csv(rows)))
+    assert names == {"label": "stars", "text": "review"}
+    assert found == [(str(i % 4 + 1), text) for i, text in enumerate(LONG)]
+    found, names = pick(make_file(to_csv(rows[1:])))  # the same without a header
+    assert names == {"label": 2, "text": 4} and len(found) == 8
+
+
+def test_columns_by_name_and_by_number(make_file):
+    rows = [("a", "b", "text", "label"), *((str(i % 2), text, text[::-1], str(i)) for i, text in enumerate(LONG))]
+    for name, content in (("train.csv", to_csv(rows)), ("train.jsonl", to_jsonl(rows[1:], rows[0]))):
+        path = make_file(content, name)
+        for columns in ({"label_column": "a", "text_column": "b"}, {"label_column": 0, "text_column": 1}):
+            found, names = pick(path, **columns)
+            assert found == [(str(i % 2), text) for i, text in enumerate(LONG)]
+            assert names == {"label": "a", "text": "b"}
+    found, names = pick(make_file(to_csv(rows[1:])), label_column=0, text_column=2)
+    assert found[0] == ("0", LONG[0][::-1]) and names == {"label": 0, "text": 2}
+
+
+def test_rows_are_numbered_as_in_the_file(make_file):
+    rows = [(str(i % 2), text) for i, text in enumerate(LONG)]
+    for content, first in ((to_csv(rows), 0), (to_csv([("label", "text"), *rows]), 1)):
+        frame, _ = download.pick_columns(download.read_table(make_file(content)), "train.csv")
+        assert frame.index.tolist() == list(range(first, first + 8))
+
+
+def test_labels_lose_white_space_and_texts_keep_it(make_file):
+    path = make_file("".join(f'" {i % 2} "," {text} "\n' for i, text in enumerate(LONG)))
+    assert pick(path)[0] == [(str(i % 2), f" {text} ") for i, text in enumerate(LONG)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "message"),
+    [
+        ([("a", "b")] * 2 + [("c", "d")] * 2, {}, r"which column of train\.csv holds the label\? Set LABEL_COLUMN"),
+        ([(t, t[::-1], str(i % 2)) for i, t in enumerate(LONG)], {}, r"holds the text\? Set TEXT_COLUMN to one of 0 "),
+        ([("1", t) for t in LONG], {"label_column": "label"}, r"no column 'label', but \['1', 'a text"),
+        ([("1", t) for t in LONG], {"text_column": 2}, r"train\.csv has no column 2, but \[0, 1\]"),
+        ([("label", "text"), ("1", "a")], {"text_column": "Text"}, r"no column 'Text', but \['label', 'text'\]"),
+        ([("label", "text")], {}, r"has 0 rows below a header of \['label', 'text'\]"),
+        ([("text", "text"), *((str(i % 2), t) for i, t in enumerate(LONG))], {}, r"a header of \['text', 'text'\]"),
+        ([("1;a",), ("2;b",)], {}, r"has one column only, such as '1;a', but label and text are needed"),
+        ([("text",), ("a",)], {}, "has one column only"),
+    ],
+)
+def test_columns_in_doubt(make_file, rows, columns, message):
+    with pytest.raises(ValueError, match=message):
+        pick(make_file(to_csv(rows)), **columns)
+
+
+# ---------- Which classes ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (["2", "1", "2"], ["1", "2"]),
+        (["0", "1"], ["0", "1"]),
+        (["1", "-1"], ["-1", "1"]),
+        (["10", "9"], ["9", "10"]),
+        (["pos", "neg"], ["neg", "pos"]),
+        (["spam", "ham"], ["ham", "spam"]),
+        (["Yes", "no"], ["no", "Yes"]),
+        (["True", "False"], ["False", "True"]),
+        (["toxic", "not toxic"], ["not toxic", "toxic"]),
+        (["relevant", "spare"], ["spare", "relevant"]),  # a word that says so comes before the alphabet
+        (["dog", "cat"], ["cat", "dog"]),
+    ],
+)
+def test_which_class_is_positive(labels, expected):
+    for given_labels in (labels, labels[::-1]):
+        classes = download.pick_classes(pd.Series(given_labels), "train.csv")
+        assert classes == [[label] for label in expected]
+        binary = download.binary_labels(pd.Series(given_labels), classes)
+        assert binary.tolist() == [expected.index(label) for label in given_labels]
+        assert binary.dtype.kind == "i"
+
+
+def test_classes_make_two_of_five_stars_and_leave_others_out():
+    stars = pd.Series(["1", "5", "3", "2", "4", "3"], index=[1, 2, 3, 4, 5, 6])
+    for classes in ([[1, 2], [4, 5]], [["1", "2"], ["4", "5"]]):
+        found = download.pick_classes(stars, "train.csv", classes)
+        assert found == [["1", "2"], ["4", "5"]]
+        binary = download.binary_labels(stars, found)
+        assert binary.to_dict() == {1: 0, 2: 1, 4: 0, 5: 1}
+    turned = download.pick_classes(pd.Series(["1", "2"]), "train.csv", [["2"], ["1"]])
+    assert download.binary_labels(pd.Series(["1", "2"]), turned).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "message"),
+    [
+        (
+            list("15342153"),
+            None,
+            r"train\.csv has 5 different labels, but two .*'1' 2 times \(first in row 1\), '2' 1 ",
+        ),
+        (list("15342153"), None, r"say in CLASSES which make up the two classes, such as \[\[\"1\", \"2\"\], "),
+        (["1", "1"], None, r"train\.csv has 1 different labels.*'1' 2 times \(first in row 1\)"),
+        (["1", "2", "2.0"], None, r"'2\.0' 1 times \(first in row 3\)"),
+        (["1", "2", ""], None, r"'' 1 times \(first in row 3\)"),
+        (["label", "1", "2"], None, r"'label' 1 times \(first in row 1\)"),
+        (["1", "2", "3"], [[1], [4, 5]], r"CLASSES names \['4', '5'\], but the labels of train\.csv are '1' 1 times"),
+    ],
+)
+def test_classes_refused(labels, classes, message):
+    with pytest.raises(ValueError, match=message):
+        download.pick_classes(pd.Series(labels), "train.csv", classes)
+
+
+# ---------- Real data -------------------------------------------------------------------------------------------------
+
+
+def test_sst2_with_its_header(test_data):
+    for name, text, rows, positive in (("train.tsv.gz", "sentence", 67_349, 37_569), ("dev.tsv", "content", 872, 444)):
+        frame, names = download.pick_columns(download.read_table(test_data(f"sst2/{name}")), name)
+        assert names == {"label": "label", "text": text}
+        classes = download.pick_classes(frame["label"], name)
+        assert classes == [["0"], ["1"]]
+        assert (len(frame), download.binary_labels(frame["label"], classes).sum()) == (rows, positive)
+        assert frame["text"].str.strip().ne("").all() and frame.index[0] == 1
+    assert frame["text"].iloc[0] == "one long string of cliches ."
+
+
+def test_imdb(test_data):
+    frame, names = download.pick_columns(download.read_table(test_data("imdb/test.csv.gz")), "test.csv.gz")
+    assert names == {"label": 0, "text": 1} and frame["label"].value_counts().to_dict() == {"1": 12_500, "2": 12_500}
+    assert frame["text"].str.contains("<br />", regex=False).sum() == 14_533
+    assert frame["text"].str.contains(download.HTML).sum() == 14_534  # one text has another tag only
+    assert frame["text"].str.contains(download.DAMAGED).sum() == 760  # such as U+0096, a dash in code page 1252
+
+
+@pytest.mark.parametrize("text", ["<br />", "a</p>b", "<a href='x'>", "&nbsp;", "&#39;", "Tom &amp; I", "<B>so</B>"])
+def test_html_is_found(text):
+    assert pd.Series([text, "1 < 2 > 0 & <3 I&M; <-> #39;"]).str.contains(download.HTML).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("original", ["caf\u00e9", "\u00e0 la carte", "it\u2019s", "\u00a310", "10\u00a0\u20ac"])
+def test_damaged_characters_are_found(original):
+    # read in the wrong one of two encodings, or with what does not fit replaced
+    damaged = [original.encode().decode(wrong, "replace") for wrong in ("cp1252", "latin-1", "ascii")]
+    sound = [original, "\u00c2ge, \u00e2ge, S\u00c3O \u00a3", "\U0001f600 \u4e2d\u6587"]
+    assert pd.Series(damaged + sound).str.contains(download.DAMAGED).tolist() == [True] * 3 + [False] * 3
