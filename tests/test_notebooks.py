@@ -47,7 +47,13 @@ def make_reviews(rows, seed):
 def workspace(tmp_path_factory, bert_files):
     """A folder with copies of the project's files, a tiny data set and a tiny BERT."""
     folder = tmp_path_factory.mktemp("project")
-    for name in (*(f"{notebook}.ipynb" for notebook in NOTEBOOKS), "tools.py", "download.py", "converter.py"):
+    for name in (
+        *(f"{notebook}.ipynb" for notebook in NOTEBOOKS),
+        "tools.py",
+        "report.py",
+        "download.py",
+        "converter.py",
+    ):
         shutil.copy(ROOT / name, folder)
     task = folder / "data" / "tiny"
     task.mkdir(parents=True)
