@@ -7,6 +7,7 @@ import base64
 import html
 import io
 import json
+import re
 from copy import deepcopy
 from pathlib import Path
 
@@ -77,9 +78,9 @@ def bootstrap_figures(labels, predictions, n_resamples=9999, seed=0):
 
 
 def format_intervals(table):
-    """Return a table of `bootstrap_figures` with a row for each model, each cell as "0.71 (0.63 to 0.78)"."""
+    """Return a table of `bootstrap_figures` with a column for each model, each cell as "0.71 (0.63 to 0.78)"."""
     cells = table.apply(lambda row: f"{row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})", axis=1)
-    return cells.unstack(sort=False)[list(FIGURES)].dropna()
+    return cells.unstack(0, sort=False).dropna(axis=1).rename_axis(index=None, columns=None)
 
 
 def size_note(name, labels, predicted):
@@ -89,9 +90,9 @@ def size_note(name, labels, predicted):
     """
     low, high = bootstrap_figures(labels, {name: predicted}).loc[(name, "mcc"), ["low", "high"]]
     rarer = int(min(np.sum(labels), len(labels) - np.sum(labels)))
-    note = f"{name}: {len(labels):,} texts, {rarer:,} of the rarer class; MCC between {low:.2f} and {high:.2f}"
+    note = f"{name}: {len(labels):,} texts, {rarer:,} of the rarer class; MCC between {low:.2f} and {high:.2f}."
     if rarer < 30 or high - low > 0.2:
-        return f"{note}. TOO SMALL TO TELL MUCH: at least 30 of each class and an interval of at most 0.2 are needed"
+        return f"{note} TOO SMALL TO TELL MUCH: at least 30 of each class and an interval of at most 0.2 are needed."
     return note
 
 
@@ -164,15 +165,20 @@ def threshold_curve(labels, positive, thresholds=None):
 
 
 def plot_reliability(ax, labels, positives):
-    """Draw the reliability of probabilities, a dict from a name to an array of shape (n,); dots as large as bins."""
+    """Draw the reliability of probabilities, a dict from a name to an array of shape (n,).
+
+    The larger a dot, the more texts; the bars are Wilson's 95 % intervals.
+    """
     ax.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
     for (name, positive), colour in zip(positives.items(), (ORANGE, BLUE)):
         table = reliability(labels, positive)
-        ax.plot(table["probability"], table["came_true"], color=colour, alpha=0.5)
-        sizes = 20 + 200 * table["texts"] / table["texts"].sum()
-        ax.scatter(table["probability"], table["came_true"], sizes, color=colour, label=name)
+        place, share = table["probability"], table["came_true"]
+        tests = [stats.binomtest(round(s * n), int(n)) for s, n in zip(share, table["texts"])]
+        bounds = [test.proportion_ci(method="wilson") for test in tests]
+        ax.vlines(place, [b.low for b in bounds], [b.high for b in bounds], color=colour, alpha=0.5, linewidth=1)
+        ax.scatter(place, share, 15 + 200 * table["texts"] / table["texts"].sum(), color=colour, label=name)
     ax.set(title="Calibration", xlabel="probability the model gives", ylabel="share that came true")
-    ax.legend(markerscale=0.6)
+    ax.legend(markerscale=0.6, loc="upper left", bbox_to_anchor=(1.02, 1))
 
 
 def plot_thresholds(ax, curve, threshold):
@@ -257,14 +263,17 @@ def explain(classifier, text, batch_size=32, most=150):
 
 
 def colour_words(words):
-    """Return the HTML of a table of `explain`: blue for the positive class, orange for the other, grey if not read."""
-    largest = max(1e-9, words["score"].abs().max()) if words["score"].notna().any() else 1.0
+    """Return the HTML of a table of `explain`: blue for the positive class, orange for the other, grey if not read.
+
+    The largest score has the full colour, but for texts in which no word weighs much: there all stay faint.
+    """
+    largest = np.nanmax([0.5, *words["score"].abs()])
     spans = []
     for word, score in words.itertuples(index=False):
         style, hint = "opacity:0.4", "not read"
         if not np.isnan(score):
             colour = "76,114,176" if score > 0 else "221,132,82"
-            style, hint = f"background:rgba({colour},{abs(score) / largest:.2f})", f"{score:+.2f}"
+            style, hint = f"background:rgba({colour},{0.8 * abs(score) / largest:.2f})", f"{score:+.2f}"
         style += ";padding:0 2px;border-radius:3px"
         spans.append(f'<span style="{style}" title="{hint}">{html.escape(word)}</span>')
     return " ".join(spans)
@@ -275,6 +284,9 @@ class Html(str):
 
     def _repr_html_(self):
         return str(self)
+
+    def __repr__(self):
+        return html.unescape(re.sub("<[^>]+>", "", self))
 
 
 def answer(classifier, text):
@@ -316,8 +328,17 @@ h2 {{ margin-top: 2.2rem; border-bottom: 1px solid #ddd; padding-bottom: .2rem }
 img {{ width: 100%; max-width: 32rem; height: auto }}
 .table {{ overflow-x: auto }}
 table {{ border-collapse: collapse; font-size: .9rem; margin: .8rem 0 }}
+tbody th {{ white-space: nowrap }}
 th, td {{ padding: .3rem .6rem; text-align: left; vertical-align: top; border: 0; border-bottom: 1px solid #eee }}
 .texts td:last-child {{ min-width: 16rem; overflow-wrap: anywhere }}
+p {{ margin: .5rem 0 }}
+@media (max-width: 40rem) {{
+  th, td {{ padding: .3rem }}
+  table {{ font-size: .8rem }}
+  .texts tr {{ display: flex; flex-wrap: wrap; border-bottom: 1px solid #eee }}
+  .texts th, .texts td {{ border: 0; min-width: 4.5rem }}
+  .texts td:last-child {{ flex-basis: 100%; min-width: 0 }}
+}}
 .words {{ border-left: 3px solid #ddd; padding-left: .8rem; overflow-wrap: anywhere }}
 </style>
 </head>
@@ -352,14 +373,14 @@ def _table(frame):
 def write_report(path, title, sections, texts=True):
     """Write one self-contained HTML file.
 
-    `sections` is a list of (heading, words, items); an item is a DataFrame, a matplotlib Figure or an `Html`. Without
-    `texts` nothing of the data's texts gets in: columns named "text" and all `Html` are left out.
+    `sections` is a list of (heading, list of sentences, items); an item is a DataFrame, a matplotlib Figure or an
+    `Html`. Without `texts` nothing of the data's texts gets in: columns named "text" and all `Html` are left out.
     """
     body = []
-    for heading, words, items in sections:
+    for heading, sentences, items in sections:
         items = [item for item in items if texts or not isinstance(item, Html)]
         plots = "".join(_images(item) for item in items if isinstance(item, plt.Figure))
-        body += [f"<h2>{html.escape(heading)}</h2>\n<p>{html.escape(words)}</p>"]
+        body += [f"<h2>{html.escape(heading)}</h2>", *(f"<p>{html.escape(sentence)}</p>" for sentence in sentences)]
         body += [f'<div class="plots">{plots}</div>'] if plots else []
         for item in items:
             if isinstance(item, Html):

@@ -67,8 +67,8 @@ def test_intervals_are_those_of_scipy_on_the_rows():
     again = report.bootstrap_figures(LABELS, {"other": OTHER, "said": SAID}, n_resamples=499, seed=3)
     pd.testing.assert_frame_equal(table, again)
     cells = report.format_intervals(table)
-    assert list(cells.index) == ["other", "said"] and list(cells.columns) == list(report.FIGURES)
-    assert re.fullmatch(r"0\.41 \(-?\d\.\d\d to \d\.\d\d\)", cells.loc["said", "mcc"])
+    assert list(cells.columns) == ["other", "said"] and list(cells.index) == list(report.FIGURES)
+    assert re.fullmatch(r"0\.41 \(-?\d\.\d\d to \d\.\d\d\)", cells.loc["mcc", "said"])
 
 
 def test_a_constant_answer_has_an_interval():
@@ -273,7 +273,7 @@ def write(path, texts):
     table = pd.DataFrame({"id": ["7"], "probability": [0.25], "text": [f"Secret {HOSTILE}"]}, index=[3])
     figures = pd.DataFrame({"mcc": [0.5]}, index=[f"model {HOSTILE}"])
     items = [table, figures, fig, report.Html(f"Secret {report.colour_words(words)}")]
-    report.write_report(path, HOSTILE, [(HOSTILE, HOSTILE, items), ("Empty", "", [pd.DataFrame()])], texts)
+    report.write_report(path, HOSTILE, [(HOSTILE, [HOSTILE], items), ("Empty", [], [pd.DataFrame()])], texts)
     return path.read_text(encoding="utf-8")
 
 
