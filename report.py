@@ -7,7 +7,9 @@ import base64
 import html
 import io
 import json
+import logging
 import re
+import warnings
 from copy import deepcopy
 from pathlib import Path
 
@@ -510,38 +512,21 @@ def check_huggingface(classifier, folder, texts):
     return largest, other
 
 
-class _Logits(torch.nn.Module):
-    """Gives the model's inputs the names and the order that transformers' exports have."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids, attention_mask, token_type_ids):
-        return self.model(input_ids, token_type_ids, attention_mask)
-
-
 def export_onnx(classifier, path):
     """Write the model as ONNX, with the temperature in its weights: int64 inputs of shape (batch, length) to logits.
 
-    Inputs are input_ids, attention_mask and token_type_ids; batch and length may be anything (length up to 512).
+    Inputs are input_ids, token_type_ids and attention_mask; batch and length (up to 512) may be anything.
     """
     _require_package("onnxscript", "onnx onnxscript")
-    inputs = tuple(torch.ones(2, 8, dtype=torch.int64) for _ in range(3))
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is not there
+    names = ["input_ids", "token_type_ids", "attention_mask"]
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=tools.MAX_POSITIONS)}
-    names = ["input_ids", "attention_mask", "token_type_ids"]
-    with tools.replacing(path) as temporary, torch.inference_mode():
-        torch.onnx.export(
-            _Logits(_plain_model(classifier)).eval(),
-            inputs,
-            str(temporary),
-            input_names=names,
-            output_names=["logits"],
-            dynamic_shapes=dict.fromkeys(names, axes),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+    inputs = tuple(torch.ones(2, 8, dtype=torch.int64) for _ in names)
+    options = {"input_names": names, "output_names": ["logits"], "dynamic_shapes": dict.fromkeys(names, axes)}
+    options |= {"dynamo": True, "external_data": False, "verbose": False}
+    with tools.replacing(path) as temporary, torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own, about names of axes
+        torch.onnx.export(_plain_model(classifier), inputs, str(temporary), **options)
 
 
 def check_onnx(classifier, path, texts, batch_size=32):

@@ -5,10 +5,10 @@
     python tests/benchmarks/bench_use.py sample --planted
 
 The first compares `Classifier.predict` and `predict_file` with the bare evaluation loop. `--export` checks the folder
-for transformers and the ONNX file (pip install transformers onnx onnxscript onnxruntime). `--texts imdb` takes the first
-reviews of the Large Movie Review Dataset from the folder named by BERT_TEST_DATA (default ../shared/data) instead of
-the task's own training texts. `--planted` turns 3 % of the task's training labels, trains on that (minutes), and says
-how many of them stand in the first 5 % of the list of suspicious labels.
+for transformers and the ONNX file (pip install transformers onnx onnxscript onnxruntime). `--texts imdb` takes the
+first film reviews of IMDB's test file, from the folder named by BERT_TEST_DATA (default ../shared/data), instead of the
+task's own training texts. `--planted` turns 3 % of the task's training labels, trains on that (minutes), and says how
+many of them stand in the first 5 % of the list of suspicious labels.
 """
 
 import argparse
