@@ -131,10 +131,6 @@ def _is_label_names(value):
     return isinstance(value, list) and len(value) == 2 and all(type(n) is str for n in value) and value[0] != value[1]
 
 
-def _is_export(value):
-    return isinstance(value, list) and all(kind in ("huggingface", "onnx") for kind in value)
-
-
 # name: (the notebooks that have it, the rule in words, the rule as a function)
 PARAMETERS = {
     "TASK_NAME": ("data_prep train evaluate", "a folder name, not the name of a pretrained model", _is_task_name),
@@ -160,7 +156,11 @@ PARAMETERS = {
     "SHOW_MISTAKES": ("evaluate", "a whole number from 0 to 1000", _is_whole(0, 1000)),
     "CHECK_LABELS": ("evaluate", "a whole number from 0 to 1000000", _is_whole(0, 10**6)),
     "REPORT_TEXTS": ("evaluate", "True or False", lambda v: type(v) is bool),
-    "EXPORT": ("evaluate", 'a list of "huggingface", "onnx" or both; [] for none', _is_export),
+    "EXPORT": (
+        "evaluate",
+        'a list of "huggingface", "onnx" or both; [] for none',
+        lambda v: isinstance(v, list) and all(kind in ("huggingface", "onnx") for kind in v),
+    ),
 }
 
 
@@ -1595,6 +1595,8 @@ class Classifier:
         """
         source, target = Path(source), Path(target)
         require_file(source, "predict_file reads a CSV file with a header")
+        if target.suffix in (".gz", ".bz2", ".zip", ".xz", ".zst") or target.resolve() == source.resolve():
+            raise ValueError(f"target is {target}, but must be another file than the source, and not a compressed one")
         part, state = Path(f"{target}.part"), Path(f"{target}.part.json")
         about = [source.stat().st_size, source.stat().st_mtime_ns, text_column, batch_rows, batch_size, self.settings]
         weights = self.model.classifier.weight.detach().cpu().numpy().tobytes()

@@ -166,12 +166,12 @@ def test_planted_labels_stand_in_front():
 
 
 def test_suspicious_labels_by_hand():
-    """BERT alone has an opinion: the baseline sees no words that come back."""
+    """The baseline sees no word twice, so it says one half to all, and BERT's opinion gives the order."""
     labels, positive = np.array([1, 1, 0, 0] * 5), np.array([0.9, 0.2, 0.1, 0.7] * 5)
     table = report.suspicious_labels([f"w{i}x" for i in range(20)], labels, positive, make_baseline())
-    assert set(table["row"][:5]) == set(range(1, 20, 4)) ^ set() or set(table["row"][:10]) == set(range(1, 20, 2))
-    assert table.set_index("row").loc[1, "bert"] == pytest.approx(0.2)
-    assert table.set_index("row").loc[3, "bert"] == pytest.approx(0.3)
+    assert set(table["row"][:5]) == set(range(1, 20, 4)) and set(table["row"][5:10]) == set(range(3, 20, 4))
+    assert table["bert"].tolist()[:10] == pytest.approx([0.2] * 5 + [0.3] * 5)
+    assert table["baseline"].tolist() == pytest.approx([0.5] * 20, abs=0.1)
 
 
 # ---------- Why -------------------------------------------------------------------------------------------------------

@@ -92,6 +92,14 @@ def test_a_missing_file(classifier, tmp_path):
         classifier.predict_file(tmp_path / "nowhere.csv", tmp_path / "scored.csv")
 
 
+@pytest.mark.parametrize("name", ["new.csv", "folder/../new.csv", "scored.csv.gz", "scored.zip"])
+def test_targets_that_are_refused(classifier, source, tmp_path, name):
+    before = source.read_bytes()
+    with pytest.raises(ValueError, match=r"target is .*(new.csv|scored).*, but must be another file"):
+        classifier.predict_file(source, tmp_path / name)
+    assert source.read_bytes() == before
+
+
 class Stopped(Exception):
     """Stands for a power cut."""
 
