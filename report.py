@@ -180,7 +180,7 @@ def plot_reliability(ax, labels, positives):
         ax.vlines(place, [b.low for b in bounds], [b.high for b in bounds], color=colour, alpha=0.5, linewidth=1)
         ax.scatter(place, share, 15 + 200 * table["texts"] / table["texts"].sum(), color=colour, label=name)
     ax.set(title="Calibration", xlabel="probability the model gives", ylabel="share that came true")
-    ax.legend(markerscale=0.6, loc="upper left", bbox_to_anchor=(1.02, 1))
+    ax.legend(markerscale=0.6, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
 
 
 def plot_thresholds(ax, curve, threshold):
@@ -333,10 +333,11 @@ th, td {{ padding: .3rem .6rem; text-align: left; vertical-align: top; border: 0
 .texts td:last-child {{ min-width: 16rem; overflow-wrap: anywhere }}
 p {{ margin: .5rem 0 }}
 @media (max-width: 40rem) {{
-  th, td {{ padding: .3rem }}
+  th, td {{ padding: .3rem .2rem }}
   table {{ font-size: .8rem }}
   .texts tr {{ display: flex; flex-wrap: wrap; border-bottom: 1px solid #eee }}
   .texts th, .texts td {{ border: 0; min-width: 4.5rem }}
+  .texts th:last-child {{ display: none }}
   .texts td:last-child {{ flex-basis: 100%; min-width: 0 }}
 }}
 .words {{ border-left: 3px solid #ddd; padding-left: .8rem; overflow-wrap: anywhere }}
