@@ -196,6 +196,13 @@ PARAMETERS = {
     "SEARCH_EPOCHS": ("train", "a list of whole numbers from 1", _is_list_of(_is_whole(1, 1000))),
     "FOLDS": ("train", "0, or a whole number from 2 to 100", lambda v: _is_whole(0, 100)(v) and v != 1),
     "SHOW_MISTAKES": ("evaluate", "a whole number from 0 to 1000", _is_whole(0, 1000)),
+    "CHECK_LABELS": ("evaluate", "a whole number from 0 to 1000000", _is_whole(0, 10**6)),
+    "REPORT_TEXTS": ("evaluate", "True or False", lambda v: type(v) is bool),
+    "EXPORT": (
+        "evaluate",
+        'a list of "huggingface", "onnx" or both; [] for none',
+        lambda v: isinstance(v, list) and all(kind in ("huggingface", "onnx") for kind in v),
+    ),
 }
 
 
@@ -1573,13 +1580,55 @@ def get_eval_report(task_name, labels, preds, positive=None):
 # ---------- Use -------------------------------------------------------------------------------------------------------
 
 
-class Classifier:
-    """A fine-tuned BERT with all that is needed to classify texts: `Classifier.load(archive)`."""
+def _read_rows(source, batch_rows):
+    """Yield a CSV file, header first, as DataFrames of strings with at most `batch_rows` rows and numbered columns."""
+    options = {"header": None, "dtype": str, "keep_default_na": False, "encoding": "utf-8"}
+    try:
+        with pd.read_csv(source, chunksize=batch_rows, **options) as chunks:
+            yield from chunks
+    except pd.errors.EmptyDataError:
+        raise ValueError(f"{source} is empty: it needs a header, and a row for each text") from None
+    except (UnicodeDecodeError, pd.errors.ParserError) as error:
+        if source.suffix == ".csv":  # not compressed
+            _require_utf8(source)
+        raise ValueError(f"{source}: {error}") from None
 
-    def __init__(self, model, tokenizer, settings):
+
+def _find_text_column(header, text_column, source):
+    """Return the position of the text column; ValueError if it is not there, or if a name to be added is."""
+    if text_column not in header:
+        raise ValueError(f"{source} has no column {text_column!r}: set text_column to one of {', '.join(header)}")
+    if taken := {"label", "probability"} & set(header):
+        raise ValueError(f"{source} has a column {min(taken)!r} already, which would be added: rename it")
+    return header.index(text_column)
+
+
+def _take_up(part, state, fingerprint):
+    """Return how many rows an interrupted `predict_file` has done; what it wrote after them is cut off."""
+    try:
+        known = json.loads(state.read_text())
+        if known["fingerprint"] == fingerprint and part.stat().st_size >= known["bytes"]:
+            os.truncate(part, known["bytes"])
+            return known["rows"]
+    except (OSError, ValueError, KeyError, TypeError):  # no such file, or a damaged one
+        pass
+    part.parent.mkdir(parents=True, exist_ok=True)
+    part.write_bytes(b"")
+    return 0
+
+
+class Classifier:
+    """A fine-tuned BERT with all that is needed to classify texts: `Classifier.load(archive)`.
+
+    `settings` are what training has decided; `validation` is a DataFrame with the columns id, label, logit_0 and
+    logit_1 of the texts it decided on, or None if the archive has none.
+    """
+
+    def __init__(self, model, tokenizer, settings, validation=None):
         self.model = model
         self.tokenizer = tokenizer
         self.settings = settings
+        self.validation = validation
 
     @classmethod
     def load(cls, archive_path, device=None):
@@ -1595,22 +1644,70 @@ class Classifier:
             raise ValueError(f"{path} holds {NOT_FINE_TUNED}")
         model = _build_model(files, path, num_labels=2, new_weights=False)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(model.to(device).eval(), _build_tokenizer(files, path), settings)
+        table = files.get("validation.csv")
+        validation = None if table is None else pd.read_csv(io.BytesIO(table), dtype={"id": str})
+        return cls(model.to(device).eval(), _build_tokenizer(files, path), settings, validation)
 
     def predict(self, texts, batch_size=32, progress=True):
         """Classify texts.
 
         Returns a DataFrame with a row for each text, in order: `label`, the name of the class, and `probability`, that
-        of the positive class. Raises TypeError for a single string.
+        of the positive class. Raises TypeError for a single string, or for what is no string.
         """
         if isinstance(texts, str):
             raise TypeError(f"texts must be a list of texts, but is the text {texts[:50]!r}: put it into a list")
+        features = self.convert(texts, progress)
+        return self.decide(predict_logits(self.model, features, batch_size, progress=progress))
+
+    def convert(self, texts, progress=False):
+        """Convert texts to the Features that this model was trained on."""
         examples = [InputExample(row, text) for row, text in enumerate(texts)]
+        for row, example in enumerate(examples):
+            if not isinstance(example.text_a, str):
+                raise TypeError(f"text {row} is {example.text_a!r}, but must be a string; '' if there is none")
         length, truncation = self.settings["max_seq_length"], self.settings["truncation"]
-        features = convert_examples_to_features(
+        return convert_examples_to_features(
             examples, {}, length, self.tokenizer, progress=progress, truncation=truncation
         )
-        return self.decide(predict_logits(self.model, features, batch_size, progress=progress))
+
+    def predict_file(self, source, target, text_column="text", batch_rows=5000, batch_size=32, progress=True):
+        """Classify the texts of a CSV file of any size; return how many there are.
+
+        `source` is UTF-8 with a header and may be compressed (`.gz`, `.zip` and the like). `target` gets all its
+        columns, and `label` and `probability` (six decimals). It appears when all is done; until then `<target>.part`
+        grows by `batch_rows` rows at a time. Interrupted, the same call goes on there, and ends in the same file.
+
+        Raises FileNotFoundError, and ValueError for a file that is not such a table.
+        """
+        source, target = Path(source), Path(target)
+        require_file(source, "predict_file reads a CSV file with a header")
+        if target.suffix in (".gz", ".bz2", ".zip", ".xz", ".zst") or target.resolve() == source.resolve():
+            raise ValueError(f"target is {target}, but must be another file than the source, and not a compressed one")
+        part, state = Path(f"{target}.part"), Path(f"{target}.part.json")
+        about = [source.stat().st_size, source.stat().st_mtime_ns, text_column, batch_rows, batch_size, self.settings]
+        weights = self.model.classifier.weight.detach().cpu().numpy().tobytes()
+        fingerprint = hashlib.sha256(json.dumps(about).encode() + weights).hexdigest()
+        names = next(_read_rows(source, 1)).iloc[0].tolist()
+        column = _find_text_column(names, text_column, source)
+        rows = sum(map(len, _read_rows(source, batch_rows)))  # a fault at the end is found before the work
+        done, read = _take_up(part, state, fingerprint), 0
+        with open(part, "ab") as file, progress_bar(rows, "Predicting", " rows", progress) as bar:
+            for chunk in _read_rows(source, batch_rows):
+                first, read = read == 0, read + len(chunk)
+                bar.update(len(chunk))
+                if read <= done:
+                    continue
+                chunk = chunk.iloc[int(first) :]  # without the header
+                predicted = self.predict(chunk[column], batch_size, progress=False).round(6).set_index(chunk.index)
+                table = pd.concat([chunk, predicted], axis=1)
+                form = {"index": False, "quoting": csv.QUOTE_NONNUMERIC, "lineterminator": "\n"}  # keeps a lone "\r"
+                file.write(table.to_csv(header=[*names, *predicted] if first else False, **form).encode())
+                file.flush()
+                write_text(state, json.dumps({"fingerprint": fingerprint, "rows": read, "bytes": file.tell()}))
+        os.replace(part, target)
+        state.unlink()
+        print(f"{rows - 1:,} texts classified in {target}" + (f", {done - 1:,} of them before" if done else ""))
+        return rows - 1
 
     def decide(self, logits):
         """Turn logits of shape (n, 2) into the DataFrame of `predict`."""

@@ -145,6 +145,28 @@ def with_state():
     return lambda files, state: {**files, "pytorch_model.bin": to_bytes(state)}
 
 
+@pytest.fixture
+def classifier(bert_files, pack):
+    """A classifier whose weights are random and large enough to tell texts apart."""
+    settings = {
+        "do_lower_case": True,
+        "max_seq_length": 9,
+        "truncation": "tail",
+        "label_names": ["bad", "good"],
+        "positive_class": "good",
+        "temperature": 2.0,
+        "threshold": 0.5,
+    }
+    from tools import Classifier
+
+    loaded = Classifier.load(pack(bert_files(classifier=settings)), "cpu")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in loaded.model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    return loaded
+
+
 @pytest.fixture(scope="session")
 def test_data():
     """A function from a name to its path in the folder of larger real data; skips where it is absent."""

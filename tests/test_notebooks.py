@@ -47,7 +47,13 @@ def make_reviews(rows, seed):
 def workspace(tmp_path_factory, bert_files):
     """A folder with copies of the project's files, a tiny data set and a tiny BERT."""
     folder = tmp_path_factory.mktemp("project")
-    for name in (*(f"{notebook}.ipynb" for notebook in NOTEBOOKS), "tools.py", "download.py", "converter.py"):
+    for name in (
+        *(f"{notebook}.ipynb" for notebook in NOTEBOOKS),
+        "tools.py",
+        "report.py",
+        "download.py",
+        "converter.py",
+    ):
         shutil.copy(ROOT / name, folder)
     task = folder / "data" / "tiny"
     task.mkdir(parents=True)
@@ -146,9 +152,14 @@ def test_validation_is_held_out_and_its_logits_are_the_archive_s(workspace, prin
 def test_evaluate_reports_what_the_predictions_say_and_leaves_the_archive(workspace, printed):
     report_dir = workspace / "outputs/tiny/report"
     before = digest(workspace / "cache/tiny.tar.gz")
-    run(workspace, "evaluate")
+    assert "soup" in (report_dir / "report.html").read_text()
+    run(workspace, "evaluate", REPORT_TEXTS=False, CHECK_LABELS=0, SHOW_MISTAKES=0, EXPORT=["huggingface"])
     assert digest(workspace / "cache/tiny.tar.gz") == before
-    report = json.loads((report_dir / "eval_results.json").read_text())["results"]["BERT"]
+    assert "soup" not in (report_dir / "report.html").read_text()
+    assert (workspace / "outputs/tiny/huggingface/model.safetensors").is_file()
+    results = json.loads((report_dir / "eval_results.json").read_text())
+    report = results["results"]["BERT"]
+    assert results["intervals"]["BERT"]["mcc"]["value"] == pytest.approx(report["mcc"])
     predictions = pd.read_csv(report_dir / "predictions.csv", keep_default_na=False)
     right = predictions["label"] == predictions["predicted"]
     assert len(predictions) == 23 == report["tp"] + report["tn"] + report["fp"] + report["fn"]

@@ -157,6 +157,23 @@ def test_show_mistakes(value):
 
 
 @pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("CHECK_LABELS", [0, 10**6], [-1, 1.5, None, True]),
+        ("REPORT_TEXTS", [True, False], [1, None, "no"]),
+        ("EXPORT", [[], ["onnx"], ["huggingface", "onnx"]], ["onnx", ["tflite"], [1], None, [["onnx"]]]),
+    ],
+)
+def test_parameters_of_the_evaluation(name, good, bad):
+    values = read_values("evaluate")
+    for value in good:
+        assert tools.check_parameters("evaluate", {**values, name: value})[name] == value
+    for value in bad:
+        with pytest.raises(ValueError, match=re.escape(f"{name} is {value!r}, but must be ")):
+            tools.check_parameters("evaluate", {**values, name: value})
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "all-MiniLM-L6-v2",

@@ -121,13 +121,15 @@ def test_train_needs_nothing_that_only_a_notebook_has():
 def test_each_function_is_defined_once():
     defined = {}
     sources = {name: "\n".join(cell.source for cell in code_cells(read(name))) for name in NOTEBOOKS}
-    sources |= {name: (ROOT / f"{name}.py").read_text(encoding="utf-8") for name in ("tools", "converter", "download")}
+    sources |= {
+        name: (ROOT / f"{name}.py").read_text(encoding="utf-8") for name in ("tools", "report", "converter", "download")
+    }
     for name, source in sources.items():
         for node in ast.parse(source).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 assert node.name not in defined, f"{node.name} is in {defined[node.name]} and in {name}"
                 defined[node.name] = name
-    assert {"Classifier", "check_parameters", "parse_arguments", "fetch_bert"} <= set(defined)
+    assert {"Classifier", "check_parameters", "parse_arguments", "fetch_bert", "explain"} <= set(defined)
 
 
 def test_functions_of_tools_are_short_and_described():

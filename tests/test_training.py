@@ -737,26 +737,6 @@ def test_the_estimate_by_hand():
 # ---------- Use -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def classifier(bert_files, pack):
-    """A classifier whose weights are random and large enough to tell texts apart."""
-    settings = {
-        "do_lower_case": True,
-        "max_seq_length": 9,
-        "truncation": "tail",
-        "label_names": ["bad", "good"],
-        "positive_class": "good",
-        "temperature": 2.0,
-        "threshold": 0.5,
-    }
-    loaded = tools.Classifier.load(pack(bert_files(classifier=settings)), "cpu")
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in loaded.model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.3)
-    return loaded
-
-
 def test_predictions_by_hand(classifier):
     """Each text alone, by the library's own steps, in the order given; then the threshold decides."""
     expected = []

@@ -1,0 +1,196 @@
+"""Using a model: `Classifier.predict_file` on files of every kind, interrupted at any moment."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+import tools
+
+ODD = ['say "hi"', "a,b", "line\nbreak", "two\r\nlines", "carriage\rreturn", "", " ", "NA", "null", "café 😀", "A\x85B"]
+
+
+def make_table(rows):
+    """Return a frame with what real files hold; each text differs."""
+    texts = [f"{ODD[i % len(ODD)]} good soup {i}" for i in range(rows)]
+    texts[:7] = ODD[:7]
+    notes = [ODD[-i % len(ODD)] for i in range(rows)]
+    return pd.DataFrame({"id": [f"00{i}" for i in range(rows)], "text": texts, "a note": notes})
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A CSV file with 23 texts."""
+    make_table(23).to_csv(tmp_path / "new.csv", index=False, quoting=1, lineterminator="\r\n")
+    return tmp_path / "new.csv"
+
+
+def read(path):
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+@pytest.mark.parametrize("batch_rows", [1, 2, 7, 23, 24, 1000])
+def test_all_columns_stay_and_two_are_added(classifier, source, tmp_path, batch_rows, capsys):
+    table, target = make_table(23), tmp_path / "scored.csv"
+    assert classifier.predict_file(source, target, batch_rows=batch_rows) == 23
+    scored, expected = read(target), classifier.predict(table["text"])
+    assert list(scored.columns) == ["id", "text", "a note", "label", "probability"]
+    pd.testing.assert_frame_equal(scored[["id", "text", "a note"]], table.astype(scored["id"].dtype))
+    assert scored["label"].tolist() == expected["label"].tolist()
+    np.testing.assert_allclose(scored["probability"].astype(float), expected["probability"], atol=2e-6)
+    assert sorted(path.name for path in tmp_path.glob("*.csv*")) == ["new.csv", "scored.csv"]
+    assert "23 texts classified" in capsys.readouterr().out
+
+
+def test_compressed_files_other_columns_and_a_byte_order_mark(classifier, source, tmp_path):
+    content = source.read_bytes()
+    (tmp_path / "new.csv.gz").write_bytes(gzip.compress(b"\xef\xbb\xbf" + content))
+    classifier.predict_file(source, tmp_path / "a.csv")
+    classifier.predict_file(tmp_path / "new.csv.gz", tmp_path / "b.csv")
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    classifier.predict_file(source, tmp_path / "new folder" / "c.csv", text_column="a note")
+    expected = classifier.predict(make_table(23)["a note"])["label"].tolist()
+    assert read(tmp_path / "new folder" / "c.csv")["label"].tolist() == expected
+
+
+def test_a_header_alone(classifier, tmp_path):
+    (tmp_path / "new.csv").write_text("text,id\n")
+    assert classifier.predict_file(tmp_path / "new.csv", tmp_path / "scored.csv") == 0
+    assert (tmp_path / "scored.csv").read_text() == '"text","id","label","probability"\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "new.csv is empty: it needs a header"),
+        (b"id,review\n1,good\n", "has no column 'text': set text_column to one of id, review"),
+        (b"text,label\ngood,1\n", "has a column 'label' already"),
+        (b"probability,text\ngood,1\n", "has a column 'probability' already"),
+        (b"text\ngood\ncaf\xe9\n", r"new.csv, line 3: its byte 4 \(0xe9\) is not UTF-8"),
+        (b"id,text\n1,good\n2,good,bad\n", "new.csv: .*Expected 2 fields in line 3, saw 3"),
+        (b'id,text\n1,good\n2,"bad\n', "new.csv: .*EOF inside string"),
+    ],
+)
+def test_files_that_are_refused(classifier, tmp_path, content, message):
+    """Before any work: nothing is written."""
+    (tmp_path / "new.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        classifier.predict_file(tmp_path / "new.csv", tmp_path / "scored.csv", batch_rows=1)
+    assert [path.name for path in tmp_path.glob("*csv*")] == ["new.csv"]
+
+
+def test_a_missing_file(classifier, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.csv is missing"):
+        classifier.predict_file(tmp_path / "nowhere.csv", tmp_path / "scored.csv")
+
+
+@pytest.mark.parametrize("name", ["new.csv", "folder/../new.csv", "scored.csv.gz", "scored.zip"])
+def test_targets_that_are_refused(classifier, source, tmp_path, name):
+    before = source.read_bytes()
+    with pytest.raises(ValueError, match=r"target is .*(new.csv|scored).*, but must be another file"):
+        classifier.predict_file(source, tmp_path / name)
+    assert source.read_bytes() == before
+
+
+class Stopped(Exception):
+    """Stands for a power cut."""
+
+
+def stop_after(classifier, chunks, monkeypatch):
+    """Let the classifier fail after so many chunks."""
+    left, predict = iter(range(chunks)), type(classifier).predict
+
+    def failing(*arguments, **options):
+        if next(left, None) is None:
+            raise Stopped
+        return predict(classifier, *arguments, **options)
+
+    monkeypatch.setattr(classifier, "predict", failing)
+
+
+@pytest.mark.parametrize("garbage", [b"", b'22,"half a r'])
+@pytest.mark.parametrize("chunks", range(4))
+def test_it_goes_on_after_any_chunk(classifier, source, tmp_path, monkeypatch, capsys, chunks, garbage):
+    classifier.predict_file(source, tmp_path / "whole.csv", batch_rows=7)
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        stop_after(classifier, chunks, patched)
+        classifier.predict_file(source, tmp_path / "scored.csv", batch_rows=7)
+    assert not (tmp_path / "scored.csv").exists()
+    with open(tmp_path / "scored.csv.part", "ab") as part:
+        part.write(garbage)
+    capsys.readouterr()
+    with monkeypatch.context() as patched:
+        stop_after(classifier, 4 - chunks, patched)  # what is done is not done again
+        classifier.predict_file(source, tmp_path / "scored.csv", batch_rows=7)
+    assert (tmp_path / "scored.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert (f"{7 * chunks - 1} of them before" in capsys.readouterr().out) == (chunks > 0)
+
+
+@pytest.mark.parametrize("change", ["source", "model", "settings", "rows", "state", "part"])
+def test_it_starts_again_if_anything_changed(classifier, source, tmp_path, monkeypatch, change):
+    rows = 7
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        stop_after(classifier, 2, patched)
+        classifier.predict_file(source, tmp_path / "scored.csv", batch_rows=rows)
+    if change == "source":
+        source.write_bytes(source.read_bytes().replace(b"soup 2", b"food 2"))
+        os.utime(source, ns=(1, 1))
+    elif change == "model":
+        classifier.model.classifier.weight.data.neg_()
+    elif change == "settings":
+        classifier.settings["threshold"] = 0.9
+    elif change == "rows":
+        rows = 6
+    elif change == "state":
+        (tmp_path / "scored.csv.part.json").write_text('{"rows": ')
+    else:
+        os.truncate(tmp_path / "scored.csv.part", 50)
+    classifier.predict_file(source, tmp_path / "scored.csv", batch_rows=rows)
+    classifier.predict_file(source, tmp_path / "whole.csv", batch_rows=rows)
+    assert (tmp_path / "scored.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_killed_process(classifier, bert_files, pack, tmp_path):
+    """SIGKILL, wherever it strikes, and a second run give the file of one run."""
+    archive = pack(bert_files(classifier=classifier.settings))
+    make_table(3000).to_csv(tmp_path / "new.csv", index=False, quoting=1)
+    loaded = tools.Classifier.load(archive, "cpu")
+    loaded.predict_file(tmp_path / "new.csv", tmp_path / "whole.csv", batch_rows=5)
+    script = (
+        "import tools, torch; torch.set_num_threads(1)\n"
+        f"loaded = tools.Classifier.load({str(archive)!r}, 'cpu')\n"
+        "loaded.predict_file('new.csv', 'scored.csv', batch_rows=5)\n"
+    )
+    environment, state = {**os.environ, "PYTHONPATH": str(ROOT)}, tmp_path / "scored.csv.part.json"
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=environment)
+    deadline = time.monotonic() + 60
+    while not state.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL and not (tmp_path / "scored.csv").exists()
+    assert 0 < json.loads(state.read_text())["rows"] < 3001
+    assert loaded.predict_file(tmp_path / "new.csv", tmp_path / "scored.csv", batch_rows=5) == 3000
+    assert (tmp_path / "scored.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), 3, b"good"])
+def test_what_is_no_text(classifier, value):
+    with pytest.raises(TypeError, match=f"text 1 is {value!r}, but must be a string"):
+        classifier.predict(["good", value])
+
+
+def test_validation_comes_with_the_archive(classifier, bert_files, pack):
+    files = bert_files(classifier=classifier.settings)
+    assert classifier.validation is None
+    files["validation.csv"] = b"id,label,logit_0,logit_1\n007,1,-1.5,2.5\n"
+    table = tools.Classifier.load(pack(files), "cpu").validation
+    assert table.to_dict("list") == {"id": ["007"], "label": [1], "logit_0": [-1.5], "logit_1": [2.5]}
