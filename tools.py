@@ -8,6 +8,7 @@ The model and the tokenizer are those of pytorch-pretrained-bert 0.6.2.
 """
 
 import codecs
+import csv
 import difflib
 import gzip
 import hashlib
@@ -1500,44 +1501,6 @@ def fit_temperature(logits, labels):
     return float(np.exp(fit.x))
 
 
-def mcc_of_counts(tp, tn, fp, fn):
-    """Return the Matthews correlation of counts, which may be arrays; 0 where a row or column of the table is empty."""
-    tp, tn, fp, fn = (np.asarray(count, float) for count in (tp, tn, fp, fn))
-    below = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-    return np.where(below > 0, (tp * tn - fp * fn) / np.where(below > 0, below, 1), 0.0)
-
-
-def choose_threshold(positive, labels, false_positive_cost=1.0, seed=0):
-    """Return (the probability from which on a text is called positive, why that one).
-
-    If a false positive costs another multiple of a false negative than 1, the threshold with the least expected cost
-    follows from the probabilities alone (Elkan 2001, The Foundations of Cost-Sensitive Learning). Else it is 0.5,
-    unless another one has a better MCC and the 95 % bootstrap interval of the gain, over 2,000 resamples, excludes 0.
-
-    positive : array of shape (n,), tempered probabilities of class 1
-    labels : array of shape (n,) of 0 and 1
-    """
-    if false_positive_cost != 1:
-        threshold = false_positive_cost / (1 + false_positive_cost)
-        return threshold, f"a false positive costs {false_positive_cost:g} times as much as a false negative"
-    values = np.unique(np.append(positive, 0.5))
-    thresholds = np.append(0.5, (values[1:] + values[:-1]) / 2)  # 0.5 first: it wins a tie
-    of_class = [np.sort(positive[labels == label]) for label in (0, 1)]
-    tn, fn = (np.searchsorted(one, thresholds) for one in of_class)
-    tp, fp = len(of_class[1]) - fn, len(of_class[0]) - tn
-    best = thresholds[np.argmax(mcc_of_counts(tp, tn, fp, fn))]
-    if best == 0.5:
-        return 0.5, "no other has a better validation MCC"
-    # resampling rows is drawing how often each kind comes: kinds are label, right at best, right at 0.5
-    kinds = np.bincount(labels * 4 + (positive >= best) * 2 + (positive >= 0.5), minlength=8)
-    drawn = np.random.default_rng(seed).multinomial(len(labels), kinds / len(labels), 2000).reshape(-1, 2, 2, 2)
-    at_best, at_half = drawn.sum(3), drawn.sum(2)  # (resamples, label, prediction)
-    gains = [mcc_of_counts(c[:, 1, 1], c[:, 0, 0], c[:, 0, 1], c[:, 1, 0]) for c in (at_best, at_half)]
-    low, high = np.percentile(gains[0] - gains[1], [2.5, 97.5])
-    interval = f"at {best:.3f} validation MCC would gain between {low:+.3f} and {high:+.3f} (95 % bootstrap interval)"
-    return (float(best), interval) if low > 0 else (0.5, f"{interval}: that may be chance")
-
-
 def describe_seconds(seconds):
     """Say a duration as a person would: "about 40 seconds", "about 2½ minutes", "about 3 hours"."""
     for size, unit in ((3600, "hours"), (60, "minutes")):
@@ -1590,7 +1553,7 @@ def _read_rows(source, batch_rows):
         raise ValueError(f"{source} is empty: it needs a header, and a row for each text") from None
     except (UnicodeDecodeError, pd.errors.ParserError) as error:
         if source.suffix == ".csv":  # not compressed
-            _require_utf8(source)
+            require_encoding(source)
         raise ValueError(f"{source}: {error}") from None
 
 

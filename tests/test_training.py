@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pytorch_pretrained_bert.modeling import BertConfig, BertForSequenceClassification
 from sklearn.metrics import confusion_matrix, matthews_corrcoef
 
+import report
 import tools
 
 TEXTS = [
@@ -569,21 +570,21 @@ def test_mcc_of_counts_is_scikit_learns(pairs):
     labels, preds = np.array(pairs).T
     tn, fp, fn, tp = confusion_matrix(labels, preds, labels=[0, 1]).ravel()
     expected = matthews_corrcoef(labels, preds)
-    assert tools.mcc_of_counts(tp, tn, fp, fn) == pytest.approx(expected, abs=1e-12)
-    many = tools.mcc_of_counts(*(np.array([count, 3, 0]) for count in (tp, tn, fp, fn)))
+    assert report.count_figures(tp, tn, fp, fn)[0] == pytest.approx(expected, abs=1e-12)
+    many = report.count_figures(*(np.array([count, 3, 0]) for count in (tp, tn, fp, fn)))[0]
     assert many.tolist() == pytest.approx([expected, 0, 0], abs=1e-12)
 
 
 def test_mcc_of_large_counts():
-    assert tools.mcc_of_counts(10**9, 10**9, 0, 0) == 1  # the product of whole numbers would overflow
-    assert tools.mcc_of_counts(0, 0, 10**9, 10**9) == -1
+    assert report.count_figures(10**9, 10**9, 0, 0)[0] == 1  # the product of whole numbers would overflow
+    assert report.count_figures(0, 0, 10**9, 10**9)[0] == -1
 
 
 @pytest.mark.parametrize(("cost", "threshold"), [(3, 0.75), (1 / 3, 0.25), (9.0, 0.9), (0.5, 1 / 3)])
 def test_costs_alone_decide_the_threshold(cost, threshold):
     """At the threshold both answers cost the same: (1 - p) * cost = p."""
     rng = np.random.default_rng(0)
-    found, reason = tools.choose_threshold(rng.random(50), rng.integers(0, 2, 50), cost)
+    found, reason = report.choose_threshold(rng.random(50), rng.integers(0, 2, 50), cost)
     assert found == pytest.approx(threshold) and (1 - found) * cost == pytest.approx(found)
     assert reason == f"a false positive costs {cost:g} times as much as a false negative"
 
@@ -591,7 +592,7 @@ def test_costs_alone_decide_the_threshold(cost, threshold):
 def test_a_threshold_of_costs_costs_least():
     positive = np.random.default_rng(0).random(20_000)
     labels = (np.random.default_rng(1).random(20_000) < positive).astype(int)
-    threshold, _ = tools.choose_threshold(positive, labels, 3.0)
+    threshold, _ = report.choose_threshold(positive, labels, 3.0)
 
     def cost(at):
         return 3 * ((positive >= at) & (labels == 0)).sum() + ((positive < at) & (labels == 1)).sum()
@@ -610,25 +611,25 @@ def test_a_clear_gain_moves_the_threshold():
     # 100 positives lie between 0.2 and 0.45, where 0.5 misses them all; only negatives are below
     positive = np.concatenate([np.linspace(0.01, 0.19, 100), np.linspace(0.21, 0.45, 100), np.linspace(0.6, 0.9, 20)])
     labels = np.repeat([0, 1, 1], [100, 100, 20])
-    threshold, reason = tools.choose_threshold(positive, labels)
+    threshold, reason = report.choose_threshold(positive, labels)
     assert type(threshold) is float and threshold == pytest.approx(0.2)
-    assert tools.choose_threshold(positive, labels) == (threshold, reason)
+    assert report.choose_threshold(positive, labels) == (threshold, reason)
     at, low, high = read_interval(reason)
     gain = 1 - matthews_corrcoef(labels, positive >= 0.5)
     assert at == 0.2 and 0 < low < gain < high and "chance" not in reason
     order = np.random.default_rng(0).permutation(220)
-    assert tools.choose_threshold(positive[order], labels[order]) == (threshold, reason)
+    assert report.choose_threshold(positive[order], labels[order]) == (threshold, reason)
 
 
 def test_a_gain_that_may_be_chance_does_not_move_it():
     # a single text of 40 is right at 0.45 and wrong at 0.5
     positive = np.concatenate([np.linspace(0.05, 0.44, 20), [0.46], np.linspace(0.55, 0.9, 19)])
     labels = np.repeat([0, 1], 20)
-    threshold, reason = tools.choose_threshold(positive, labels)
+    threshold, reason = report.choose_threshold(positive, labels)
     at, low, high = read_interval(reason)
     assert (threshold, at, low) == (0.5, 0.45, 0) and high > 0
     assert reason.endswith(": that may be chance")
-    assert tools.choose_threshold(positive, labels, seed=1)[0] == 0.5
+    assert report.choose_threshold(positive, labels, seed=1)[0] == 0.5
 
 
 def test_the_bootstrap_interval_is_the_one_of_resampled_rows():
@@ -636,7 +637,7 @@ def test_the_bootstrap_interval_is_the_one_of_resampled_rows():
     rng = np.random.default_rng(5)
     labels = rng.integers(0, 2, 300)
     positive = np.clip(0.25 + 0.2 * labels + rng.normal(0, 0.1, 300), 0, 1)
-    threshold, reason = tools.choose_threshold(positive, labels)
+    threshold, reason = report.choose_threshold(positive, labels)
     at, low, high = read_interval(reason)
     best, half, gains = positive >= threshold, positive >= 0.5, []
     for _ in range(1000):
@@ -647,7 +648,7 @@ def test_the_bootstrap_interval_is_the_one_of_resampled_rows():
     assert matthews_corrcoef(labels, best) == pytest.approx(
         max(matthews_corrcoef(labels, positive >= value) for value in everywhere)
     )
-    other = tools.choose_threshold(positive, labels, seed=1)
+    other = report.choose_threshold(positive, labels, seed=1)
     assert other[0] == threshold and other[1] != reason
 
 
@@ -662,14 +663,14 @@ def test_the_bootstrap_interval_is_the_one_of_resampled_rows():
     ],
 )
 def test_no_better_threshold(positive, labels):
-    found = tools.choose_threshold(np.array(positive), np.array(labels))
+    found = report.choose_threshold(np.array(positive), np.array(labels))
     assert found == (0.5, "no other has a better validation MCC")
 
 
 def test_equal_probabilities_fall_on_one_side():
     positive = np.repeat([0.1, 0.3, 0.3, 0.9], [50, 5, 60, 60])
     labels = np.repeat([0, 0, 1, 1], [50, 5, 60, 60])
-    threshold, reason = tools.choose_threshold(positive, labels)
+    threshold, reason = report.choose_threshold(positive, labels)
     assert threshold == pytest.approx(0.2) and read_interval(reason)[1] > 0
 
 
