@@ -1,15 +1,18 @@
-"""Fetch what is not there yet: a BERT, as an archive of pytorch-pretrained-bert's layout in `cache/`, and data sets.
+"""Bring in what comes from outside: a BERT that is not yet in `cache/`, data sets, and tables of labelled texts.
 
-Imported by tools.py only for a model that is missing or of another layout, and by data_prep.ipynb. Whatever happens on
-the way, a file appears under its own name only when it is whole and has been checked.
+Imported by tools.py only for a model that is missing or of another layout, and by data_prep.ipynb. Whatever happens to
+a download, a file appears under its own name only when it is whole and has been checked.
 """
 
+import bz2
 import csv
 import errno
+import gzip
 import hashlib
 import importlib
 import io
 import json
+import lzma
 import os
 import re
 import subprocess
@@ -515,25 +518,20 @@ def write_csv(rows, path, labels):
 
 
 def fetch_data(task, data_dir):
-    """Make sure that train.csv and test.csv are in the folder `data_dir`: fetch them if `task` is a ready-made one.
+    """Make sure that train.csv and test.csv are in the folder `data_dir` if `task` is a ready-made one of `DATA_SETS`.
 
-    The ready-made tasks are those of `DATA_SETS`. The environment variable BERT_DATA_MIRROR may hold the address (also
-    file://) of a folder that has their archives. Raises FileNotFoundError, with a remedy, if the files cannot be had.
+    For any other task nothing happens. The environment variable BERT_DATA_MIRROR may hold the address (also file://) of
+    a folder that has the archives. Raises FileNotFoundError, with a remedy, if the files cannot be had.
     """
-    data_dir = Path(data_dir)
-    wanted = [data_dir / "train.csv", data_dir / "test.csv"]
-    by_hand = f"put train.csv and test.csv into {data_dir} by hand, one row for each text: label, text"
-    if not all(path.is_file() for path in wanted):
-        if task not in DATA_SETS:
-            path = next(path for path in wanted if not path.is_file())
-            known = ", ".join(DATA_SETS)
-            raise FileNotFoundError(f"{path} is missing: {by_hand}; or take a task that is fetched for you: {known}")
+    wanted = [Path(data_dir, "train.csv"), Path(data_dir, "test.csv")]
+    if task in DATA_SETS and not all(path.is_file() for path in wanted):
         with only_one(wanted[0]):
-            _fetch_data(DATA_SETS[task], [path for path in wanted if not path.is_file()], by_hand)
-    print(f"train.csv and test.csv are in {data_dir}")
+            _fetch_data(DATA_SETS[task], [path for path in wanted if not path.is_file()])
+    if task in DATA_SETS:
+        print(f"{DATA_SETS[task].title}: train.csv and test.csv are in {data_dir}")
 
 
-def _fetch_data(data, missing, by_hand):
+def _fetch_data(data, missing):
     """Write the `missing` ones among train.csv and test.csv of a data set from the first source that has them."""
     if not missing:
         return
@@ -550,4 +548,189 @@ def _fetch_data(data, missing, by_hand):
         except Exception as error:  # whatever goes wrong, another source may do, and the remedy is the same
             print(f"  that did not work ({describe(error)})")
             problem = error
-    raise FileNotFoundError(f"{data.title} could not be fetched ({describe(problem)}): {by_hand}") from problem
+    raise FileNotFoundError(
+        f"{data.title} could not be fetched ({describe(problem)}): put train.csv and test.csv into {part.parent} by "
+        "hand, one row for each text: label, text"
+    ) from problem
+
+
+# ---------- Tables of labelled texts ----------------------------------------------------------------------------------
+
+OPENERS = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+KINDS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet"}
+LABEL_COLUMNS = ("label", "labels", "class", "target", "sentiment", "polarity", "category", "stars", "rating")
+TEXT_COLUMNS = ("text", "sentence", "content", "review", "comment", "message", "body", "tweet")
+POSITIVE_VALUES = ("true", "yes", "y", "pos", "positive", "good", "spam", "toxic", "relevant")
+
+
+def _kind(path):
+    """Return (what kind of table a file is by its name, how it is compressed), with "" for what is unknown or not."""
+    *_, suffix, last = ["", "", *Path(path).suffixes]
+    return (KINDS.get(suffix, ""), last) if last in (*OPENERS, ".zip") else (KINDS.get(last, ""), "")
+
+
+def find_tables(data_dir):
+    """Return (the file to learn from, the file to judge with or None) among the tables in a folder.
+
+    They are called train.* and test.* (or dev.*, valid.*, validation.*), or there is just one table. Raises
+    FileNotFoundError if there is none and ValueError if in doubt.
+    """
+    found = [path for path in sorted(Path(data_dir).glob("*")) if _kind(path)[0] and path.is_file()]
+    found = [path for path in found if path.name not in ("train.tsv", "dev.tsv")]  # what data_prep.ipynb writes
+    if not found:
+        raise FileNotFoundError(
+            f"{data_dir} holds no table: put train.csv (and test.csv) there, see README; or take a task that is "
+            f"fetched for you: {', '.join(DATA_SETS)}"
+        )
+    train = [path for path in found if path.name.startswith("train.")]
+    test = [path for path in found if path.name.split(".")[0] in ("test", "dev", "valid", "validation")]
+    if len(found) == 1 or (len(train) == 1 and len(test) <= 1):
+        return (train or found)[0], test[0] if train and test else None
+    names = ", ".join(path.name for path in found)
+    raise ValueError(f"{data_dir} holds {names}: say in TRAIN_FILE and TEST_FILE which of them to use")
+
+
+def _require_columns(path, encoding):
+    """Raise ValueError naming the first row of a CSV file that has not as many columns as the first."""
+    csv.field_size_limit(2**31 - 1)
+    columns = None
+    with OPENERS[_kind(path)[1]](path, "rt", encoding=encoding, newline="") as file:
+        rows = csv.reader(file, strict=True)
+        try:
+            for row in filter(None, rows):
+                columns = columns or len(row)
+                if len(row) != columns:
+                    raise ValueError(
+                        f"{path}: the row that ends in line {rows.line_num} has {len(row)} columns, but the first "
+                        f"has {columns} (a text with commas stands in double quotes)"
+                    )
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {rows.line_num}: {error}: is a quote left open?") from None
+
+
+def _as_text(value):
+    """Return a value of a typed table as text: no value as "", 1.0 as "1"."""
+    if value is None or value != value:
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def read_table(path, encoding="utf-8"):
+    """Read a table, compressed or not: CSV, TSV (without quoting), JSON Lines or Parquet (which needs pyarrow).
+
+    Returns a DataFrame of strings in the file's order; "NA" and "null" are texts like any other. The columns of CSV and
+    TSV are numbered from 0, and a header is still the first row. Raises FileNotFoundError, ImportError without pyarrow,
+    and ValueError for a file that is empty, of another kind or encoding, or has a row with too many or few columns.
+    """
+    tools.require_file(path, "put the table there")
+    kind, compression = _kind(path)
+    options = {"header": None, "dtype": str, "keep_default_na": False, "encoding": encoding}
+    try:
+        if kind == "csv":
+            frame = pd.read_csv(path, **options)
+            if compression in OPENERS and (frame == "").any(axis=None):  # a short row is filled with ""
+                _require_columns(path, encoding)
+            return frame
+        if kind == "tsv":
+            return pd.read_csv(path, sep="\t", quoting=csv.QUOTE_NONE, **options)
+        if kind not in ("jsonl", "parquet"):
+            raise ValueError(f"its name must end in one of {', '.join(KINDS)}, perhaps with .gz, .bz2, .xz or .zip")
+        if kind == "jsonl":
+            frame = pd.read_json(path, lines=True, dtype=False, convert_dates=False, encoding=encoding)
+        else:
+            frame = pd.read_parquet(path)
+        if frame.empty:
+            raise pd.errors.EmptyDataError
+        return frame.apply(lambda column: column.map(_as_text))
+    except pd.errors.EmptyDataError:
+        raise ValueError(f"{path} is empty: it needs a row for each text") from None
+    except ValueError as error:
+        if compression in OPENERS and kind in ("csv", "tsv", "jsonl"):
+            tools.require_encoding(path, encoding, OPENERS[compression])
+            if kind == "csv":
+                _require_columns(path, encoding)
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _few_valued(frame):
+    """Return the columns that may hold labels: two values, else a few that come again and again."""
+    counts = frame.nunique()
+    return list(counts.index[counts == 2]) or list(counts.index[counts <= min(20, len(frame) / 2)])
+
+
+def _has_header(frame):
+    """Tell whether the first row names the columns: words where the other rows have a few values again and again."""
+    rest = frame[1:]
+    few = _few_valued(rest)
+    is_name = [not re.fullmatch(r"[-+.\d\s]*", frame[name].iat[0]) for name in frame]
+    new = all(frame[name].iat[0] not in set(rest[name]) for name in few)
+    known = any(frame[name].iat[0].strip().lower() in LABEL_COLUMNS + TEXT_COLUMNS for name in frame)
+    return all(is_name) and new and (bool(few) or known)
+
+
+def _pick_column(frame, wanted, known, fallback, what, source):
+    """Return the name of a column: the wanted one (a name or a number from 0), else the one found without doubt."""
+    columns = list(frame.columns)
+    if wanted is not None:
+        if wanted in columns:
+            return wanted
+        if type(wanted) is int and 0 <= wanted < len(columns):
+            return columns[wanted]
+        raise ValueError(f"{source} has no column {wanted!r}, but {columns}")
+    found = [name for name in columns if str(name).strip().lower() in known]
+    found = found if len(found) == 1 else fallback
+    if len(found) != 1:
+        listed = "; ".join(f"{n!r} ({frame[n].nunique()} values, such as {frame[n].iat[0][:30]!r})" for n in frame)
+        raise ValueError(f"which column of {source} holds the {what}? Set {what.upper()}_COLUMN to one of {listed}")
+    return found[0]
+
+
+def pick_columns(frame, source, text_column=None, label_column=None):
+    """Find text and label in a table of `read_table`.
+
+    Returns (a DataFrame with the columns `label` and `text`, what their names were). What is not given is found: by a
+    usual name, else as the only column with two (or a few) values and the one with by far the longest texts. The index
+    is the row, counted from 0 with the header. Raises ValueError if in doubt.
+    """
+    by_name = any(isinstance(name, str) for name in (text_column, label_column))
+    if 0 in frame.columns and (by_name or _has_header(frame)):
+        frame = frame[1:].set_axis(frame.iloc[0].str.strip().str.removeprefix("\ufeff"), axis=1)
+    if frame.empty or not frame.columns.is_unique:
+        raise ValueError(f"{source} has {len(frame)} rows below a header of {list(frame.columns)}")
+    label = _pick_column(frame, label_column, LABEL_COLUMNS, _few_valued(frame), "label", source)
+    lengths = frame.drop(columns=label).map(len).mean().sort_values()
+    longest = list(lengths.index[-1:]) if len(lengths) == 1 or lengths.iloc[-1] > 2 * lengths.iloc[-2] else []
+    text = _pick_column(frame, text_column, set(TEXT_COLUMNS) - {label}, longest, "text", source)
+    return pd.DataFrame({"label": frame[label].str.strip(), "text": frame[text]}), {"label": label, "text": text}
+
+
+def pick_classes(labels, source, classes=None):
+    """Return the labels of the two classes, as [[those of class 0], [those of class 1, the positive one]].
+
+    Without `classes` there must be two labels. Positive is the larger number, else one that says so ("yes", "pos",
+    "spam", ...), else the later in the alphabet. Raises ValueError listing the labels with their counts.
+    """
+    counts = labels.value_counts().sort_index()
+    first = {label: (labels == label).idxmax() + 1 for label in counts.index[:20]}
+    listed = ", ".join(f"{label!r} {counts[label]} times (first in row {row})" for label, row in first.items())
+    if classes is not None:
+        classes = [[str(label) for label in one] for one in classes]
+        if absent := sorted({label for one in classes for label in one} - set(counts.index)):
+            raise ValueError(f"CLASSES names {absent}, but the labels of {source} are {listed}")
+        return classes
+    if len(counts) != 2:
+        raise ValueError(
+            f"{source} has {len(counts)} different labels, but two are needed: {listed}. Correct it, or say in CLASSES "
+            'which make up the two classes, such as [["1", "2"], ["4", "5"]]; others are left out'
+        )
+    try:
+        ordered = sorted(counts.index, key=float)
+    except ValueError:
+        ordered = sorted(counts.index, key=lambda label: (label.lower() in POSITIVE_VALUES, label))
+    return [[label] for label in ordered]
+
+
+def binary_labels(labels, classes):
+    """Return the labels that belong to one of two `classes` (see `pick_classes`) as a Series of 0 and 1."""
+    number = {label: i for i, one in enumerate(classes) for label in one}
+    return labels[labels.isin(number)].map(number).astype(int)

@@ -7,7 +7,7 @@ only a model that is not yet in `cache/` needs `download.py` too.
 The model and the tokenizer are those of pytorch-pretrained-bert 0.6.2.
 """
 
-import csv
+import codecs
 import difflib
 import gzip
 import hashlib
@@ -123,6 +123,10 @@ def _is_number(accepts):
     return lambda value: type(value) in (int, float) and accepts(value)
 
 
+def _is_list_of(accepts):
+    return lambda value: isinstance(value, list) and all(_is_number(accepts)(item) for item in value)
+
+
 def _is_task_name(value):
     word = isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", value)
     return bool(word) and value not in PRETRAINED_MODELS
@@ -132,10 +136,41 @@ def _is_label_names(value):
     return isinstance(value, list) and len(value) == 2 and all(type(n) is str for n in value) and value[0] != value[1]
 
 
+def _is_name_or_none(value):
+    return value is None or (isinstance(value, str) and value.strip() != "")
+
+
+def _is_column(value):
+    return _is_name_or_none(value) or (type(value) is int and value >= 0)
+
+
+def _is_classes(value):
+    if value is None:
+        return True
+    lists = isinstance(value, list) and len(value) == 2 and all(isinstance(one, list) and one for one in value)
+    labels = [str(label) for one in value for label in one] if lists else []
+    return lists and len(set(labels)) == len(labels)
+
+
+def _is_encoding(value):
+    try:
+        return isinstance(value, str) and bool(codecs.lookup(value))
+    except LookupError:
+        return False
+
+
 # name: (the notebooks that have it, the rule in words, the rule as a function)
 PARAMETERS = {
     "TASK_NAME": ("data_prep train evaluate", "a folder name, not the name of a pretrained model", _is_task_name),
-    "LABEL_NAMES": ("data_prep", "a list of two different names, for label 0 and label 1", _is_label_names),
+    "TRAIN_FILE": ("data_prep", "None, or a file's name", _is_name_or_none),
+    "TEST_FILE": ("data_prep", "None, or a file's name", _is_name_or_none),
+    "TEXT_COLUMN": ("data_prep", "None, a column's name, or its number from 0", _is_column),
+    "LABEL_COLUMN": ("data_prep", "None, a column's name, or its number from 0", _is_column),
+    "CLASSES": ("data_prep", 'None, or two lists of labels, such as [["1", "2"], ["4", "5"]]', _is_classes),
+    "LABEL_NAMES": ("data_prep", "None, or a list of two different names", lambda v: v is None or _is_label_names(v)),
+    "ENCODING": ("data_prep", "an encoding's name, such as utf-8 or cp1252", _is_encoding),
+    "DEV_SHARE": ("data_prep", "a number above 0 and at most 0.5", _is_number(lambda v: 0 < v <= 0.5)),
+    "CLEAN_TRAIN": ("data_prep", "True or False", lambda v: type(v) is bool),
     "BERT_MODEL": ("data_prep train", "a model's name or path", lambda v: isinstance(v, str) and v.strip() != ""),
     "MAX_SEQ_LENGTH": (
         "data_prep train",
@@ -147,13 +182,19 @@ PARAMETERS = {
     "EVAL_BATCH_SIZE": ("train evaluate", "a whole number from 1 to 65536", _is_whole(1, 65536)),
     "LEARNING_RATE": ("train", "a number above 0 and under 1", _is_number(lambda v: 0 < v < 1)),
     "NUM_TRAIN_EPOCHS": ("train", "a whole number from 1 to 1000", _is_whole(1, 1000)),
-    "RANDOM_SEED": ("train", "a whole number from 0 to 4294967295", _is_whole(0, 2**32 - 1)),
+    "RANDOM_SEED": ("data_prep train", "a whole number from 0 to 4294967295", _is_whole(0, 2**32 - 1)),
     "GRADIENT_ACCUMULATION_STEPS": ("train", "a whole number from 1 to 65536", _is_whole(1, 65536)),
     "WARMUP_PROPORTION": ("train", "a number from 0 to under 1", _is_number(lambda v: 0 <= v < 1)),
     "VALIDATION_SHARE": ("train", "a number above 0 and at most 0.5", _is_number(lambda v: 0 < v <= 0.5)),
     "TRAIN_ROWS": ("train", "None, or a whole number from 10", lambda v: v is None or _is_whole(10, 10**9)(v)),
     "RESUME": ("train", "True or False", lambda v: type(v) is bool),
     "CHECKPOINT_STEPS": ("train", "a whole number from 1 to 1000000000", _is_whole(1, 10**9)),
+    "CLASS_WEIGHTS": ("train", 'None or "balanced"', lambda v: v in (None, "balanced")),
+    "FALSE_POSITIVE_COST": ("train", "a number above 0", _is_number(lambda v: 0 < v < float("inf"))),
+    "PATIENCE": ("train", "None, or a whole number from 1", lambda v: v is None or _is_whole(1, 1000)(v)),
+    "SEARCH_LEARNING_RATES": ("train", "a list of numbers above 0 and under 1", _is_list_of(lambda v: 0 < v < 1)),
+    "SEARCH_EPOCHS": ("train", "a list of whole numbers from 1", _is_list_of(_is_whole(1, 1000))),
+    "FOLDS": ("train", "0, or a whole number from 2 to 100", lambda v: _is_whole(0, 100)(v) and v != 1),
     "SHOW_MISTAKES": ("evaluate", "a whole number from 0 to 1000", _is_whole(0, 1000)),
 }
 
@@ -201,79 +242,25 @@ class InputExample:
         self.label = label
 
 
-def _require_utf8(path):
-    """Raise ValueError naming the first line and byte of `path` that is not UTF-8."""
-    with open(path, "rb") as file:
+def require_encoding(path, encoding="utf-8", opener=open):
+    """Raise ValueError naming the first line and byte of `path` that is not in the encoding, and a likelier one."""
+    with opener(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                line.decode("utf-8")
+                line.decode(encoding)
             except UnicodeDecodeError as error:
-                byte = f"byte {error.start + 1} (0x{line[error.start]:02x})"
-                raise ValueError(f"{path}, line {number}: its {byte} is not UTF-8: save the file as UTF-8") from None
+                likely = "utf-16" if line[:2] in (b"\xff\xfe", b"\xfe\xff") else "cp1252"
+                raise ValueError(
+                    f"{path}, line {number}: its byte {error.start + 1} (0x{line[error.start]:02x}) is not "
+                    f"{encoding.upper()}: save the file as UTF-8, or set ENCODING, perhaps to {likely!r}"
+                ) from None
 
 
-def _require_two_columns(path):
-    """Raise ValueError naming the first row of a CSV file that has not two columns."""
-    csv.field_size_limit(2**31 - 1)
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = csv.reader(file, strict=True)
-        try:
-            for row in rows:
-                if len(row) not in (0, 2):
-                    raise ValueError(
-                        f"{path}: the row that ends in line {rows.line_num} has {len(row)} columns, but it must have "
-                        "two: label, text (a text with commas stands in double quotes)"
-                    )
-        except csv.Error as error:
-            raise ValueError(f"{path}, line {rows.line_num}: {error}: is a quote left open?") from None
-
-
-def read_csv(path):
-    """Read a CSV file in Yelp's format: no header, a label and a text in each row.
-
-    Returns a DataFrame with the columns `label` and `text`, both strings, in the file's order; "NA" and "null" are
-    texts like any other. Raises FileNotFoundError, and ValueError for a file that is empty, is not UTF-8, or has a row
-    with another number of columns (says the line).
-    """
-    require_file(path, "put it there, one row for each text: label, text")
-    try:
-        frame = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8")
-    except pd.errors.EmptyDataError:
-        raise ValueError(f"{path} is empty: it needs a row for each text: label, text") from None
-    except (UnicodeDecodeError, pd.errors.ParserError) as error:
-        _require_utf8(path)
-        _require_two_columns(path)
-        raise ValueError(f"{path}: {error}") from None
-    if frame.shape[1] != 2 or (frame == "").any(axis=None):  # a short row is filled with ""
-        _require_two_columns(path)
-    frame.columns = ["label", "text"]
-    return frame
-
-
-def binary_labels(labels, source):
-    """Turn a Series of labels, all of "1"/"2" (Yelp's) or all of "0"/"1", into integers 0 and 1.
-
-    `source` is the file's name, for the messages. Raises ValueError for any other label (says which one in which row,
-    and when it looks like a header), and when there is only one class.
-    """
-    labels = labels.str.strip()
-    found = set(labels)
-    if found in ({"1", "2"}, {"0", "1"}):
-        return (labels == max(found)).astype(int)
-    for row, label in enumerate(labels, start=1):
-        if label not in ("0", "1", "2"):
-            header = ". It looks like a header: delete that row" if row == 1 else ""
-            raise ValueError(
-                f"{source}: row {row} has the label {label!r}, but labels must be 1 and 2, or 0 and 1{header}"
-            )
-    counts = ", ".join(f"{label!r} {n} times" for label, n in sorted(Counter(labels).items()))
-    raise ValueError(f"{source}: two classes are needed, labelled 1 and 2, or 0 and 1, but it has {counts}")
-
-
-def clean_text(texts, escaped_newlines=True):
+def clean_text(texts, escaped_newlines):
     r"""Turn each tab and line break of a Series of texts into a space, and nothing else.
 
-    `escaped_newlines` does the same to the two characters `\n` that Yelp writes for a line break.
+    `escaped_newlines` does the same to the two characters `\n` that Yelp writes for a line break; elsewhere, as in
+    `C:\new`, they mean something else.
     """
     return texts.str.replace(r"\t|\r\n|\r|\n" + (r"|\\n" if escaped_newlines else ""), " ", regex=True)
 
@@ -325,7 +312,7 @@ class DataProcessor:
                 try:
                     yield number, _split_line(line)
                 except UnicodeDecodeError:
-                    _require_utf8(path)
+                    require_encoding(path)
 
 
 class BinaryClassificationProcessor(DataProcessor):
@@ -1095,19 +1082,19 @@ class FusedLayerNorm(modeling.BertLayerNorm):
 
 
 class FastDropout(torch.nn.Dropout):
-    """Dropout whose random numbers cost a quarter on a CPU, where drawing them is slow.
+    """Dropout that costs a third on a CPU, where drawing random numbers is slow.
 
     One draw of 64 bits decides four elements, each with a probability within 1/131,072 of `p`; the scale is that of
-    the probability in use, so that expectations are exact.
+    the probability in use, so that expectations are exact. The generator is numpy's fastest, seeded by torch's.
     """
 
     def forward(self, x):
         if not self.training or self.p in (0, 1) or x.device.type != "cpu":
             return super().forward(x)
         dropped = round(self.p * 65_536)  # of 65,536 equally likely values
-        draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        keep = draws.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 32_768
-        return x * keep * (65_536 / (65_536 - dropped))
+        draws = np.random.SFC64(torch.randint(2**63 - 1, ()).item()).random_raw((x.numel() + 3) // 4)
+        keep = torch.from_numpy(draws.view(np.int16))[: x.numel()].view(x.shape) >= dropped - 32_768
+        return x * keep.to(x.dtype).mul_(65_536 / (65_536 - dropped))
 
 
 class FusedSelfAttention(modeling.BertSelfAttention):
@@ -1119,7 +1106,8 @@ class FusedSelfAttention(modeling.BertSelfAttention):
         q, k, v = (self.transpose_for_scores(layer(hidden_states)) for layer in layers)  # (batch, heads, length, size)
         if self.training and self.dropout.p > 0 and q.device.type == "cpu":
             # the fused kernel for CPUs has no dropout, and torch's detour is slower than this
-            scores = q @ k.transpose(-1, -2) / self.attention_head_size**0.5 + attention_mask
+            scores = (q / self.attention_head_size**0.5) @ k.transpose(-1, -2)
+            scores += attention_mask.to(q.dtype)
             context = self.dropout(scores.softmax(dim=-1)) @ v
         else:
             dropout = self.dropout.p if self.training else 0.0
@@ -1244,6 +1232,29 @@ def _find_contained(texts):
     return {part: others - containing.keys() for part, others in containing.items()}
 
 
+def _split(texts, labels, choose, remedy):
+    """Yield (training rows, validation rows), sorted, for each choice of texts for validation.
+
+    `choose` gets the texts that stand in no other, folded, and their labels, and yields the indices of those chosen.
+    """
+    folded = [" ".join(text.lower().split()) for text in texts]
+    label_of = dict(zip(folded, labels))
+    contained = _find_contained(label_of)
+    whole = [text for text in label_of if text not in contained]
+    try:
+        choices = list(choose(whole, [label_of[text] for text in whole]))
+    except ValueError as error:
+        raise ValueError(f"{len(labels)} rows cannot be split like that ({error}): {remedy}") from None
+    for choice in choices:
+        chosen = {whole[i] for i in choice}
+        in_validation = np.array([np.mean([text in chosen for text in contained.get(f, (f,))]) for f in folded])
+        parts = np.flatnonzero(in_validation == 0), np.flatnonzero(in_validation == 1)
+        for name, part in zip(("training", "validation"), parts):
+            if len({labels[row] for row in part}) < 2:
+                raise ValueError(f"the {name} part of {len(part)} rows has one class only: {remedy}")
+        yield parts
+
+
 def split_train_validation(texts, labels, share, seed):
     """Split examples into a training and a validation part that share no text, not even in part.
 
@@ -1255,22 +1266,21 @@ def split_train_validation(texts, labels, share, seed):
     """
     from sklearn.model_selection import train_test_split
 
-    folded = [" ".join(text.lower().split()) for text in texts]
-    label_of = dict(zip(folded, labels))
-    contained = _find_contained(label_of)
-    whole = [text for text in label_of if text not in contained]
-    remedy = "use more rows or another VALIDATION_SHARE"
-    try:
-        stratify = [label_of[text] for text in whole]
-        chosen = set(train_test_split(whole, test_size=share, random_state=seed, stratify=stratify)[1])
-    except ValueError as error:
-        raise ValueError(f"{share} of {len(labels)} rows cannot be held out ({error}): {remedy}") from None
-    in_validation = np.array([np.mean([text in chosen for text in contained.get(f, (f,))]) for f in folded])
-    parts = np.flatnonzero(in_validation == 0), np.flatnonzero(in_validation == 1)
-    for name, part in zip(("training", "validation"), parts):
-        if len({labels[row] for row in part}) < 2:
-            raise ValueError(f"the {name} part of {len(part)} rows has one class only: {remedy}")
-    return parts
+    def choose(whole, stratify):
+        yield train_test_split(range(len(whole)), test_size=share, random_state=seed, stratify=stratify)[1]
+
+    return next(_split(texts, labels, choose, f"use more rows or another share than {share}"))
+
+
+def split_folds(texts, labels, folds, seed):
+    """Yield (training rows, validation rows) for each fold; texts are kept apart as in `split_train_validation`."""
+    from sklearn.model_selection import StratifiedKFold
+
+    def choose(whole, stratify):
+        splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+        return (chosen for _, chosen in splitter.split(whole, stratify))
+
+    return _split(texts, labels, choose, f"use more rows or fewer folds than {folds}")
 
 
 def pick_precision():
@@ -1478,6 +1488,42 @@ def fit_temperature(logits, labels):
     logits, labels = torch.from_numpy(logits).double(), torch.as_tensor(labels).long()
     fit = minimize_scalar(lambda log: F.cross_entropy(logits / np.exp(log), labels).item(), bounds=np.log([0.05, 20]))
     return float(np.exp(fit.x))
+
+
+def mcc_of_counts(tp, tn, fp, fn):
+    """Return the Matthews correlation of counts, which may be arrays; 0 where a row or column of the table is empty."""
+    tp, tn, fp, fn = (np.asarray(count, float) for count in (tp, tn, fp, fn))
+    below = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    return np.where(below > 0, (tp * tn - fp * fn) / np.where(below > 0, below, 1), 0.0)
+
+
+def choose_threshold(positive, labels, false_positive_cost=1.0, seed=0):
+    """Return (the probability from which on a text is called positive, why that one).
+
+    If a false positive costs another multiple of a false negative than 1, the threshold with the least expected cost
+    follows from the probabilities alone (Elkan 2001, The Foundations of Cost-Sensitive Learning). Else it is 0.5,
+    unless another one has a better MCC and the 95 % bootstrap interval of the gain, over 2,000 resamples, excludes 0.
+
+    positive : array of shape (n,), tempered probabilities of class 1
+    labels : array of shape (n,) of 0 and 1
+    """
+    if false_positive_cost != 1:
+        threshold = false_positive_cost / (1 + false_positive_cost)
+        return threshold, f"a false positive costs {false_positive_cost:g} times as much as a false negative"
+    values = np.unique(np.append(positive, 0.5))
+    thresholds = np.append((values[1:] + values[:-1]) / 2, 0.5)
+    of_class = [np.sort(positive[labels == label]) for label in (0, 1)]
+    tn, fn = (np.searchsorted(one, thresholds) for one in of_class)
+    tp, fp = len(of_class[1]) - fn, len(of_class[0]) - tn
+    best = thresholds[np.argmax(mcc_of_counts(tp, tn, fp, fn))]
+    # resampling rows is drawing how often each kind comes: kinds are label, right at best, right at 0.5
+    kinds = np.bincount(labels * 4 + (positive >= best) * 2 + (positive >= 0.5), minlength=8)
+    drawn = np.random.default_rng(seed).multinomial(len(labels), kinds / len(labels), 2000).reshape(-1, 2, 2, 2)
+    at_best, at_half = drawn.sum(3), drawn.sum(2)  # (resamples, label, prediction)
+    gains = [mcc_of_counts(c[:, 1, 1], c[:, 0, 0], c[:, 0, 1], c[:, 1, 0]) for c in (at_best, at_half)]
+    low, high = np.percentile(gains[0] - gains[1], [2.5, 97.5])
+    interval = f"at {best:.3f} validation MCC would gain between {low:+.3f} and {high:+.3f} (95 % bootstrap interval)"
+    return (float(best), interval) if low > 0 else (0.5, f"{interval}: that may be chance")
 
 
 def describe_seconds(seconds):

@@ -55,6 +55,7 @@ from pytorch_pretrained_bert.tokenization import BertTokenizer
 from torch.utils.data import DataLoader, TensorDataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+import download
 import tools
 
 ROOT = Path(tools.__file__).parent
@@ -95,7 +96,7 @@ def read_features():
     sst2 = pd.read_csv(DATA / "sst2" / "train.tsv.gz", sep="\t", quoting=3, skiprows=1, **form)
     examples = []
     for frame in (imdb, sst2.sample(POOL, random_state=SEED)):
-        labels = tools.binary_labels(frame["label"], "data")
+        labels = download.binary_labels(frame["label"], download.pick_classes(frame["label"], "data"))
         examples += [tools.InputExample(None, text, label=label) for text, label in zip(frame["text"], labels)]
     tokenizer = BertTokenizer(str(DATA / "vocab" / "bert-base-uncased-vocab.txt"))
     return tools.convert_examples_to_features(examples, {0: 0, 1: 1}, LENGTH, tokenizer, progress=False)
