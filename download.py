@@ -520,25 +520,20 @@ def write_csv(rows, path, labels):
 
 
 def fetch_data(task, data_dir):
-    """Make sure that train.csv and test.csv are in the folder `data_dir`: fetch them if `task` is a ready-made one.
+    """Make sure that train.csv and test.csv are in the folder `data_dir` if `task` is a ready-made one of `DATA_SETS`.
 
-    The ready-made tasks are those of `DATA_SETS`. The environment variable BERT_DATA_MIRROR may hold the address (also
-    file://) of a folder that has their archives. Raises FileNotFoundError, with a remedy, if the files cannot be had.
+    For any other task nothing happens. The environment variable BERT_DATA_MIRROR may hold the address (also file://) of
+    a folder that has the archives. Raises FileNotFoundError, with a remedy, if the files cannot be had.
     """
-    data_dir = Path(data_dir)
-    wanted = [data_dir / "train.csv", data_dir / "test.csv"]
-    by_hand = f"put train.csv and test.csv into {data_dir} by hand, one row for each text: label, text"
-    if not all(path.is_file() for path in wanted):
-        if task not in DATA_SETS:
-            path = next(path for path in wanted if not path.is_file())
-            known = ", ".join(DATA_SETS)
-            raise FileNotFoundError(f"{path} is missing: {by_hand}; or take a task that is fetched for you: {known}")
+    wanted = [Path(data_dir, "train.csv"), Path(data_dir, "test.csv")]
+    if task in DATA_SETS and not all(path.is_file() for path in wanted):
         with only_one(wanted[0]):
-            _fetch_data(DATA_SETS[task], [path for path in wanted if not path.is_file()], by_hand)
-    print(f"train.csv and test.csv are in {data_dir}")
+            _fetch_data(DATA_SETS[task], [path for path in wanted if not path.is_file()])
+    if task in DATA_SETS:
+        print(f"{DATA_SETS[task].title}: train.csv and test.csv are in {data_dir}")
 
 
-def _fetch_data(data, missing, by_hand):
+def _fetch_data(data, missing):
     """Write the `missing` ones among train.csv and test.csv of a data set from the first source that has them."""
     if not missing:
         return
@@ -555,7 +550,10 @@ def _fetch_data(data, missing, by_hand):
         except Exception as error:  # whatever goes wrong, another source may do, and the remedy is the same
             print(f"  that did not work ({describe(error)})")
             problem = error
-    raise FileNotFoundError(f"{data.title} could not be fetched ({describe(problem)}): {by_hand}") from problem
+    raise FileNotFoundError(
+        f"{data.title} could not be fetched ({describe(problem)}): put train.csv and test.csv into {part.parent} by "
+        "hand, one row for each text: label, text"
+    ) from problem
 
 
 # ---------- Tables of labelled texts ----------------------------------------------------------------------------------
@@ -601,7 +599,8 @@ def find_tables(data_dir, train_file=None, test_file=None):
     test = [Path(data_dir, test_file)] if test_file else test
     if not train:
         raise FileNotFoundError(
-            f"{data_dir} holds no table: put train.csv (and test.csv) there, see README. "
+            f"{data_dir} holds no table: put train.csv (and test.csv) there, see README; or take a "
+            f"task that is fetched for you: {', '.join(DATA_SETS)}. "
             f"{' and '.join(OUTPUTS)} are names for what data_prep.ipynb writes: call your own files otherwise"
         )
     if len(train) > 1 or len(test) > 1:
