@@ -696,10 +696,10 @@ def _few_valued(frame):
 
 
 def _has_header(frame):
-    """Tell whether the first row names the columns: words where the other rows have a few values again and again."""
+    """Tell whether the first row names the columns: no number, but words where others have a few values again."""
     rest = frame[1:]
     few = _few_valued(rest)
-    is_name = [not re.fullmatch(r"[-+.\d\s]*", frame[name].iat[0]) for name in frame]
+    is_name = [not re.fullmatch(r"[-+.\s]*\d[-+.\d\s]*", frame[name].iat[0]) for name in frame]
     new = all(frame[name].iat[0] not in set(rest[name]) for name in few)
     known = any(frame[name].iat[0].strip().lower() in LABEL_COLUMNS + TEXT_COLUMNS for name in frame)
     return all(is_name) and new and (bool(few) or known)
@@ -731,7 +731,8 @@ def pick_columns(frame, source, text_column=None, label_column=None):
     """
     by_name = any(isinstance(name, str) for name in (text_column, label_column))
     if 0 in frame.columns and (by_name or _has_header(frame)):
-        frame = frame[1:].set_axis(frame.iloc[0].str.strip(), axis=1)
+        # a column without a name, such as the index that pandas writes, keeps its number
+        frame = frame[1:].set_axis([name.strip() or number for number, name in frame.iloc[0].items()], axis=1)
     if frame.empty or not frame.columns.is_unique:
         raise ValueError(f"{source} has {len(frame)} rows below a header of {list(frame.columns)}")
     if len(frame.columns) < 2:
@@ -743,6 +744,8 @@ def pick_columns(frame, source, text_column=None, label_column=None):
     lengths = frame.drop(columns=label).map(len).mean().sort_values()
     longest = list(lengths.index[-1:]) if len(lengths) == 1 or lengths.iloc[-1] > 2 * lengths.iloc[-2] else []
     text = _pick_column(frame, text_column, set(TEXT_COLUMNS) - {label}, longest, "text", source)
+    if label == text:
+        raise ValueError(f"label and text of {source} cannot both be in column {label!r}")
     return pd.DataFrame({"label": frame[label].str.strip(), "text": frame[text]}), {"label": label, "text": text}
 
 

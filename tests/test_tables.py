@@ -320,6 +320,18 @@ def test_other_columns_do_not_disturb(make_file):
     assert names == {"label": 2, "text": 4} and len(found) == 8
 
 
+def test_columns_without_a_name(make_file):
+    """The index that pandas writes first, and the empty columns that spreadsheets leave at the end."""
+    rows = [("ham" if i % 3 else "spam", text) for i, text in enumerate(LONG)]
+    table = [("", "text", "kind", "split")]
+    table += [(str(i), text, label, "ab"[i % 2]) for i, (label, text) in enumerate(rows)]
+    assert pick(make_file(to_csv(table)), label_column="kind") == (rows, {"label": "kind", "text": "text"})
+    assert pick(make_file(to_csv(table)), label_column=2, text_column=1) == (rows, {"label": "kind", "text": "text"})
+    path = make_file(to_csv([("v1", "v2", "", ""), *((*row, "", "") for row in rows)]))
+    assert pick(path) == (rows, {"label": "v1", "text": "v2"})
+    assert pick(path, text_column=3)[1] == {"label": "v1", "text": 3}
+
+
 def test_columns_by_name_and_by_number(make_file):
     rows = [("a", "b", "text", "label"), *((str(i % 2), text, text[::-1], str(i)) for i, text in enumerate(LONG))]
     for name, content in (("train.csv", to_csv(rows)), ("train.jsonl", to_jsonl(rows[1:], rows[0]))):
@@ -352,6 +364,7 @@ def test_labels_lose_white_space_and_texts_keep_it(make_file):
         ([("1", t) for t in LONG], {"label_column": "label"}, r"no column 'label', but \['1', 'a text"),
         ([("1", t) for t in LONG], {"text_column": 2}, r"train\.csv has no column 2, but \[0, 1\]"),
         ([("label", "text"), ("1", "a")], {"text_column": "Text"}, r"no column 'Text', but \['label', 'text'\]"),
+        ([("1", t) for t in LONG], {"text_column": 0, "label_column": 0}, r"train\.csv cannot both be in column 0"),
         ([("label", "text")], {}, r"has 0 rows below a header of \['label', 'text'\]"),
         ([("text", "text"), *((str(i % 2), t) for i, t in enumerate(LONG))], {}, r"a header of \['text', 'text'\]"),
         ([("1;a",), ("2;b",)], {}, r"has one column only, such as '1;a', but label and text are needed"),
@@ -426,14 +439,19 @@ def test_classes_refused(labels, classes, message):
 # ---------- Real data -------------------------------------------------------------------------------------------------
 
 
-def test_sst2_with_its_header(test_data):
-    for name, text, rows, positive in (("train.tsv.gz", "sentence", 67_349, 37_569), ("dev.tsv", "content", 872, 444)):
-        frame, names = download.pick_columns(download.read_table(test_data(f"sst2/{name}")), name)
-        assert names == {"label": "label", "text": text}
-        classes = download.pick_classes(frame["label"], name)
-        assert classes == [["0"], ["1"]]
-        assert (len(frame), download.binary_labels(frame["label"], classes).sum()) == (rows, positive)
+def test_sst2_with_its_header(test_data, tmp_path):
+    (tmp_path / "train.tsv.gz").symlink_to(test_data("sst2/train.tsv.gz"))
+    (tmp_path / "test.tsv").symlink_to(test_data("sst2/dev.tsv"))  # dev.tsv itself is what data_prep.ipynb writes
+    found = []
+    for path in download.find_tables(tmp_path):
+        frame, names = download.pick_columns(download.read_table(path), path.name)
+        classes = download.pick_classes(frame["label"], path.name)
+        found.append((names, classes, len(frame), download.binary_labels(frame["label"], classes).sum()))
         assert frame["text"].str.strip().ne("").all() and frame.index[0] == 1
+    assert found == [
+        ({"label": "label", "text": "sentence"}, [["0"], ["1"]], 67_349, 37_569),
+        ({"label": "label", "text": "content"}, [["0"], ["1"]], 872, 444),
+    ]
     assert frame["text"].iloc[0] == "one long string of cliches ."
 
 
