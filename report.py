@@ -391,11 +391,12 @@ def _images(figure):
     return "".join(images)
 
 
-def _table(frame):
-    """Return a DataFrame as an HTML table, with everything in it escaped and long texts cut."""
-    numbered = frame.index.dtype.kind == "i" and frame.index.name is None
-    with pd.option_context("display.max_colwidth", 600):
-        shown = frame.to_html(border=0, index=not numbered, classes="texts" if "text" in frame else None, na_rep="–")
+def _table(frame, longest=600):
+    """Return a DataFrame as an HTML table, with everything in it escaped and texts cut to so many characters."""
+    numbered, has_text = frame.index.dtype.kind == "i" and frame.index.name is None, "text" in frame
+    if has_text:
+        frame = frame.assign(text=[t if len(t) <= longest else f"{t[:longest]} …" for t in frame["text"]])
+    shown = frame.to_html(border=0, index=not numbered, classes="texts" if has_text else None, na_rep="–")
     return f'<div class="table">{shown}</div>'
 
 

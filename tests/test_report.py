@@ -286,6 +286,11 @@ def test_the_report_escapes_everything(tmp_path):
     assert not re.search(r'(src|href)="(?!data:)', page)  # nothing is fetched from anywhere
 
 
+def test_long_texts_are_cut():
+    shown = report._table(pd.DataFrame({"text": ["x" * 600, "y" * 2000]}))
+    assert "x" * 600 + "<" in shown and "y" * 600 + " …<" in shown
+
+
 def test_the_report_without_texts(tmp_path):
     page = write(tmp_path / "report.html", texts=False)
     assert "Secret" not in page and "0.25" in page and "mcc" in page
