@@ -28,6 +28,7 @@ from sklearn.pipeline import make_pipeline
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+import download  # noqa: E402 (found by the line above)
 import report  # noqa: E402 (found by the line above)
 import tools  # noqa: E402
 
@@ -39,7 +40,7 @@ def read_texts(task, source, rows):
     path = ROOT / "data" / task / "train.csv" if source == "task" else TEST_DATA / "imdb" / "test.csv.gz"
     if not path.is_file():
         sys.exit(f"{path} is absent: set BERT_TEST_DATA to the folder that holds imdb/test.csv.gz")
-    return tools.read_csv(path)["text"].tolist()[:rows]
+    return download.read_table(path)[1].tolist()[:rows]
 
 
 def time_use(classifier, texts, repeats=3):
@@ -80,7 +81,7 @@ def plant(task, share, seed=0):
     source, target = ROOT / "data" / task, ROOT / "data" / f"{task}-planted"
     target.mkdir(exist_ok=True)
     (target / "test.csv").write_bytes((source / "test.csv").read_bytes())
-    frame = tools.read_csv(source / "train.csv")
+    frame = download.read_table(source / "train.csv").set_axis(["label", "text"], axis=1)
     planted = np.random.default_rng(seed).choice(len(frame), round(share * len(frame)), replace=False)
     frame.loc[planted, "label"] = frame.loc[planted, "label"].map({"1": "2", "2": "1"})
     frame.to_csv(target / "train.csv", header=False, index=False, quoting=1)
