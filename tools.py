@@ -256,7 +256,7 @@ def require_encoding(path, encoding="utf-8", opener=open):
     with opener(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                decoder.decode(line)
+                decoder.decode(line, final=not line.endswith(b"\n"))
             except UnicodeError as error:  # in UTF-16 it may not say where
                 start, seen = getattr(error, "start", 0), getattr(error, "object", line)
                 likely = "cp1252" if encoding.lower() in ("utf-8", "utf8") else "utf-8"

@@ -126,6 +126,7 @@ def test_tsv_with_windows_line_ends_and_without_the_last_one(make_file):
         (b"0\t0\ta\tx\n1\t4\ta\ty\n", r"train\.tsv, line 2 has the label '4'"),
         (b"0\t1\ta\tx\n1\t2\ta\ty\n", r"train\.tsv, line 2 has the label '2'"),  # Yelp's labels, not yet turned
         (b"0\t1\ta\tx\n1\t1\ta\ty\n", r"train\.tsv has 2 examples.*\['1'\]"),
+        (b"0\t1\ta\tx\n1\t0\ta\tcaf\xe9", r"train\.tsv.* line 2\b.*byte 10\b.*0xe9.*UTF-8"),
         (b"0\t1\ta\tx\n1\t0\ta\ty\xe9z\n", r"train\.tsv.* line 2\b.*byte 8\b.*0xe9.*UTF-8"),
     ],
 )

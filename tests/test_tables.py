@@ -192,6 +192,8 @@ def test_parquet_without_pyarrow_says_what_to_install(make_file, monkeypatch):
         ("train.csv.zip", zipped(b"1,a\n2\n"), r"train\.csv\.zip: .* line 2 has 1 columns"),
         ("train.csv.gz", gzip.compress(b"1,a\n2,b,c\n"), r"train\.csv\.gz: .* line 2 has 3 columns"),
         ("train.csv", b"1,a\n2,caf\xe9\n", r"train\.csv, line 2: its byte 6 \(0xe9\) is not UTF-8.*'cp1252'"),
+        ("train.csv", b"1,a\n2,caf\xe9", r"train\.csv, line 2: its byte 6 \(0xe9\)"),  # the very last
+        ("train.csv", b"1,\xe2\x82\n2,b\n", r"train\.csv, line 1: its byte 3 \(0xe2\)"),
         ("train.tsv", b"1\ta\n2\tcaf\xe9\n", r"train\.tsv, line 2: its byte 6 \(0xe9\).*'cp1252'"),
         ("train.csv.gz", gzip.compress(b"1,a\n2,\xe9\n"), r"train\.csv\.gz, line 2: its byte 3 \(0xe9\)"),
         ("train.csv.zip", zipped(b"1,a\n2,\xe9\n"), r"train\.csv\.zip, line 2: its byte 3 \(0xe9\)"),
