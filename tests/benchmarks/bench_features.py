@@ -1,11 +1,15 @@
 """How fast are features made, how exactly, and how do others compare?
 
     python tests/benchmarks/bench_features.py [--quick] [--verify] [--plot FILE.png]
+    python tests/benchmarks/bench_features.py --race 3
 
 Every method does the same whole job, from a TSV file to features on disk, in a fresh process on the
 same two cores, with nothing warmed or cached but the TSV in the disk cache. Its time starts after its
 imports (they are shown apart), except where it says "whole process": there the clock starts before
 Python does. Features are compared with pytorch-pretrained-bert's BertTokenizer.
+
+With --race nothing but converter.py and FlashTokenizer in two processes, the fastest peer, are run, in turns on the
+Yelp-sized set, so that a noisy machine hurts both alike.
 
 Peers take part where they are importable; the project does not need them:
 
@@ -517,6 +521,15 @@ def measure_all(sets, folder, references, missing):
     return results
 
 
+def race(texts, folder, rounds):
+    """Run FlashTokenizer and converter.py in turns and print their reviews a second, and the ratio, of each round."""
+    for number in range(1, rounds + 1):
+        theirs, ours = (
+            len(texts.rows) / run_method(key, texts, folder / "uncased", 128)[0] for key in ("flash2", "converter")
+        )
+        print(f"round {number}: FlashTokenizer {theirs:,.0f}, converter.py {ours:,.0f}, ratio {ours / theirs:.2f}")
+
+
 def say(message):
     print(f"{time.strftime('%H:%M:%S')} {message} ...", file=sys.stderr, flush=True)
 
@@ -575,6 +588,7 @@ def parse_arguments():
     parser.add_argument("--quick", action="store_true", help="few reviews: shows that it works, measures little")
     parser.add_argument("--verify", action="store_true", help="compare all IMDB reviews, not a sample: takes minutes")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the table as a bar chart")
+    parser.add_argument("--race", type=int, metavar="ROUNDS", help="only converter.py against FlashTokenizer, in turns")
     parser.add_argument("--job", help=argparse.SUPPRESS)  # what this script tells its own subprocesses
     return parser.parse_args()
 
@@ -588,6 +602,8 @@ def run_benchmark(options, folder):
     words = sum(text.count(" ") + 1 for text in read_tsv(sets["yelp"].path)) / sizes.yelp
     print(f"Yelp-sized: {sizes.yelp:,} reviews of {words:.0f} words; {CORES} cores; Python {sys.version.split()[0]}")
     missing = find_missing()
+    if options.race:
+        return None if "flash2" in missing else race(sets["yelp"], folder, options.race)
     references = make_references(sets, sizes, folder, options.verify)
     results = measure_all(sets, folder, references, missing)
     print_results(results)
