@@ -98,7 +98,8 @@ def project(tmp_path, bert_files):
         folder = tmp_path / name
         data = folder / "data" / "tiny"
         data.mkdir(parents=True)
-        (folder / "tools.py").symlink_to(ROOT / "tools.py")
+        for module in ("tools.py", "report.py"):
+            (folder / module).symlink_to(ROOT / module)
         rng = np.random.default_rng(0)
         labels = [int(i % 4 == 0) for i in range(61)]
         lines = [f"{i}\t{k}\ta\t{('bad', 'good')[k]} soup {rng.integers(10**9)}\n" for i, k in enumerate(labels)]
