@@ -223,6 +223,17 @@ def plot_thresholds(ax, curve, threshold):
 # ---------- Labels that look wrong ------------------------------------------------------------------------------------
 
 
+def make_baseline():
+    """Return the cheap model that BERT is compared with: TF-IDF of words and word pairs, and logistic regression."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    return make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10, max_iter=1000)
+    )
+
+
 def suspicious_labels(texts, labels, positive, baseline, folds=5, seed=0):
     """Rank training rows by how little two models believe their labels, the most suspicious first.
 
@@ -472,7 +483,7 @@ def export_huggingface(classifier, folder, figures=None):
     from safetensors.torch import save
 
     folder, settings, model = Path(folder), classifier.settings, _plain_model(classifier)
-    names, vocabulary = settings["label_names"], classifier.tokenizer.ids_to_tokens
+    names = settings["label_names"]
     task = settings.get("parameters", {}).get("TASK_NAME", folder.name)
     config = {
         **model.config.to_dict(),
@@ -501,8 +512,7 @@ def export_huggingface(classifier, folder, figures=None):
         temporary.write_bytes(save(weights, {"format": "pt"}))
     tools.write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
     tools.write_text(folder / "tokenizer_config.json", json.dumps(tokenizer, indent=2) + "\n")
-    lines = [vocabulary.get(i, f"[gap{i}]") for i in range(max(vocabulary) + 1)]
-    tools.write_text(folder / "vocab.txt", "\n".join(lines) + "\n")
+    tools.write_text(folder / "vocab.txt", tools.vocabulary_text(classifier.tokenizer.ids_to_tokens))
     tools.write_text(folder / "README.md", card)
 
 

@@ -1144,17 +1144,20 @@ def speed_up(model):
     return model
 
 
+def vocabulary_text(pieces):
+    """Return a dict from number to word piece as the content of vocab.txt; numbers without one are filled."""
+    return "".join(f"{pieces.get(number, f'[gap{number}]')}\n" for number in range(max(pieces) + 1))
+
+
 def save_model(model, tokenizer, output_dir, settings):
     """Write a fine-tuned model as `config.json`, `pytorch_model.bin` and `vocab.txt`.
 
     `settings` is what goes into config.json under "classifier": all that a user of the model must know and nobody
     should guess. The folder can be given to the library's `from_pretrained`.
     """
-    tokens = tokenizer.ids_to_tokens
-    vocabulary = [tokens.get(i, f"[gap{i}]") for i in range(max(tokens) + 1)]
     with replacing(Path(output_dir, WEIGHTS)) as temporary:
         torch.save(copy_weights(model), temporary)
-    write_text(Path(output_dir, VOCABULARY), "\n".join(vocabulary) + "\n")
+    write_text(Path(output_dir, VOCABULARY), vocabulary_text(tokenizer.ids_to_tokens))
     write_text(
         Path(output_dir, CONFIG), json.dumps({**model.config.to_dict(), "classifier": settings}, indent=2) + "\n"
     )

@@ -13,10 +13,7 @@ import torch
 import torch.nn.functional as F
 from conftest import ROOT
 from scipy import stats
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, f1_score, matthews_corrcoef, precision_score, recall_score
-from sklearn.pipeline import make_pipeline
 
 import download
 import report
@@ -147,12 +144,6 @@ def test_the_threshold_curve_is_what_each_threshold_gives():
 # ---------- Labels that look wrong ------------------------------------------------------------------------------------
 
 
-def make_baseline():
-    return make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10, max_iter=1000)
-    )
-
-
 def test_planted_labels_stand_in_front():
     """3 % of the sample's labels are turned; BERT is stood in for by one who knows nothing."""
     frame, _ = download.pick_columns(download.read_table(ROOT / "data/sample/train.csv"), "sample")
@@ -160,7 +151,7 @@ def test_planted_labels_stand_in_front():
     planted = np.random.default_rng(0).choice(len(labels), round(0.03 * len(labels)), replace=False)
     turned = labels.copy()
     turned[planted] = 1 - turned[planted]
-    table = report.suspicious_labels(frame["text"], turned, np.full(len(labels), 0.5), make_baseline())
+    table = report.suspicious_labels(frame["text"], turned, np.full(len(labels), 0.5), report.make_baseline())
     assert sorted(table["row"]) == list(range(len(labels)))
     found = np.isin(table["row"][: round(0.05 * len(labels))], planted).sum()
     assert found >= 0.3 * len(planted)
@@ -169,7 +160,7 @@ def test_planted_labels_stand_in_front():
 def test_suspicious_labels_by_hand():
     """The baseline sees no word twice, so it says one half to all, and BERT's opinion gives the order."""
     labels, positive = np.array([1, 1, 0, 0] * 5), np.array([0.9, 0.2, 0.1, 0.7] * 5)
-    table = report.suspicious_labels([f"w{i}x" for i in range(20)], labels, positive, make_baseline())
+    table = report.suspicious_labels([f"w{i}x" for i in range(20)], labels, positive, report.make_baseline())
     assert set(table["row"][:5]) == set(range(1, 20, 4)) and set(table["row"][5:10]) == set(range(3, 20, 4))
     assert table["bert"].tolist()[:10] == pytest.approx([0.2] * 5 + [0.3] * 5)
     assert table["baseline"].tolist() == pytest.approx([0.5] * 20, abs=0.1)

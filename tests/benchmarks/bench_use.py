@@ -21,9 +21,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import papermill
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -95,10 +92,7 @@ def rank_planted(task, planted, share=0.05):
     texts, labels = [e.text_a for e in examples], np.array([int(e.label) for e in examples])
     logits = tools.predict_logits(classifier.model, classifier.convert(texts), 64)
     positive = tools.probabilities(logits, classifier.settings["temperature"])[:, 1]
-    baseline = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10, max_iter=1000)
-    )
-    table = report.suspicious_labels(texts, labels, positive, baseline)
+    table = report.suspicious_labels(texts, labels, positive, report.make_baseline())
     first = round(share * len(texts))
     print(
         f"{len(planted)} labels turned among {len(texts):,}; of these in the first {first} ({share:.0%}) of the list:"
