@@ -28,7 +28,7 @@ import zlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
 
@@ -576,6 +576,7 @@ class _TsvPart:
     """The texts of a TSV file from byte `start` to `stop`, as pairs with None, read where they are encoded."""
 
     BYTES = 2**20
+    MANY = 200  # parts of a file that takes one process over ten seconds
 
     def __init__(self, path, start, stop):
         self.path = path
@@ -657,28 +658,15 @@ def _encode_in_worker(pairs):
     return _worker_encoder.encode_batch(pairs)
 
 
-def _encode_with_workers(arguments, batches, processes, encode_here, bar):
-    """Encode batches in `processes` processes, this one among them.
-
-    The workers are supplied with batches from the front; this process takes those at the end, so that it has work while
-    the workers start, and nothing is slower than it would be alone.
-    """
-    parts, waiting, running = {}, deque(enumerate(batches)), {}
+@contextmanager
+def _worker_pool(arguments, processes):
+    """Yield `processes` - 1 worker processes; they need 2 to 5 s to start, in which the caller can go on."""
     pool = ProcessPoolExecutor(processes - 1, initializer=_start_worker, initargs=arguments)
     switch_interval = sys.getswitchinterval()
     sys.setswitchinterval(switch_interval / 20)  # or this thread keeps those that serve the workers waiting
     try:
-        while waiting or running:
-            while waiting and len(running) < 4 * (processes - 1):
-                number, batch = waiting.popleft()
-                running[pool.submit(_encode_in_worker, batch)] = number
-            if waiting:
-                number, batch = waiting.pop()
-                parts[number] = encode_here(batch)
-            for future in wait(running, timeout=0 if waiting else None, return_when=FIRST_COMPLETED).done:
-                part = parts[running.pop(future)] = future.result()
-                bar.update(len(part[1]))
-        return [parts[number] for number in range(len(batches))]
+        pool.submit(_encode_in_worker, ())  # the first task starts them
+        yield pool
     except BrokenExecutor as error:
         raise RuntimeError(
             "a worker process of the conversion was killed, perhaps for want of memory: nothing was saved. Try again "
@@ -689,8 +677,28 @@ def _encode_with_workers(arguments, batches, processes, encode_here, bar):
         pool.shutdown(kill_workers=True)
 
 
-def _encode_batches(arguments, batches, processes, bar):
-    """Encode batches here, and from when it is worth their start-up with worker processes too."""
+def _encode_with_workers(pool, processes, batches, encode_here, bar):
+    """Encode batches in `processes` processes, this one among them.
+
+    The workers are supplied with batches from the front; this process takes those at the end, so that it has work while
+    the workers start, and nothing is slower than it would be alone.
+    """
+    parts, waiting, running = {}, deque(enumerate(batches)), {}
+    while waiting or running:
+        while waiting and len(running) < 4 * (processes - 1):
+            number, batch = waiting.popleft()
+            running[pool.submit(_encode_in_worker, batch)] = number
+        if waiting:
+            number, batch = waiting.pop()
+            parts[number] = encode_here(batch)
+        for future in wait(running, timeout=0 if waiting else None, return_when=FIRST_COMPLETED).done:
+            part = parts[running.pop(future)] = future.result()
+            bar.update(len(part[1]))
+    return [parts[number] for number in range(len(batches))]
+
+
+def _encode_batches(arguments, batches, processes, bar, pool):
+    """Encode batches here, and with worker processes too: those of a `pool`, or from when they are worth starting."""
     encoder = _Encoder(*arguments)
 
     def encode_here(batch):
@@ -698,14 +706,16 @@ def _encode_batches(arguments, batches, processes, bar):
         bar.update(len(part[1]))
         return part
 
+    if pool:
+        return _encode_with_workers(pool, processes, batches, encode_here, bar)
     parts, start = [], time.perf_counter()
     for batch in batches:
         spent = time.perf_counter() - start
         if processes is None and spent > 0.5 and spent / len(parts) * (len(batches) - len(parts)) > 10:
             processes = joblib.cpu_count()  # over 10 s are left, and workers start in 2 to 5
         if (processes or 1) > 1 and len(batches) - len(parts) > 1:
-            rest = batches[len(parts) :]
-            return parts + _encode_with_workers(arguments, rest, processes, encode_here, bar)
+            with _worker_pool(arguments, processes) as pool:
+                return parts + _encode_with_workers(pool, processes, batches[len(parts) :], encode_here, bar)
         parts.append(encode_here(batch))
     return parts
 
@@ -756,11 +766,12 @@ def convert_examples_to_features(
     least = 3 if any(text_b is not None for _, text_b in pairs) else 2
     labels = _label_ids(examples, label_map, output_mode)
     batches = [pairs[i : i + 500] for i in range(0, len(pairs), 500)] or [[]]
-    return _convert(batches, labels, max_seq_length, tokenizer, truncation, processes, progress, least)
+    return _convert((tokenizer, max_seq_length, truncation), batches, labels, processes, None, progress, least)
 
 
-def _convert(batches, labels, max_seq_length, tokenizer, truncation, processes, progress=True, least=2):
-    """Convert batches, each an iterable of (text_a, text_b), to Features."""
+def _convert(arguments, batches, labels, processes, pool=None, progress=True, least=2):
+    """Convert batches, each an iterable of (text_a, text_b), to Features; `arguments` are those of _Encoder."""
+    _, max_seq_length, truncation = arguments
     if not least <= max_seq_length <= MAX_POSITIONS:
         raise ValueError(
             f"max_seq_length is {max_seq_length}, but must be from {least} to {MAX_POSITIONS}, BERT's last position"
@@ -770,7 +781,7 @@ def _convert(batches, labels, max_seq_length, tokenizer, truncation, processes, 
     if processes is not None and processes < 1:
         raise ValueError(f"processes is {processes}, but must be at least 1, or None")
     with progress_bar(len(labels), "Converting", " texts", progress) as bar:
-        parts = _encode_batches((tokenizer, max_seq_length, truncation), batches, processes, bar)
+        parts = _encode_batches(arguments, batches, processes, bar, pool)
     return Features(*(np.concatenate(arrays) for arrays in zip(*parts)), labels, max_seq_length)
 
 
@@ -864,11 +875,15 @@ def load_or_convert_features(
             print(error)
     processor = BinaryClassificationProcessor()
     label_map = {label: i for i, label in enumerate(processor.get_labels())}
-    # every line is checked before the work begins; the texts are read again where they are encoded, and never all kept
-    labels = _label_ids(processor.read_examples(tsv, output_mode), label_map, output_mode)
-    require_disk_space(data_dir, len(labels) * (4 * max_seq_length + 12))
-    start = time.perf_counter()
-    features = _convert(_TsvPart.split(tsv), labels, max_seq_length, tokenizer, truncation, processes)
+    arguments, parts = (tokenizer, max_seq_length, truncation), _TsvPart.split(tsv)
+    many = processes or joblib.cpu_count()
+    # of a large file it is known that workers are worth their start-up: they start while it is checked
+    with _worker_pool(arguments, many) if many > 1 and len(parts) > _TsvPart.MANY else nullcontext() as pool:
+        # every line is checked before the work begins; the texts are read again where they are encoded, never all kept
+        labels = _label_ids(processor.read_examples(tsv, output_mode), label_map, output_mode)
+        require_disk_space(data_dir, len(labels) * (4 * max_seq_length + 12))
+        start = time.perf_counter()
+        features = _convert(arguments, parts, labels, many if pool else processes, pool)
     rate = len(features) / (time.perf_counter() - start)
     features.fingerprint = fingerprint
     save_features(features, pickled)

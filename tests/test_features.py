@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import itertools
+import multiprocessing
 import os
 import pickle
 import struct
@@ -723,6 +724,32 @@ def test_a_file_read_in_parts_gives_the_features_of_its_examples(
     assert len(tools._TsvPart.split(data_dir / "train.tsv")) == parts
     expected = tools.convert_examples_to_features(examples, LABELS, 8, tokenizers["cased"], processes=1)
     assert rows_of(features) == rows_of(expected)
+
+
+@pytest.mark.parametrize("label", ["1", "7"])
+def test_workers_for_a_large_file_start_before_it_is_checked_and_end_with_a_bad_line(
+    data_dir, tokenizers, monkeypatch, label
+):
+    lines = [f"{i}\t{i % 2}\ta\tgood soup {i}\n" for i in range(99)] + [f"99\t{label}\ta\tbad\n"]
+    (data_dir / "train.tsv").write_text("".join(lines))
+    monkeypatch.setattr(tools._TsvPart, "BYTES", 20)
+    monkeypatch.setattr(tools._TsvPart, "MANY", 10)
+    started, read_examples = [], tools.BinaryClassificationProcessor.read_examples
+
+    def read(*arguments):
+        started.extend(multiprocessing.active_children())
+        return read_examples(*arguments)
+
+    monkeypatch.setattr(tools.BinaryClassificationProcessor, "read_examples", read)
+    if label == "7":
+        with pytest.raises(ValueError, match="line 100 has the label '7'"):
+            tools.load_or_convert_features(data_dir, "train", tokenizers["cased"], 8, processes=2)
+    else:
+        features = tools.load_or_convert_features(data_dir, "train", tokenizers["cased"], 8, processes=2)
+        pairs = [(f"good soup {i}", None) for i in range(99)] + [("bad", None)]
+        assert np.array_equal(features.ids, convert(pairs, 8, tokenizers["cased"], processes=1).ids)
+    assert len(started) == 1
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("damage", ["truncated", "list", "rows"])
