@@ -192,6 +192,7 @@ PARAMETERS = {
     "CHECKPOINT_STEPS": ("train", "a whole number from 1 to 1000000000", _is_whole(1, 10**9)),
     "CLASS_WEIGHTS": ("train", 'None or "balanced"', lambda v: v in (None, "balanced")),
     "FALSE_POSITIVE_COST": ("train", "a number above 0", _is_number(lambda v: 0 < v < float("inf"))),
+    "ADVERSARIAL_EPSILON": ("train", "a number from 0 to 100", _is_number(lambda v: 0 <= v <= 100)),
     "PATIENCE": ("train", "None, or a whole number from 1", lambda v: v is None or _is_whole(1, 1000)(v)),
     "SEARCH_LEARNING_RATES": ("train", "a list of numbers above 0 and under 1", _is_list_of(lambda v: 0 < v < 1)),
     "SEARCH_EPOCHS": ("train", "a list of whole numbers from 1", _is_list_of(_is_whole(1, 1000))),
@@ -1480,6 +1481,24 @@ def make_schedule(optimizer, total_steps, warmup_proportion):
         return min((step + 1) / warmup, (total_steps - step) / max(1, total_steps - warmup))
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+@contextmanager
+def moved_words(model, epsilon):
+    """Move a model's word vectors by `epsilon` along their gradient while the block runs.
+
+    There the loss is higher; its gradients, added to those of the vectors as they are, make for adversarial training
+    (the fast gradient method of Miyato et al. 2017, https://arxiv.org/abs/1605.07725, here for a batch as a whole).
+    """
+    vectors = model.bert.embeddings.word_embeddings.weight
+    before = vectors.detach().clone()
+    with torch.no_grad():
+        vectors.add_(vectors.grad * (epsilon / vectors.grad.norm().clamp(min=1e-12)))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            vectors.copy_(before)
 
 
 def predict_logits(model, features, batch_size, rows=None, description="Predicting", progress=True):

@@ -67,7 +67,19 @@ def plan_steps(features, epochs, batch_size, accumulate=1, seed=0):
     return steps
 
 
-def train(model, features, steps, learning_rate=1e-3, seed=0, class_weights=(1.0, 1.0)):
+def add_gradients(model, features, batches, class_weights):
+    """Add the gradients of a step's loss as train.ipynb does; return the loss."""
+    weight_of_step = sum(class_weights[features.labels[batch]].sum() for batch in batches)
+    step_loss = 0.0
+    for batch in batches:
+        inputs, truth = tools.make_batch(features, batch)
+        loss = F.cross_entropy(model(**inputs), truth.long(), class_weights, reduction="sum") / weight_of_step
+        loss.backward()
+        step_loss += loss.item()
+    return step_loss
+
+
+def train(model, features, steps, learning_rate=1e-3, seed=0, class_weights=(1.0, 1.0), epsilon=0.0):
     """Train as the loop of train.ipynb does; return the losses."""
     class_weights = torch.tensor(class_weights, dtype=next(model.parameters()).dtype)
     torch.manual_seed(seed)
@@ -76,18 +88,14 @@ def train(model, features, steps, learning_rate=1e-3, seed=0, class_weights=(1.0
     losses = []
     model.train()
     for batches in steps:
-        weight_of_step = sum(class_weights[features.labels[batch]].sum() for batch in batches)
-        step_loss = 0.0
-        for batch in batches:
-            inputs, truth = tools.make_batch(features, batch)
-            loss = F.cross_entropy(model(**inputs), truth.long(), class_weights, reduction="sum") / weight_of_step
-            loss.backward()
-            step_loss += loss.item()
+        losses.append(add_gradients(model, features, batches, class_weights))
+        if epsilon:
+            with tools.moved_words(model, epsilon):
+                add_gradients(model, features, batches, class_weights)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        losses.append(step_loss)
     return losses
 
 
@@ -265,8 +273,8 @@ def test_one_step_of_the_optimizer_by_hand():
         torch.testing.assert_close(after[name], before[name] * (1 - rate * decay) + rate, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("class_weights", [(1.0, 1.0), (0.6, 3.0)])
-def test_accumulation_equals_one_larger_batch(features, class_weights):
+@pytest.mark.parametrize(("class_weights", "epsilon"), [((1.0, 1.0), 0.0), ((0.6, 3.0), 0.0), ((0.6, 3.0), 0.1)])
+def test_accumulation_equals_one_larger_batch(features, class_weights, epsilon):
     """In double precision, since Adam enlarges what rounding leaves where the gradient is zero."""
     orders = [np.random.default_rng(step).permutation(13) for step in range(6)]
     kept = []
@@ -274,7 +282,7 @@ def test_accumulation_equals_one_larger_batch(features, class_weights):
         model = make_model().double()
         # in four, the batches have 4, 3, 3 and 3 examples
         steps = [np.array_split(order, accumulate) for order in orders]
-        losses = train(model, features, steps, class_weights=class_weights)
+        losses = train(model, features, steps, class_weights=class_weights, epsilon=epsilon)
         kept.append((losses, tools.copy_weights(model)))
     (losses, weights), (accumulated_losses, accumulated) = kept
     assert accumulated_losses == pytest.approx(losses, abs=1e-6)
@@ -291,6 +299,30 @@ def test_a_weighted_step_is_the_weighted_mean(features):
     inputs, truth = tools.make_batch(features, np.arange(13))
     expected = F.cross_entropy(make_model()(**inputs), truth.long(), weights)
     assert loss == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_words_are_moved_to_where_the_loss_is_higher_and_back(features):
+    model = make_model(spread=0.1)
+    vectors = model.bert.embeddings.word_embeddings.weight
+    before, ones = vectors.detach().clone(), torch.ones(2)
+    loss = add_gradients(model, features, [np.arange(13)], ones)
+    direction = vectors.grad / vectors.grad.norm()
+    with pytest.raises(KeyboardInterrupt), tools.moved_words(model, 0.05):
+        torch.testing.assert_close(vectors.detach() - before, 0.05 * direction, rtol=0, atol=1e-6)
+        # to first order it grows by the distance times the length of the gradient
+        there = add_gradients(model, features, [np.arange(13)], ones)
+        raise KeyboardInterrupt
+    assert there > loss + 1e-4
+    assert torch.equal(vectors, before)
+
+
+def test_without_a_gradient_no_word_is_moved():
+    model = make_model()
+    vectors = model.bert.embeddings.word_embeddings.weight
+    vectors.grad = torch.zeros_like(vectors)
+    before = vectors.detach().clone()
+    with tools.moved_words(model, 0.05):
+        assert torch.equal(vectors, before)
 
 
 def test_a_tiny_bert_fits_one_batch(features):
