@@ -30,6 +30,7 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, wait
 from contextlib import contextmanager, nullcontext
 from importlib import metadata
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import joblib
@@ -88,8 +89,30 @@ def require_disk_space(folder, needed):
         )
 
 
+class ProgressBar(tqdm):
+    """A tqdm bar that leaves nothing behind: a saved notebook shows a bar's widget as an error, or stuck at 0 %."""
+
+    IS_WIDGET = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
+    shown = None
+
+    def __init__(self, **options):
+        super().__init__(**options | ({"display": False} if self.IS_WIDGET else {}))
+        if self.IS_WIDGET and not self.disable:
+            from IPython.display import display
+
+            self.shown = display(self.container, display_id=True)
+
+    def close(self):
+        """End the bar and, in a notebook, empty its place, also where it did not come to its end."""
+        super().close()
+        shown, self.shown = self.shown, None  # tqdm closes again when the bar is collected
+        if shown:
+            shown.update({}, raw=True)
+            self.container.close()
+
+
 def progress_bar(total, description, unit="it", show=True):
-    """Return a tqdm bar that clears itself.
+    """Return a `ProgressBar`.
 
     It is quiet if not `show`, if nobody can see it, if TQDM_DISABLE is set, and in all but the first of the processes
     that torchrun started.
@@ -97,11 +120,27 @@ def progress_bar(total, description, unit="it", show=True):
     seen = sys.stderr.isatty() or "ipykernel" in sys.modules
     silent = os.environ.get("TQDM_DISABLE") or os.environ.get("RANK", "0") != "0"
     options = {} if show and seen and not silent else {"disable": True}
-    return tqdm(total=total, desc=description, unit=unit, leave=False, mininterval=0.2, **options)
+    return ProgressBar(total=total, desc=description, unit=unit, leave=False, mininterval=0.2, **options)
+
+
+def show(figure):
+    """Show a matplotlib figure in a notebook and return the handle that updates it; elsewhere do nothing."""
+    if "ipykernel" not in sys.modules:
+        return None
+    import matplotlib.pyplot as plt
+    from IPython.display import display
+
+    plt.close(figure)  # or it is shown once more
+    return display(figure, display_id=True)
 
 
 def get_environment():
-    """Return the versions of Python and of each package that matters, and the device, as a dict."""
+    """Return the versions of Python and of each package that matters, and the device, as a dict.
+
+    It is empty in all but the first of the processes that torchrun started, or each would print the same.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return {}
     packages = ("torch", "pytorch-pretrained-bert", "accelerate", "numpy", "pandas", "scikit-learn")
     cuda = torch.cuda.is_available()
     device = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}" if cuda else "CPU"
@@ -660,13 +699,28 @@ def _encode_in_worker(pairs):
 
 
 @contextmanager
+def _sigint_blocked():
+    """Keep Ctrl-C from this thread and, for good, from processes it starts, which would each print a traceback."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # Python starts it with the first process, and unblocks the signal then
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def _worker_pool(arguments, processes):
     """Yield `processes` - 1 worker processes; they need 2 to 5 s to start, in which the caller can go on."""
     pool = ProcessPoolExecutor(processes - 1, initializer=_start_worker, initargs=arguments)
     switch_interval = sys.getswitchinterval()
     sys.setswitchinterval(switch_interval / 20)  # or this thread keeps those that serve the workers waiting
     try:
-        pool.submit(_encode_in_worker, ())  # the first task starts them
+        with _sigint_blocked():
+            pool.submit(_encode_in_worker, ())  # the first task starts them
         yield pool
     except BrokenExecutor as error:
         raise RuntimeError(
@@ -782,7 +836,10 @@ def _convert(arguments, batches, labels, processes, pool=None, progress=True, le
     if processes is not None and processes < 1:
         raise ValueError(f"processes is {processes}, but must be at least 1, or None")
     with progress_bar(len(labels), "Converting", " texts", progress) as bar:
-        parts = _encode_batches(arguments, batches, processes, bar, pool)
+        try:
+            parts = _encode_batches(arguments, batches, processes, bar, pool)
+        except KeyboardInterrupt:  # where exactly it was is no matter
+            raise KeyboardInterrupt("stopped while converting: nothing of it is kept, run it again") from None
     return Features(*(np.concatenate(arrays) for arrays in zip(*parts)), labels, max_seq_length)
 
 
