@@ -325,7 +325,8 @@ class Html(str):
         return str(self)
 
     def __repr__(self):
-        return html.unescape(re.sub("<[^>]+>", "", self))
+        lines = html.unescape(re.sub("<[^>]+>", "", self)).splitlines()
+        return "\n".join(line.strip() for line in lines if line.strip())
 
 
 def answer(classifier, text):
@@ -333,7 +334,9 @@ def answer(classifier, text):
     label, probability = classifier.predict([text], progress=False).iloc[0]
     positive = html.escape(str(classifier.settings["label_names"][1]))
     head = f"<b>{html.escape(str(label))}</b> · probability of {positive}: {probability:.2f}"
-    return Html(f'<p style="line-height:1.8">{head}<br>{colour_words(explain(classifier, text))}</p>')
+    return Html(
+        f'<p class="mathjax_ignore" style="line-height:1.8">{head}<br>{colour_words(explain(classifier, text))}</p>'
+    )
 
 
 def text_box(classifier, text):
@@ -407,8 +410,16 @@ def _table(frame, longest=600):
     numbered, has_text = frame.index.dtype.kind == "i" and frame.index.name is None, "text" in frame
     if has_text:
         frame = frame.assign(text=[t if len(t) <= longest else f"{t[:longest]} …" for t in frame["text"]])
-    shown = frame.to_html(border=0, index=not numbered, classes="texts" if has_text else None, na_rep="–")
+    options = {"border": 0, "index": not numbered, "classes": "texts" if has_text else None, "na_rep": "–"}
+    with pd.option_context("display.max_colwidth", None):
+        shown = frame.to_html(**options)
     return f'<div class="table">{shown}</div>'
+
+
+def show_texts(frame):
+    """Return a DataFrame with texts as HTML for a notebook, which would align them to the right, and set $ as math."""
+    table = re.sub("<(t[dh])>", r'<\1 style="text-align:left">', _table(frame))
+    return Html(f'<div class="mathjax_ignore">{table}</div>')
 
 
 def write_report(path, title, sections, texts=True):

@@ -104,6 +104,7 @@ def test_parameters_are_literals_with_a_help_text(name):
     source = code_cells(read(name))[2].source
     for line in source.splitlines():
         assert re.fullmatch(r"[A-Z_]+: \w+ = [^#=]+  # [^=]+", line), line
+        assert len(line) <= 104, f"a window of 1280 pixels cuts off {line}"
     values = {node.target.id: ast.literal_eval(node.value) for node in ast.parse(source).body}
     known = [p for p, (notebooks, _, _) in tools.PARAMETERS.items() if name in notebooks.split()]
     assert set(values) == set(known)

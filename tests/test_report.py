@@ -282,6 +282,13 @@ def test_long_texts_are_cut():
     assert "x" * 600 + "<" in shown and "y" * 600 + " …<" in shown
 
 
+def test_texts_in_a_notebook_are_readable():
+    shown = report.show_texts(pd.DataFrame({"label": ["<bad>"], "text": ["from $5 to $9 " + "x" * 100]}, index=[7]))
+    assert 'class="mathjax_ignore"' in shown and shown.count("text-align:left") == 4  # else $5 to $ is a formula
+    assert "&lt;bad&gt;" in shown and "x" * 100 in shown and ">7<" not in shown
+    assert repr(shown).splitlines() == ["label", "text", "<bad>", "from $5 to $9 " + "x" * 100]
+
+
 def test_the_report_without_texts(tmp_path):
     page = write(tmp_path / "report.html", texts=False)
     assert "Secret" not in page and "0.25" in page and "mcc" in page
