@@ -3,11 +3,14 @@
 import io
 import json
 import os
+import shutil
 import string
 import sys
 import tarfile
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, settings, strategies
@@ -104,6 +107,33 @@ def bert_files():
         }
 
     return make
+
+
+def make_reviews(rows, seed):
+    """Return a frame in Yelp's format, each text different, with what real files have in them."""
+    rng = np.random.default_rng(seed)
+    oddities = ['say "hi"', "a,b", "tab\there", "line\nbreak", "line\\nbreak", "<br />", "café 😀", "A\x85B", "null"]
+    labels = np.arange(rows) % 2 + 1
+    words = [("bad", "good")[label - 1] for label in labels]
+    texts = [f"{word} soup {rng.integers(10**9)} {oddities[i % 9]}" for i, word in enumerate(words)]
+    return pd.DataFrame({"label": labels, "text": texts})
+
+
+def make_project(folder, bert_files):
+    """Fill a folder with copies of the project's files, a tiny data set and a tiny BERT; return the folder."""
+    for path in (*ROOT.glob("*.ipynb"), *ROOT.glob("*.py")):
+        shutil.copy(path, folder)
+    task = folder / "data" / "tiny"
+    task.mkdir(parents=True)
+    for seed, (name, rows) in enumerate((("train", 61), ("test", 23))):
+        frame = make_reviews(rows, seed)
+        if name == "train":
+            frame.loc[len(frame)] = [1, "  "]
+        frame.to_csv(task / f"{name}.csv", header=False, index=False, quoting=1)
+    from tools import archive_path, write_archive
+
+    write_archive(bert_files(), archive_path("tiny-bert", folder / "cache"))
+    return folder
 
 
 @pytest.fixture

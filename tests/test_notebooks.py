@@ -1,9 +1,11 @@
 """The three notebooks run, in order, by parameters alone, and do what they say; nothing here looks at their form."""
 
+import contextlib
 import hashlib
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -14,13 +16,12 @@ import pandas as pd
 import papermill
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, make_project
 from papermill.exceptions import PapermillExecutionError
 from pytorch_pretrained_bert.modeling import BertForSequenceClassification
 
 import tools
 
-NOTEBOOKS = ("data_prep", "train", "evaluate")
 TINY = {"BERT_MODEL": "tiny-bert", "MAX_SEQ_LENGTH": 12}
 TRAINING = {
     **TINY,
@@ -33,37 +34,10 @@ TRAINING = {
 }
 
 
-def make_reviews(rows, seed):
-    """Return a frame in Yelp's format, each text different, with what real files have in them."""
-    rng = np.random.default_rng(seed)
-    oddities = ['say "hi"', "a,b", "tab\there", "line\nbreak", "line\\nbreak", "<br />", "café 😀", "A\x85B", "null"]
-    labels = np.arange(rows) % 2 + 1
-    words = [("bad", "good")[label - 1] for label in labels]
-    texts = [f"{word} soup {rng.integers(10**9)} {oddities[i % 9]}" for i, word in enumerate(words)]
-    return pd.DataFrame({"label": labels, "text": texts})
-
-
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory, bert_files):
     """A folder with copies of the project's files, a tiny data set and a tiny BERT."""
-    folder = tmp_path_factory.mktemp("project")
-    for name in (
-        *(f"{notebook}.ipynb" for notebook in NOTEBOOKS),
-        "tools.py",
-        "report.py",
-        "download.py",
-        "converter.py",
-    ):
-        shutil.copy(ROOT / name, folder)
-    task = folder / "data" / "tiny"
-    task.mkdir(parents=True)
-    for seed, (name, rows) in enumerate((("train", 61), ("test", 23))):
-        frame = make_reviews(rows, seed)
-        if name == "train":
-            frame.loc[len(frame)] = [1, "  "]
-        frame.to_csv(task / f"{name}.csv", header=False, index=False, quoting=1)
-    tools.write_archive(bert_files(), tools.archive_path("tiny-bert", folder / "cache"))
-    return folder
+    return make_project(tmp_path_factory.mktemp("project"), bert_files)
 
 
 def twice(cell):
@@ -84,7 +58,7 @@ def run(workspace, notebook, doubled=False, **parameters):
         path, path, {"TASK_NAME": "tiny", **parameters}, cwd=workspace, progress_bar=False
     )
     outputs = [output for cell in done.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert not any(output.get("name") == "stderr" and "arning" in output.text for output in outputs)
+    assert [output.text for output in outputs if output.get("name") == "stderr" or "Warning:" in str(output)] == []
     return "".join(output.get("text", "") for output in outputs)
 
 
@@ -354,6 +328,24 @@ def test_converter_and_notebook_make_the_same_features(workspace, printed):
     assert "84 examples in" in done.stdout.splitlines()[-1]
     assert digest(pickled) == by_notebook
     assert "61 features loaded from" in run(workspace, "train", **TRAINING)
+
+
+def test_converter_in_a_terminal_shows_a_bar_and_no_warning(workspace, printed):
+    pty = pytest.importorskip("pty", reason="there are no pseudo-terminals here")
+    (workspace / "data/tiny/train_features.pkl").unlink()
+    command = [sys.executable, "converter.py", "--data-dir", "data/tiny", "--model", "tiny-bert"]
+    environment = {**os.environ, "PYTHONWARNINGS": "always"}
+    environment.pop("TQDM_DISABLE", None)
+    terminal, end = pty.openpty()
+    shown = b""
+    with subprocess.Popen(command, cwd=workspace, env=environment, stdout=end, stderr=end) as process:
+        os.close(end)
+        with contextlib.suppress(OSError):  # so ends a terminal on Linux
+            while part := os.read(terminal, 1000):
+                shown += part
+    os.close(terminal)
+    assert process.returncode == 0 and b"Converting: " in shown and b"84 examples in" in shown
+    assert not re.search(b"arning|Error|Traceback", shown), shown.decode()
 
 
 @pytest.mark.parametrize(
