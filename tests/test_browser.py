@@ -4,6 +4,7 @@ The screenshots are kept in outputs/browser/. The browser is Debian's chromium; 
 where it is set, a browser that is missing is an error.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -103,7 +104,11 @@ def lab(tmp_path_factory, bert_files):
 
 def workers(lab):
     """Return the worker processes of conversions that run in the kernels."""
-    return [process for process in lab.process.children(recursive=True) if "popen_loky" in " ".join(process.cmdline())]
+    found = []
+    for process in lab.process.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            found += [process] if "popen_loky" in " ".join(process.cmdline()) else []
+    return found
 
 
 class Reader:
