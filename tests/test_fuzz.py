@@ -4,6 +4,7 @@
 around each case: nothing is executed, nothing is written outside its folder, it ends, and it takes little memory.
 """
 
+import ast
 import bz2
 import csv
 import faulthandler
@@ -36,7 +37,7 @@ import papermill
 import pytest
 import torch
 from conftest import ROOT, texts, to_bytes
-from hypothesis import example, given, settings
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 from papermill.exceptions import PapermillExecutionError
 from pytorch_pretrained_bert.modeling import BertConfig
@@ -136,8 +137,11 @@ def outcome(folder, action, named="", errors=(ValueError,)):
     """Return what `action` returns, or the documented error it ends in, which must name the file or value."""
     with watched(folder):
         try:
-            return action()
+            result = action()
+            event("taken")  # pytest --hypothesis-show-statistics tells how many were
+            return result
         except errors as error:
+            event("refused")
             raised = error
     assert type(raised) in errors, f"{type(raised).__name__} is not documented: {raised}"
     assert named in str(raised), f"the message does not say what is wrong: {raised}"
@@ -202,6 +206,9 @@ damages = st.lists(
 )
 
 
+sometimes_damaged = st.sampled_from([st.just([]), damages]).flatmap(lambda one: one)
+
+
 def damage(content, changes):
     """Return bytes after some changes: (kind, place from 0 to 1, size, bytes)."""
     content = bytearray(content)
@@ -246,7 +253,7 @@ def bomb(compression):
     return COMPRESS[compression](bytes(2**26))
 
 
-ENCODINGS = ["utf-8", "utf-8", "utf-8", "utf-16", "cp1252", "latin-1", "utf-7", "shift_jis", "utf-32-be", "cp037"]
+ENCODINGS = ["utf-8"] * 9 + ["utf-16", "cp1252", "latin-1", "utf-7", "shift_jis", "utf-32-be", "cp037"]
 
 labels = st.sampled_from(["1", "2", "1", "2", "1", "2", "0", "", " 1", "nan", "good", "5"])
 fields = texts | st.sampled_from(["good", 'say "hi", twice', "NA", "null", "1", "<br />", "=1+1", "x" * 900, "a\\nb"])
@@ -269,14 +276,16 @@ def write_table(kind, rows, end, quoting):
 def tables(draw):
     """Return (kind of table, how it is compressed, its content, damages of the whole or "bomb", encoding to read)."""
     kind = draw(st.sampled_from(["csv", "csv", "tsv", "jsonl"]))
-    rows = draw(st.lists(st.tuples(labels, fields), max_size=8))
+    two_labels = draw(st.sampled_from([("1", "2"), ("0", "1"), ("good", "bad"), ("ham", "1.0")])).__getitem__
+    label = draw(st.sampled_from([st.integers(0, 1).map(two_labels)] * 3 + [labels]))
+    rows = draw(st.lists(st.tuples(label, fields), max_size=9))
     rows = draw(st.sampled_from([[], [], [("label", "text")], [("text", "text")]])) + rows
     written = write_table(
         kind, rows, draw(st.sampled_from(["\n", "\n", "\r\n", "\r"])), draw(st.sampled_from(["all", "few", ""]))
     )
     encoding = draw(st.sampled_from(ENCODINGS))
     content = draw(st.sampled_from([b"", b"", b"", b"\xef\xbb\xbf"])) + written.encode(encoding, "replace")
-    content = damage(draw(st.sampled_from([content] * 9 + [b""])) or draw(st.binary()), draw(damages))
+    content = damage(draw(st.sampled_from([content] * 9 + [b""])) or draw(st.binary()), draw(sometimes_damaged))
     compression = draw(st.sampled_from(["", "", *COMPRESS]))
     changes = draw(st.just([]) | damages | st.just("bomb")) if compression else []
     return kind, compression, content, changes, draw(st.sampled_from([encoding, encoding, encoding, *ENCODINGS]))
@@ -340,10 +349,15 @@ tsv_rows = st.lists(st.tuples(ids, tsv_labels, st.sampled_from(["a", "a", "b", "
 def four_columns(draw):
     """Return the bytes of a train.tsv, sound or damaged."""
     rows = draw(tsv_rows)
-    if draw(st.booleans()):
+    if draw(st.integers(0, 3)):
+        rows = [
+            ("x", "0", "a", "good"),
+            ("y", "1", "a", ""),
+            *((i, draw(st.sampled_from("01")), a, t) for i, _, a, t in rows),
+        ]
         rows = [[re.sub(r"[\t\n]", " ", field) for field in row] for row in rows]
     content = "".join("\t".join(row) + draw(st.sampled_from(["\n", "\n", "\r\n"])) for row in rows).encode()
-    return damage(content, draw(st.just([]) | damages))
+    return damage(content, draw(sometimes_damaged))
 
 
 def read_four_columns(content, output_mode):
@@ -407,16 +421,17 @@ def test_four_columns_become_features_or_are_refused(folder, tokenizers, content
     assert list(saved) == list(result) and saved.fingerprint == result.fingerprint
 
 
-@given(
-    content=st.binary()
-    | st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats() | texts,
-        lambda inner: (
-            st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["label_names", "x"]), inner, max_size=2)
-        ),
-        max_leaves=6,
-    ).map(lambda value: json.dumps(value).encode())
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["label_names", "x"]), inner, max_size=2)
+    ),
+    max_leaves=6,
 )
+two_names = st.lists(texts, min_size=2, max_size=2).map(lambda names: {"label_names": names})
+
+
+@given(content=st.binary() | (json_values | two_names).map(lambda value: json.dumps(value).encode()))
 def test_label_names_are_two_words_or_refused(folder, content):
     empty(folder)
     (folder / "labels.json").write_bytes(content)
@@ -758,36 +773,31 @@ NO_JSON = [np.int64(3), np.float64(0.1), np.arange(2), pd.Series([1, 2]), pd.Dat
 NO_JSON += [{1, 2}, (1, 2), b"x", object(), Path("x"), int, print, 1j, range(3), 10**5000, [[np.arange(2)], ["1"]]]
 no_json = st.sampled_from(NO_JSON)
 SOUND_PARAMETERS = {
-    **{"TASK_NAME": "task", "LABEL_COLUMN": 0, "LABEL_NAMES": ["a", "b"], "ENCODING": "utf-8", "CLEAN_TRAIN": False},
-    **{"BERT_MODEL": "x", "TRUNCATION": "head", "RESUME": True, "REPORT_TEXTS": True, "EXPORT": []},
-    **dict.fromkeys(["TRAIN_FILE", "TEST_FILE", "TEXT_COLUMN", "CLASSES", "TRAIN_ROWS", "CLASS_WEIGHTS", "PATIENCE"]),
-    **dict.fromkeys(["DEV_SHARE", "LEARNING_RATE", "WARMUP_PROPORTION", "VALIDATION_SHARE"], 0.1),
-    "FALSE_POSITIVE_COST": 1,
-    **dict.fromkeys(["TRAIN_BATCH_SIZE", "EVAL_BATCH_SIZE", "NUM_TRAIN_EPOCHS", "RANDOM_SEED", "MAX_SEQ_LENGTH"], 4),
-    **dict.fromkeys(["GRADIENT_ACCUMULATION_STEPS", "CHECKPOINT_STEPS", "FOLDS", "SHOW_MISTAKES", "CHECK_LABELS"], 5),
-    **dict.fromkeys(["SEARCH_LEARNING_RATES", "SEARCH_EPOCHS"], []),
+    notebook: {
+        name: ast.literal_eval(parameter["default"])
+        for name, parameter in papermill.inspect_notebook(str(ROOT / f"{notebook}.ipynb")).items()
+    }
+    for notebook in ("data_prep", "train", "evaluate")
 }
-names = (
-    st.sampled_from([*SOUND_PARAMETERS] * 3 + ["LEARNING_RATES", "XXX"]) | st.from_regex("[A-Z][A-Z0-9_]{2,9}") | texts
-)
+known_names = sorted({name for parameters in SOUND_PARAMETERS.values() for name in parameters})
+names = st.sampled_from(known_names * 3 + ["LEARNING_RATES", "XXX"]) | st.from_regex("[A-Z][A-Z0-9_]{2,9}") | texts
 
 
 @given(
-    notebook=st.sampled_from(["data_prep", "train", "evaluate"]),
+    notebook=st.sampled_from(list(SOUND_PARAMETERS)),
     changes=st.dictionaries(names, json_like | no_json, max_size=2),
-    left_out=st.just("") | st.sampled_from(sorted(SOUND_PARAMETERS)),
+    left_out=st.just("") | st.sampled_from(known_names),
 )
 @example(notebook="train", changes={"TRUNCATION": np.arange(2)}, left_out="")
 @example(notebook="train", changes={"RANDOM_SEED": 10**5000}, left_out="")
 def test_parameters_are_taken_as_they_are_or_refused_by_name(folder, notebook, changes, left_out):
-    known = {name for name, (notebooks, _, _) in tools.PARAMETERS.items() if notebook in notebooks.split()}
-    given_names = {name: value for name, value in SOUND_PARAMETERS.items() if name in known} | changes
+    given_names = SOUND_PARAMETERS[notebook] | changes
     given_names.pop(left_out, None)
     result = outcome(folder, lambda: tools.check_parameters(notebook, given_names))
     if isinstance(result, ValueError):
         assert any(name in str(result) for name in [*changes, left_out] if name)
         return
-    assert result == {name: given_names[name] for name in known}
+    assert result == {name: given_names[name] for name in SOUND_PARAMETERS[notebook]}
     assert json.loads(json.dumps(result, allow_nan=False)) == result  # they are kept in config.json
     task = Path("data", result["TASK_NAME"])
     assert task.resolve().parent == Path("data").resolve() and "\x00" not in str(task)
@@ -843,7 +853,7 @@ def test_the_command_line_ends_in_0_or_in_2_with_one_line(shell, monkeypatch, ca
     assert (status, len(said.splitlines())) in ((0, 0), (2, 1)), said
     converted = "train_features.pkl" in names_in(shell / "task")
     assert status == 2 or converted or "--help" in command or "dev" in command
-    assert {path.suffix for path in (shell / "task").iterdir()} <= {".tsv", ".pkl"}
+    assert {path.suffix for path in (shell / "task").iterdir()} <= {".tsv", ".pkl", ".lock"}
     assert not list(shell.rglob("*.tmp"))
 
 
