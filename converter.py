@@ -13,8 +13,9 @@ from pathlib import Path
 
 
 def parse_arguments(arguments=None):
-    """Return the command line as a namespace; argparse itself ends with status 2 on a mistake."""
+    """Return the command line as a namespace; a mistake ends with status 2 and one line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.error = lambda message: parser.exit(2, f"converter.py: {' '.join(message.split())} (see --help)\n")
     parser.add_argument("--data-dir", required=True, help="folder with train.tsv and dev.tsv, made by data_prep.ipynb")
     parser.add_argument("--model", required=True, help="name, hub id, folder or .tar.gz of the BERT to convert for")
     parser.add_argument("--split", nargs="+", choices=["train", "dev"], default=["train", "dev"], help="default: both")
@@ -40,6 +41,8 @@ def convert(options):
 def main():
     """Run the command line."""
     start = time.perf_counter()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # the name of a file need not be text
     options = parse_arguments()
     print(f"Converting {' and '.join(options.split)} of {options.data_dir} for {options.model} ...", flush=True)
     try:

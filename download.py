@@ -23,7 +23,6 @@ import tempfile
 import time
 import urllib.request
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -343,8 +342,10 @@ def convert_weights(files, source):
     else:
         state = tools._read_weights(files, source)
     classes = len(state["classifier.weight"]) if "classifier.weight" in state else 2
+    config = tools._read_config(files, source)
+    tools._require_sizes(config, state, source)
     with torch.device("meta"):  # shapes without memory
-        model = BertForSequenceClassification(BertConfig.from_dict(tools._read_config(files, source)), classes)
+        model = BertForSequenceClassification(BertConfig.from_dict(config), classes)
     _, unused = tools.match_weights(state, model.state_dict(), source)
     if unused:
         print(f"  left out, not needed to classify: {', '.join(sorted(unused))}")
@@ -629,6 +630,19 @@ def _require_columns(path, encoding):
             raise ValueError(f"{path}, line {rows.line_num}: {error}: is a quote left open?") from None
 
 
+def _require_sound(path, opener):
+    """Raise ValueError for a compressed file that is damaged, or that unpacks to far more than a table can."""
+    room = 100 * path.stat().st_size + 2**24
+    try:
+        with opener(path, "rb") as file:
+            while chunk := file.read(2**20):
+                room -= len(chunk)
+                if room < 0:
+                    raise ValueError("it unpacks to more than 100 times its size")
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise ValueError(f"{path} is damaged, or not what its name says: {error}") from None
+
+
 def _read_json_lines(path, encoding):
     """Return the objects of a JSON Lines file as a DataFrame; ValueError for a line that is none."""
     rows = []
@@ -662,6 +676,8 @@ def read_table(path, encoding="utf-8"):
     kind, compression = _kind(path)
     if not kind:
         raise ValueError(f"{path}: its name must end in one of {', '.join(KINDS)}, perhaps with .gz, .bz2, .xz or .zip")
+    if compression and kind != "parquet":
+        _require_sound(Path(path), OPENERS[compression])
     given, encoding = encoding, encoding if codecs.lookup(encoding).name != "utf-8" else "utf-8-sig"  # drops a mark
     try:
         if kind == "parquet":
@@ -669,6 +685,8 @@ def read_table(path, encoding="utf-8"):
         elif kind == "jsonl":
             frame = _read_json_lines(path, encoding)
         else:
+            if encoding != "utf-8-sig":  # pandas does not see what is missing at the end
+                tools.require_encoding(path, given, OPENERS[compression])
             form = {"quoting": csv.QUOTE_NONE, "sep": "\t"} if kind == "tsv" else {}
             frame = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding=encoding, **form)
             if (frame == "").any(axis=None):  # a short row is filled with ""
@@ -682,7 +700,7 @@ def read_table(path, encoding="utf-8"):
         if kind in ("csv", "tsv"):
             _require_columns(path, encoding)
         raise ValueError(f"{path}: {error}") from None
-    except (OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as error:
+    except OSError as error:  # of pyarrow
         raise ValueError(f"{path} is damaged, or not what its name says: {error}") from None
     if frame.empty:
         raise ValueError(f"{path} is empty: it needs a row for each text")
@@ -757,7 +775,7 @@ def pick_classes(labels, source, classes=None):
     """
     counts = labels.value_counts().sort_index()
     first = {label: (labels == label).idxmax() + 1 for label in counts.index[:20]}
-    listed = ", ".join(f"{label!r} {counts[label]} times (first in row {row})" for label, row in first.items())
+    listed = ", ".join(f"{label[:50]!r} {counts[label]} times (first in row {row})" for label, row in first.items())
     if classes is not None:
         classes = [[str(label) for label in one] for one in classes]
         if absent := sorted({label for one in classes for label in one} - set(counts.index)):

@@ -16,6 +16,7 @@ import io
 import json
 import os
 import pickle
+import pickletools
 import platform
 import re
 import shutil
@@ -24,12 +25,14 @@ import sys
 import tarfile
 import tempfile
 import time
+import zipfile
 import zlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, wait
 from contextlib import contextmanager, nullcontext
 from importlib import metadata
+from itertools import chain
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -272,8 +275,12 @@ def check_parameters(notebook, names):
         _, rule, fits = PARAMETERS[name]
         if name not in given:
             raise ValueError(f"parameter {name} of {notebook}.ipynb is missing: set it to {rule}")
-        if not fits(given[name]):
-            raise ValueError(f"{name} is {given[name]!r}, but must be {rule}")
+        try:
+            right, shown = fits(given[name]), repr(given[name])
+        except Exception:  # an array is neither true nor false, and a number of 5,000 digits has no text
+            right, shown = False, f"a {type(given[name]).__name__}"
+        if not right:
+            raise ValueError(f"{name} is {shown}, but must be {rule}")
     return {name: given[name] for name in known}
 
 
@@ -294,7 +301,7 @@ def require_encoding(path, encoding="utf-8", opener=open):
     """Raise ValueError naming the first line and byte of `path` that is not in the encoding, and a likelier one."""
     decoder = codecs.getincrementaldecoder(encoding)()  # in UTF-16 a line end is two bytes, and the loop parts them
     with opener(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(chain(file, [b""]), start=1):
             try:
                 decoder.decode(line, final=not line.endswith(b"\n"))
             except UnicodeError as error:  # in UTF-16 it may not say where
@@ -330,9 +337,20 @@ def write_tsv(frame, path):
 
 
 def read_label_names(data_dir):
-    """Return what classes 0 and 1 are called: from `labels.json` of data_prep.ipynb, else "0" and "1"."""
+    """Return what classes 0 and 1 are called: from `labels.json` of data_prep.ipynb, else "0" and "1".
+
+    Raises ValueError if that file does not hold two names.
+    """
     path = Path(data_dir, "labels.json")
-    return json.loads(path.read_text(encoding="utf-8"))["label_names"] if path.is_file() else ["0", "1"]
+    if not path.is_file():
+        return ["0", "1"]
+    try:
+        names = json.loads(path.read_bytes())["label_names"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        names = None
+    if not _is_label_names(names):
+        raise ValueError(f"{path} does not hold two different label_names: run data_prep.ipynb again, it writes them")
+    return names
 
 
 def _split_line(line):
@@ -389,7 +407,7 @@ class BinaryClassificationProcessor(DataProcessor):
         """Yield the InputExamples of one TSV file.
 
         Raises FileNotFoundError, and ValueError (file, line, value, rule) for bytes that are not UTF-8, a line without
-        four columns, a label other than 0 and 1 (in regression: one that is no number), or a file with one class.
+        four columns, a label other than 0 and 1 (in regression: one that is no number), or an empty file or one class.
         """
         counts = Counter()
         for number, fields in self._read_tsv(path):
@@ -402,8 +420,8 @@ class BinaryClassificationProcessor(DataProcessor):
             if not self._is_label(label, output_mode):
                 header = ". It looks like a header: delete that line" if number == 1 else ""
                 raise ValueError(
-                    f"{path}, line {number} has the label {label!r}, but it must be 0 or 1 (in regression a number); "
-                    f"data_prep.ipynb turns 1 and 2 into 0 and 1{header}"
+                    f"{path}, line {number} has the label {label[:50]!r}, but it must be 0 or 1 (in regression a "
+                    f"number); data_prep.ipynb turns 1 and 2 into 0 and 1{header}"
                 )
             counts[label] += 1
             yield InputExample(guid, text, label=label)
@@ -412,6 +430,8 @@ class BinaryClassificationProcessor(DataProcessor):
                 f"{path} has {counts.total()} examples with the labels {list(counts)}, but both 0 and 1 are needed: "
                 "nothing can be learned or measured with one class"
             )
+        if not counts:
+            raise ValueError(f"{path} is empty: data_prep.ipynb writes a line for each text")
 
     def _is_label(self, label, output_mode):
         if output_mode == "classification":
@@ -473,12 +493,17 @@ class Features(Sequence):
     @classmethod
     def from_list(cls, rows):
         """Pack a list of InputFeatures, such as the 2019 code pickled; ValueError if it is not sound."""
-        sizes = {len(values) for r in rows for values in (r.input_ids, r.input_mask, r.segment_ids)}
+        lists = [values for r in rows for values in (r.input_ids, r.input_mask, r.segment_ids)]
+        if any(set(map(type, values)) - {int, bool} for values in lists):
+            raise ValueError("ids, mask and segments must be lists of integers")
+        sizes = set(map(len, lists))
         if len(sizes) != 1 or max(sizes) > MAX_POSITIONS:
             raise ValueError(f"all features must be padded to one length, but they have {sorted(sizes)}")
         ids = np.array([r.input_ids for r in rows], np.uint32)  # (n, length), as are the next two
         mask = np.array([r.input_mask for r in rows], bool)
         first = mask & ~np.array([r.segment_ids for r in rows], bool)
+        if not all(isinstance(r.label_id, int | float | np.number) for r in rows):
+            raise ValueError("each label_id must be a number")
         given = np.array([r.label_id for r in rows])
         labels = given.astype(np.float64 if given.dtype.kind == "f" else np.int32)
         packed = cls(ids[mask], mask.sum(1, np.uint16), first.sum(1, np.uint16), labels, sizes.pop())
@@ -519,7 +544,7 @@ class Features(Sequence):
     def __setstate__(self, state):
         """Check what a pickle holds, then make arrays of it without copying."""
         if state.get("format") != self.FORMAT:
-            raise ValueError(f"format {state.get('format')!r} is not format {self.FORMAT}")
+            raise ValueError(f"it is not of format {self.FORMAT}")
         arrays = {}
         for name, types in self.ARRAYS.items():
             if state[f"{name}_type"] not in types or type(state[name]) is not bytes:
@@ -527,7 +552,7 @@ class Features(Sequence):
             arrays[name] = np.frombuffer(state[name], state[f"{name}_type"])
         size, lengths, fingerprint = state["max_seq_length"], arrays["lengths"], state["fingerprint"]
         if type(size) is not int or not 2 <= size <= MAX_POSITIONS or type(fingerprint) not in (str, type(None)):
-            raise ValueError(f"max_seq_length {size!r} or fingerprint {fingerprint!r} cannot be")
+            raise ValueError("its max_seq_length or its fingerprint cannot be")
         if not (
             len(lengths) == len(arrays["first_lengths"]) == len(arrays["labels"])
             and lengths.max(initial=0) <= size
@@ -870,8 +895,12 @@ class _SafeUnpickler(pickle._Unpickler):
     class Stored:
         """Stands in for Features and for the InputFeatures of 2019."""
 
-    # of the opcodes one alone reserves what a pickle claims before it is read
-    dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]}
+    # what features need; among the other opcodes is one that reserves what a pickle claims before it is read, and some
+    # that build tuples, whose hash lets Python crash if they are nested deeply
+    OPCODES = """PROTO FRAME MARK STOP GLOBAL STACK_GLOBAL EMPTY_TUPLE NEWOBJ BUILD EMPTY_DICT SETITEM SETITEMS
+        EMPTY_LIST APPEND APPENDS NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE
+        SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BINPUT LONG_BINPUT BINGET LONG_BINGET MEMOIZE"""
+    dispatch = {code: pickle._Unpickler.dispatch[code] for name in OPCODES.split() for code in getattr(pickle, name)}
 
     def find_class(self, module, name):
         if name in ("Features", "InputFeatures"):
@@ -887,8 +916,12 @@ def load_features(path):
     """
     require_file(path, "train.ipynb or converter.py makes it")
     try:
-        loaded = _SafeUnpickler(io.BytesIO(Path(path).read_bytes())).load()
+        content = Path(path).read_bytes()
+        loaded = _SafeUnpickler(io.BytesIO(content)).load()
         if isinstance(loaded, list):
+            values = sum(len(v) for row in loaded for v in vars(row).values() if isinstance(v, list))
+            if 20 * len(loaded) + values > len(content):  # each takes 2 bytes, unless it is repeated
+                raise ValueError("it holds the same again and again")
             return Features.from_list([InputFeatures(**vars(row)) for row in loaded])
         if not isinstance(loaded, _SafeUnpickler.Stored):
             raise ValueError(f"it holds a {type(loaded).__name__}")
@@ -1055,7 +1088,28 @@ def _read_config(files, path):
             f"{path}: its {CONFIG} {' and '.join(wrong)}, but a BERT is needed, with {fitting}, such as "
             f"{DEFAULT_MODEL} or bert-base-cased"
         )
+    size, layers, share = _is_whole(1, 2**24), _is_whole(1, 200), _is_number(lambda v: 0 <= v <= 1)
+    rules = {name: {int: size, float: share}.get(type(usual)) for name, usual in vars(BertConfig(1)).items()}
+    rules |= {"num_hidden_layers": layers, "hidden_act": None, "classifier": lambda v: isinstance(v, dict | None)}
+    wrong = [f"{n} {config[n]!r}" for n, fits in rules.items() if fits and n in config and not fits(config[n])]
+    if not wrong and config["hidden_size"] % config["num_attention_heads"]:
+        wrong = [f"num_attention_heads {config['num_attention_heads']} with hidden_size {config['hidden_size']}"]
+    if wrong:
+        raise ValueError(f"{path}: its {CONFIG} has the {', '.join(wrong)}, which no BERT can have: get it again")
     return config
+
+
+def _require_sizes(config, state, path):
+    """Raise ValueError if a config claims other sizes than its weights have, before a model of such a size is built."""
+    rows = {
+        "embeddings.word_embeddings": "vocab_size",
+        "embeddings.position_embeddings": "max_position_embeddings",
+        "embeddings.token_type_embeddings": "type_vocab_size",
+        f"encoder.layer.{config['num_hidden_layers'] - 1}.intermediate.dense": "intermediate_size",
+    }
+    shapes = {f"bert.{name}.weight": (config[size], config["hidden_size"]) for name, size in rows.items()}
+    expected = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}  # takes no memory
+    match_weights({name: state[name] for name in shapes if name in state}, expected, path)
 
 
 def match_weights(state, expected, path):
@@ -1076,18 +1130,40 @@ def match_weights(state, expected, path):
     return new, unused
 
 
+def _require_plain(content):
+    """Raise ValueError for weights that fill the memory when they are read, or nest so deep that Python crashes.
+
+    torch's file is a zip file that is not compressed, with a pickle in it; until 2020 it was five pickles, and data.
+    """
+    pickles, count = io.BytesIO(content), 5
+    if content.startswith(b"PK"):
+        with zipfile.ZipFile(pickles) as parts:
+            if sum(part.file_size for part in parts.infolist()) > len(content):
+                raise ValueError("it unpacks to more than it is")
+            inside = [parts.read(name) for name in parts.namelist() if name.endswith(".pkl")]
+        pickles, count = io.BytesIO(b"".join(inside)), len(inside)
+    tuples = (opcode for _ in range(count) for opcode, _, _ in pickletools.genops(pickles) if "TUPLE" in opcode.name)
+    if any(number > 20_000 for number, _ in enumerate(tuples)):  # a weight has about four
+        raise ValueError("it holds too many tuples")
+
+
 def _read_weights(files, path):
     """Return a BERT's weights as a dict from name to tensor, under today's names."""
     if WEIGHTS not in files:
         raise ValueError(f"{path} has no {WEIGHTS}: the model's weights are missing")
     try:
+        _require_plain(files[WEIGHTS])
         state = torch.load(io.BytesIO(files[WEIGHTS]), map_location="cpu", weights_only=True)
         if "bert.embeddings.LayerNorm.weight" not in state:
             import download  # a checkpoint of another time
 
             state = download.rename_weights(state)
-        if not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
-            raise TypeError
+        for name, tensor in state.items():
+            number = tensor.is_floating_point() or name.endswith(CONSTANTS)
+            if type(name) is not str or not number or tensor.layout != torch.strided or tensor.device.type != "cpu":
+                raise TypeError
+        if sum(tensor.numel() for tensor in state.values()) > len(files[WEIGHTS]):  # one may be repeated in a tensor
+            raise ValueError
         return state
     except Exception as error:  # damaged or hostile bytes can raise nearly anything
         raise ValueError(f"{path}: {WEIGHTS} does not hold weights ({type(error).__name__})") from None
@@ -1105,7 +1181,13 @@ def load_tokenizer(name_or_path, cache_dir="cache/"):
 def _build_tokenizer(files, path):
     if VOCABULARY not in files:
         raise ValueError(f"{path} has no {VOCABULARY}: put the model's vocabulary into it")
-    settings = json.loads(files.get(TOKENIZER_CONFIG, "{}")) | _read_config(files, path).get("classifier", {})
+    config = _read_config(files, path)
+    try:
+        settings = json.loads(files.get(TOKENIZER_CONFIG, "{}")) | (config.get("classifier") or {})
+        if type(settings.get("do_lower_case", True)) is not bool:
+            raise ValueError
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError(f"{path}: its {TOKENIZER_CONFIG} does not say whether case matters: get it again") from None
     with tempfile.TemporaryDirectory() as folder:
         vocabulary = Path(folder, VOCABULARY)
         vocabulary.write_bytes(files[VOCABULARY])
@@ -1116,6 +1198,8 @@ def _build_tokenizer(files, path):
     missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in tokenizer.vocab]
     if missing:
         raise ValueError(f"{path}: its {VOCABULARY} lacks {', '.join(missing)}: it is not BERT's")
+    if (last := max(tokenizer.vocab.values())) >= config["vocab_size"]:
+        raise ValueError(f"{path}: its {VOCABULARY} has {last + 1} lines, but its {CONFIG} says {config['vocab_size']}")
     if "do_lower_case" not in settings:
         cased = any(token != token.lower() for token in tokenizer.vocab if not token.startswith("["))
         settings["do_lower_case"] = not cased
@@ -1142,10 +1226,11 @@ def load_model(name_or_path, cache_dir="cache/", num_labels=2):
 
 def _build_model(files, path, num_labels, new_weights=True):
     config, state = _read_config(files, path), _read_weights(files, path)
-    model = BertForSequenceClassification(BertConfig.from_dict(config), num_labels)
-    expected = model.state_dict()
     if "classifier.weight" in state and state["classifier.weight"].shape[:1] != (num_labels,):
         state = {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
+    _require_sizes(config, state, path)
+    model = BertForSequenceClassification(BertConfig.from_dict(config), num_labels)
+    expected = model.state_dict()
     new, unused = match_weights(state, expected, path)
     if new and not new_weights:
         raise ValueError(f"{path} holds {NOT_FINE_TUNED}. It lacks {', '.join(new)} for {num_labels} classes")
@@ -1481,7 +1566,7 @@ def load_checkpoint(path, accelerator, model, optimizer, schedule, identity):
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        theirs = state["identity"]
+        theirs = dict(state["identity"])
     except Exception as error:  # damaged bytes can raise nearly anything
         raise ValueError(f"{path} is damaged ({type(error).__name__}): {way_on}") from None
     if changed := [name for name in {**theirs, **identity} if theirs.get(name) != identity.get(name)]:
@@ -1674,6 +1759,29 @@ def _take_up(part, state, fingerprint):
     return 0
 
 
+def _check_settings(settings, positions, path):
+    """Raise ValueError if what an archive's config.json says under "classifier" is not what train.ipynb writes."""
+    rules = {
+        "max_seq_length": _is_whole(3, min(positions, MAX_POSITIONS)),
+        "truncation": lambda v: v in TRUNCATIONS,
+        "label_names": _is_label_names,
+        "temperature": _is_number(lambda v: 0 < v < float("inf")),
+        "threshold": _is_number(lambda v: 0 <= v <= 1),
+    }
+    if wrong := [name for name, fits in rules.items() if not fits(settings.get(name))]:
+        shown = ", ".join(f"{name} {settings.get(name)!r}" for name in wrong)
+        raise ValueError(f"{path}: its {CONFIG} has the {shown}, which cannot be: train again with train.ipynb")
+
+
+def _read_validation(table, path):
+    """Return an archive's validation.csv as a DataFrame; ValueError if it is none."""
+    types = {"id": str, "label": int, "logit_0": float, "logit_1": float}
+    try:
+        return pd.read_csv(io.BytesIO(table), dtype=types)[list(types)]
+    except (ValueError, KeyError, OverflowError) as error:
+        raise ValueError(f"{path}: its validation.csv is damaged ({error}): train again with train.ipynb") from None
+
+
 class Classifier:
     """A fine-tuned BERT with all that is needed to classify texts: `Classifier.load(archive)`.
 
@@ -1699,10 +1807,10 @@ class Classifier:
         settings = _read_config(files, path).get("classifier")
         if settings is None:
             raise ValueError(f"{path} holds {NOT_FINE_TUNED}")
+        _check_settings(settings, _read_config(files, path)["max_position_embeddings"], path)
         model = _build_model(files, path, num_labels=2, new_weights=False)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        table = files.get("validation.csv")
-        validation = None if table is None else pd.read_csv(io.BytesIO(table), dtype={"id": str})
+        validation = _read_validation(files["validation.csv"], path) if "validation.csv" in files else None
         return cls(model.to(device).eval(), _build_tokenizer(files, path), settings, validation)
 
     def predict(self, texts, batch_size=32, progress=True):

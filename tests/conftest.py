@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # tools.py stands there, also for the worker processes
 
 quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-settings.register_profile("tests", deadline=None, derandomize=True, max_examples=60, suppress_health_check=quiet)
-settings.register_profile("fuzz", deadline=None, max_examples=3000, suppress_health_check=quiet)
+settings.register_profile("tests", deadline=None, derandomize=True, max_examples=100, suppress_health_check=quiet)
+settings.register_profile("fuzz", deadline=None, max_examples=20_000, suppress_health_check=quiet)
 settings.load_profile("tests")  # pytest --hypothesis-profile=fuzz takes the other
 
 # any text there is (surrogates are not text), with more than chance of what breaks tables
@@ -82,8 +82,8 @@ def bert_files():
     that key in config.json), a fine-tuned one.
     """
 
-    def make(cased=False, classifier=None, seed=0, num_labels=2, **config):
-        vocabulary = make_vocabulary(cased)
+    def make(cased=False, classifier=None, seed=0, num_labels=2, vocabulary=None, **config):
+        vocabulary = vocabulary or make_vocabulary(cased)
         settings = {
             "hidden_size": 32,
             "num_hidden_layers": 2,

@@ -108,8 +108,8 @@ def test_a_vocabulary_with_a_piece_twice_keeps_its_ids(bert_files, pack, tmp_pat
 
 @pytest.mark.parametrize("casing", ["cased", "uncased"])
 def test_berts_own_vocabularies_keep_their_ids(test_data, bert_files, pack, tmp_path, casing):
-    files = bert_files()
-    files["vocab.txt"] = test_data(f"vocab/bert-base-{casing}-vocab.txt").read_bytes()
+    vocabulary = test_data(f"vocab/bert-base-{casing}-vocab.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    files = bert_files(vocabulary=vocabulary)
     tokenizer = tools.load_tokenizer(pack(files))
     assert tokenizer.basic_tokenizer.do_lower_case is (casing == "uncased")
     assert tokenizer.vocab["good"] > 1000

@@ -158,6 +158,21 @@ def test_versions_are_pinned_with_a_reason_and_stand_in_one_place():
     assert "==" not in (ROOT / "environment.yml").read_text()
 
 
+def test_no_text_can_leave_or_be_logged():
+    """Only download.py speaks with a network, and it is given names, never texts."""
+    sources = {name: (ROOT / f"{name}.py").read_text(encoding="utf-8") for name in ("tools", "report", "converter")}
+    sources |= {name: "\n".join(cell.source for cell in code_cells(read(name))) for name in NOTEBOOKS}
+    for name, source in sources.items():
+        tree = ast.walk(ast.parse(source))
+        modules = [a.name for n in tree if isinstance(n, ast.Import) for a in n.names]
+        tree = ast.walk(ast.parse(source))
+        modules += [node.module for node in tree if isinstance(node, ast.ImportFrom)]
+        assert len(modules) > 2
+        network = {"socket", "urllib", "http", "requests", "huggingface_hub", "smtplib", "ftplib", "aiohttp", "httpx"}
+        assert not network & {module.split(".")[0] for module in modules}, name
+        assert not re.search(r"\blog(ger|ging)?\.(debug|info|warning|error|exception|critical|log)\(", source), name
+
+
 def test_sample_is_what_its_card_says():
     import download
 
