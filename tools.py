@@ -1243,41 +1243,61 @@ def pick_rows(labels, rows, seed):
     return np.sort(place.sort_values(kind="stable").index[:rows].to_numpy())
 
 
+def digest_text(text):
+    """Return a whole number of 64 bits, the same for texts that differ in case and white space alone."""
+    return _digest_words(text.lower().split())
+
+
+def _digest_words(words):
+    content = " ".join(words).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), signed=True)
+
+
 def _find_contained(texts):
     """Map each text that stands word for word inside others to those of them that stand in none.
 
-    A text can only be inside one that has its rarest word, so few pairs are compared.
+    `texts` is a dict from `digest_text` to text, and the result has digests. A text can only be inside one that has its
+    rarest word, and only where that word stands; so few places are looked at, and of those few are compared.
     """
-    frequency = Counter(word for text in texts for word in set(text.split()))
-    by_rarest = defaultdict(list)
-    for text in texts:
-        if text:
-            by_rarest[min(text.split(), key=frequency.get)].append(text)
+    frequency = Counter(word for text in texts.values() for word in set(text.lower().split()))
+    shapes = defaultdict(set)  # rarest word to (words before it, words in all)
+    ends = set()  # (first word, last word, words in all)
+    for words in (text.lower().split() for text in texts.values()):
+        rarest = min(words, key=frequency.get, default=None)
+        if frequency[rarest] > 1:
+            shapes[rarest].add((words.index(rarest), len(words)))
+            ends.add((words[0], words[-1], len(words)))
     containing = defaultdict(set)
-    for text in texts:
-        for word in set(text.split()):
-            for part in by_rarest.get(word, ()):
-                if len(part) < len(text) and f" {part} " in f" {text} ":
-                    containing[part].add(text)
+    for whole, words in ((digest, text.lower().split()) for digest, text in texts.items()):
+        for place, word in enumerate(words):
+            for before, count in shapes.get(word, ()):
+                start, stop = place - before, place - before + count
+                if start < 0 or stop > len(words) or count == len(words):
+                    continue
+                if (words[start], words[stop - 1], count) in ends:
+                    part = _digest_words(words[start:stop])
+                    if part in texts:
+                        containing[part].add(whole)
     return {part: others - containing.keys() for part, others in containing.items()}
 
 
 def _split(texts, labels, choose, remedy):
     """Yield (training rows, validation rows), sorted, for each choice of texts for validation.
 
-    `choose` gets the texts that stand in no other, folded, and their labels, and yields the indices of those chosen.
+    `choose` gets the texts that stand in no other, as digests, and their labels, and yields the indices of those
+    chosen.
     """
-    folded = [" ".join(text.lower().split()) for text in texts]
-    label_of = dict(zip(folded, labels))
-    contained = _find_contained(label_of)
-    whole = [text for text in label_of if text not in contained]
+    digests = [digest_text(text) for text in texts]
+    label_of = dict(zip(digests, labels))
+    contained = _find_contained(dict(zip(digests, texts)))
+    whole = [digest for digest in label_of if digest not in contained]
     try:
-        choices = list(choose(whole, [label_of[text] for text in whole]))
+        choices = list(choose(whole, [label_of[digest] for digest in whole]))
     except ValueError as error:
         raise ValueError(f"{len(labels)} rows cannot be split like that ({error}): {remedy}") from None
     for choice in choices:
         chosen = {whole[i] for i in choice}
-        in_validation = np.array([np.mean([text in chosen for text in contained.get(f, (f,))]) for f in folded])
+        in_validation = np.array([np.mean([w in chosen for w in contained.get(d, (d,))]) for d in digests])
         parts = np.flatnonzero(in_validation == 0), np.flatnonzero(in_validation == 1)
         for name, part in zip(("training", "validation"), parts):
             if len({labels[row] for row in part}) < 2:
