@@ -10,6 +10,8 @@ The model and the tokenizer are those of pytorch-pretrained-bert 0.6.2.
 import codecs
 import csv
 import difflib
+import errno
+import glob
 import gzip
 import hashlib
 import io
@@ -28,15 +30,18 @@ import zlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 import torch.nn.functional as F
+from filelock import FileLock, Timeout
 from joblib.externals.loky import ProcessPoolExecutor
 from pytorch_pretrained_bert import modeling
 from pytorch_pretrained_bert.modeling import BertConfig, BertForSequenceClassification
@@ -50,20 +55,78 @@ UNLABELLED = -100  # torch's own "ignore this label"
 TRUNCATIONS = ("head", "tail", "head+tail")
 
 
+LOCK_PATIENCE = 2 * 3600  # seconds that a process waits for another one that makes the same file
+NO_ROOM = dict.fromkeys(("ENOSPC", "EDQUOT", "EFBIG"), "make room on its disk, or work on a larger one")
+NO_RIGHT = dict.fromkeys(("EACCES", "EPERM", "EROFS"), "get the right to write there, or work in another folder")
+
+
+class CannotWriteError(OSError):
+    """There is no room for a file, or no right to write it."""
+
+
+@contextmanager
+def explain_writing(path):
+    """Raise CannotWriteError, which names `path` and says what to do, if the block fails for want of room or rights."""
+    remedies = NO_ROOM | NO_RIGHT
+    try:
+        yield
+    except CannotWriteError:
+        raise
+    except Exception as error:
+        cause = error  # torch raises an error of its own after the one that tells
+        while cause and errno.errorcode.get(getattr(cause, "errno", None)) not in remedies:
+            cause = cause.__context__
+        if not cause:
+            raise
+        remedy = remedies[errno.errorcode[cause.errno]]
+        message = f"{path} cannot be written ({cause.strerror}): {remedy}"
+        raise CannotWriteError(cause.errno, message) from error
+
+
 @contextmanager
 def replacing(path):
     """Yield a temporary path that takes the place of `path` when the block ends well.
 
-    Whatever breaks, `path` holds either what it held before or the whole new content.
+    Whatever breaks, `path` holds either what it held before or the whole new content. What a writer left that was
+    killed goes when the next one comes.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with explain_writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            if not psutil.pid_exists(int(leftover.name.split(".")[-2])):
+                leftover.unlink(missing_ok=True)
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            if temporary.exists():
+                temporary.unlink()
+
+
+@contextmanager
+def only_one(path, patience=LOCK_PATIENCE, remedy="look what it is doing, end it, and start again"):
+    """Let one process at a time into the block that makes `path`; others wait and are told so.
+
+    A process that ends, however it does, makes way. Raises TimeoutError, with the `remedy`, after `patience` seconds.
+    """
+    path = Path(path)
+    with explain_writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
     try:
-        yield temporary
-        os.replace(temporary, path)
+        if patience and not lock.is_locked:
+            print(f"Another process is making {path}: waiting for it ...")
+        lock.acquire(timeout=patience)
+    except Timeout:
+        raise TimeoutError(f"{path} is being made by another process: {remedy}") from None
+    try:
+        yield
     finally:
-        temporary.unlink(missing_ok=True)
+        lock.release(force=True)
 
 
 def write_text(path, text):
@@ -513,6 +576,10 @@ class WordPieceMemo(dict):
     MAX_CHARACTERS = 64  # longer chunks do not come back often enough
     DELETED = "\x0b\x0c\x1c\x1d\x1e\x1f\x85"  # str.split() splits there, BERT deletes them: "A\x85B" is one word
     ASCII_WORD = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]")
+    # each is a word of its own and has no influence on what stands before it, as a full stop has on a Greek sigma
+    ALONE = re.compile(r"[!-&(-\-/;-@\[-\]_{-~\u4e00-\u9fff]")
+    ASCII_ALONE = re.compile(r"[!-/:-@\[-`{-~]")
+    VERY_LONG = 100_000  # characters
 
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
@@ -540,6 +607,9 @@ class WordPieceMemo(dict):
         """Return the ids of `text` as bytes: all of them, or at least the first `limit`."""
         if any(map(text.__contains__, self.DELETED)):
             text = text.translate(dict.fromkeys(map(ord, self.DELETED)))
+        if len(text) > self.VERY_LONG > limit:  # it may be without white space: read no further than is needed
+            alone = (self.ASCII_ALONE if text.isascii() else self.ALONE).finditer(text)
+            text = next((text[: match.end()] for match in islice(alone, limit - 1, None)), text)
         ids, missing = b"", limit
         for share in (0.75, 1, None):  # a chunk has 1.3 word pieces, now and then none: so few will do, seldom all
             count = len(text) if share is None else int(share * missing)
@@ -1171,8 +1241,8 @@ def save_model(model, tokenizer, output_dir, settings):
     `settings` is what goes into config.json under "classifier": all that a user of the model must know and nobody
     should guess. The folder can be given to the library's `from_pretrained`.
     """
-    with replacing(Path(output_dir, WEIGHTS)) as temporary:
-        torch.save(copy_weights(model), temporary)
+    with replacing(Path(output_dir, WEIGHTS)) as temporary, open(temporary, "wb") as file:
+        torch.save(copy_weights(model), file)
     write_text(Path(output_dir, VOCABULARY), vocabulary_text(tokenizer.ids_to_tokens))
     write_text(
         Path(output_dir, CONFIG), json.dumps({**model.config.to_dict(), "classifier": settings}, indent=2) + "\n"
@@ -1256,29 +1326,25 @@ def _digest_words(words):
 def _find_contained(texts):
     """Map each text that stands word for word inside others to those of them that stand in none.
 
-    `texts` is a dict from `digest_text` to text, and the result has digests. A text can only be inside one that has its
-    rarest word, and only where that word stands; so few places are looked at, and of those few are compared.
+    `texts` is a dict from `digest_text` to text, and the result has digests. Where a text stands in another one, so do
+    its first three words; there its length and its last word are compared, and seldom more.
     """
-    frequency = Counter(word for text in texts.values() for word in set(text.lower().split()))
-    shapes = defaultdict(set)  # rarest word to (words before it, words in all)
-    ends = set()  # (first word, last word, words in all)
+    lengths, ends = defaultdict(tuple), set()  # hashes take less memory than words
     for words in (text.lower().split() for text in texts.values()):
-        rarest = min(words, key=frequency.get, default=None)
-        if frequency[rarest] > 1:
-            shapes[rarest].add((words.index(rarest), len(words)))
-            ends.add((words[0], words[-1], len(words)))
+        start, count = hash(tuple(words[:3])), len(words)
+        if count and count not in lengths[start]:
+            lengths[start] += (count,)
+        ends.add(hash((*words[:1], *words[-1:], count)))
     containing = defaultdict(set)
     for whole, words in ((digest, text.lower().split()) for digest, text in texts.items()):
-        for place, word in enumerate(words):
-            for before, count in shapes.get(word, ()):
-                start, stop = place - before, place - before + count
-                if start < 0 or stop > len(words) or count == len(words):
-                    continue
-                if (words[start], words[stop - 1], count) in ends:
-                    part = _digest_words(words[start:stop])
+        for i, j in ((i, i + n) for i in range(len(words)) for n in (1, 2, 3)):
+            for count in lengths.get(hash(tuple(words[i:j])), ()):
+                if i + count <= len(words) != count and hash((words[i], words[i + count - 1], count)) in ends:
+                    part = _digest_words(words[i : i + count])
                     if part in texts:
                         containing[part].add(whole)
-    return {part: others - containing.keys() for part, others in containing.items()}
+    # (a set minus the keys of a dict would look at all the keys)
+    return {part: {whole for whole in wholes if whole not in containing} for part, wholes in containing.items()}
 
 
 def _split(texts, labels, choose, remedy):
@@ -1425,8 +1491,8 @@ def save_checkpoint(path, accelerator, model, optimizer, schedule, progress, ide
     if accelerator.is_main_process:
         state = {"model": model, "optimizer": optimizer, "schedule": schedule}
         state = {name: owner.state_dict() for name, owner in state.items()}
-        with replacing(path) as temporary:
-            torch.save({**state, "random": of_each_process, "progress": progress, "identity": identity}, temporary)
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            torch.save({**state, "random": of_each_process, "progress": progress, "identity": identity}, file)
     accelerator.wait_for_everyone()
 
 
@@ -1437,9 +1503,6 @@ def load_checkpoint(path, accelerator, model, optimizer, schedule, identity):
     Raises ValueError for a checkpoint that is damaged or has another `identity` (and names the difference).
     """
     path, way_on = Path(path), "set RESUME = False to start again, or choose another TASK_NAME"
-    if accelerator.is_main_process:
-        for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # its writer was killed
-            leftover.unlink(missing_ok=True)
     if not path.is_file():
         return None
     try:
@@ -1710,22 +1773,24 @@ class Classifier:
         names = next(_read_rows(source, 1)).iloc[0].tolist()
         column = _find_text_column(names, text_column, source)
         rows = sum(map(len, _read_rows(source, batch_rows)))  # a fault at the end is found before the work
-        done, read = _take_up(part, state, fingerprint), 0
-        with open(part, "ab") as file, progress_bar(rows, "Predicting", " rows", progress) as bar:
-            for chunk in _read_rows(source, batch_rows):
-                first, read = read == 0, read + len(chunk)
-                bar.update(len(chunk))
-                if read <= done:
-                    continue
-                chunk = chunk.iloc[int(first) :]  # without the header
-                predicted = self.predict(chunk[column], batch_size, progress=False).round(6).set_index(chunk.index)
-                table = pd.concat([chunk, predicted], axis=1)
-                form = {"index": False, "quoting": csv.QUOTE_NONNUMERIC, "lineterminator": "\n"}  # keeps a lone "\r"
-                file.write(table.to_csv(header=[*names, *predicted] if first else False, **form).encode())
-                file.flush()
-                write_text(state, json.dumps({"fingerprint": fingerprint, "rows": read, "bytes": file.tell()}))
-        os.replace(part, target)
-        state.unlink()
+        with only_one(target, 0, "wait until it is done"), explain_writing(part):
+            done, read = _take_up(part, state, fingerprint), 0
+            with open(part, "ab") as file, progress_bar(rows, "Predicting", " rows", progress) as bar:
+                for chunk in _read_rows(source, batch_rows):
+                    first, read = read == 0, read + len(chunk)
+                    bar.update(len(chunk))
+                    if read <= done:
+                        continue
+                    chunk = chunk.iloc[int(first) :]  # without the header
+                    predicted = self.predict(chunk[column], batch_size, progress=False).round(6).set_index(chunk.index)
+                    table = pd.concat([chunk, predicted], axis=1)
+                    # quoting all texts keeps a lone "\r"
+                    form = {"index": False, "quoting": csv.QUOTE_NONNUMERIC, "lineterminator": "\n"}
+                    file.write(table.to_csv(header=[*names, *predicted] if first else False, **form).encode())
+                    file.flush()
+                    write_text(state, json.dumps({"fingerprint": fingerprint, "rows": read, "bytes": file.tell()}))
+            os.replace(part, target)
+            state.unlink()
         print(f"{rows - 1:,} texts classified in {target}" + (f", {done - 1:,} of them before" if done else ""))
         return rows - 1
 

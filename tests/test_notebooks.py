@@ -14,7 +14,7 @@ import pandas as pd
 import papermill
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, make_reviews
 from papermill.exceptions import PapermillExecutionError
 from pytorch_pretrained_bert.modeling import BertForSequenceClassification
 
@@ -31,16 +31,6 @@ TRAINING = {
     "LEARNING_RATE": 3e-3,
     "VALIDATION_SHARE": 0.2,
 }
-
-
-def make_reviews(rows, seed):
-    """Return a frame in Yelp's format, each text different, with what real files have in them."""
-    rng = np.random.default_rng(seed)
-    oddities = ['say "hi"', "a,b", "tab\there", "line\nbreak", "line\\nbreak", "<br />", "café 😀", "A\x85B", "null"]
-    labels = np.arange(rows) % 2 + 1
-    words = [("bad", "good")[label - 1] for label in labels]
-    texts = [f"{word} soup {rng.integers(10**9)} {oddities[i % 9]}" for i, word in enumerate(words)]
-    return pd.DataFrame({"label": labels, "text": texts})
 
 
 @pytest.fixture(scope="module")
