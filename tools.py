@@ -576,9 +576,8 @@ class WordPieceMemo(dict):
     MAX_CHARACTERS = 64  # longer chunks do not come back often enough
     DELETED = "\x0b\x0c\x1c\x1d\x1e\x1f\x85"  # str.split() splits there, BERT deletes them: "A\x85B" is one word
     ASCII_WORD = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]")
-    # each is a word of its own and has no influence on what stands before it, as a full stop has on a Greek sigma
-    ALONE = re.compile(r"[!-&(-\-/;-@\[-\]_{-~\u4e00-\u9fff]")
-    ASCII_ALONE = re.compile(r"[!-/:-@\[-`{-~]")
+    # each is a word of its own, in no special token, and changes nothing before it, as a full stop does a Greek sigma
+    ALONE = re.compile(r"[!-&(-\-/;-@\\_{-~\u4e00-\u9fff]")
     VERY_LONG = 100_000  # characters
 
     def __init__(self, tokenizer):
@@ -607,9 +606,8 @@ class WordPieceMemo(dict):
         """Return the ids of `text` as bytes: all of them, or at least the first `limit`."""
         if any(map(text.__contains__, self.DELETED)):
             text = text.translate(dict.fromkeys(map(ord, self.DELETED)))
-        if len(text) > self.VERY_LONG > limit:  # it may be without white space: read no further than is needed
-            alone = (self.ASCII_ALONE if text.isascii() else self.ALONE).finditer(text)
-            text = next((text[: match.end()] for match in islice(alone, limit - 1, None)), text)
+        if len(text) > self.VERY_LONG > limit > 0:  # it may be without white space: read no further than is needed
+            text = next((text[: match.end()] for match in islice(self.ALONE.finditer(text), limit - 1, None)), text)
         ids, missing = b"", limit
         for share in (0.75, 1, None):  # a chunk has 1.3 word pieces, now and then none: so few will do, seldom all
             count = len(text) if share is None else int(share * missing)
