@@ -1117,7 +1117,7 @@ def _build_tokenizer(files, path):
     if VOCABULARY not in files:
         raise ValueError(f"{path} has no {VOCABULARY}: put the model's vocabulary into it")
     settings = json.loads(files.get(TOKENIZER_CONFIG, "{}")) | _read_config(files, path).get("classifier", {})
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, explain_writing(folder):
         vocabulary = Path(folder, VOCABULARY)
         vocabulary.write_bytes(files[VOCABULARY])
         try:
