@@ -345,12 +345,12 @@ def write_tsv(frame, path):
 
     Raises ValueError if a field holds a tab or line break, which would break the table.
     """
-    columns = [frame[name].astype(str) for name in ("id", "label", "alpha", "text")]
+    columns = [frame[name] for name in ("id", "label", "alpha", "text")]
     for column in columns:
-        if column.str.contains(r"[\t\r\n]").any():
+        if column.astype(str).str.contains(r"[\t\r\n]").any():
             raise ValueError(f"column {column.name} holds a tab or line break: use clean_text first")
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        file.writelines("\t".join(row) + "\n" for row in zip(*columns))
+        file.writelines("\t".join(map(str, row)) + "\n" for row in zip(*columns))
 
 
 def read_label_names(data_dir):

@@ -87,7 +87,6 @@ STAGES = {
 }
 
 def live(stage, order):
-    os.setsid()
     note_changes(order.get("change"), order.get("near", ""))
     if "bytes" in order:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -101,6 +100,7 @@ def start(stage, order):
     sys.stdout.flush()
     child = os.fork()
     if child:
+        os.setpgid(child, child)  # here, or a quick kill would come before it
         return child
     status = 0
     try:

@@ -89,7 +89,7 @@ def run(command, folder):
         process = psutil.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
         while process.poll() is None:
             peak = max(peak, sum(map(proportional_size, [process, *list_children(process)])))
-            time.sleep(0.1)
+            time.sleep(0.5)  # of gigabytes it takes a while to add up who shares what
         output.seek(0)
         return process.returncode, time.monotonic() - start, peak, output.read()
 
