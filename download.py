@@ -25,13 +25,11 @@ import urllib.request
 import zipfile
 from collections import Counter
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 from pytorch_pretrained_bert.modeling import BertConfig, BertForSequenceClassification
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
@@ -45,32 +43,6 @@ DEFAULT_HUB_ID = f"sentence-transformers/{tools.DEFAULT_MODEL}"
 HUB_IDS = {tools.DEFAULT_MODEL: DEFAULT_HUB_ID, **{name: f"google-bert/{name}" for name in tools.PRETRAINED_MODELS[1:]}}
 SAFETENSORS, TOKENIZER = "model.safetensors", "tokenizer.json"  # the hub's layout has these besides
 WAITS = (1, 4, 15)  # seconds before the second, the third and the last attempt
-LOCK_PATIENCE = 2 * 3600  # seconds that a process waits for another one's download
-
-
-@contextmanager
-def only_one(path):
-    """Let one process at a time into the block that makes the file `path`; others wait and are told so.
-
-    Raises TimeoutError after `LOCK_PATIENCE` seconds.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            print(f"Another process is fetching {path}: waiting for it ...")
-            lock.acquire(timeout=LOCK_PATIENCE)
-    except Timeout:
-        raise TimeoutError(
-            f"{path} is being fetched by another process for {LOCK_PATIENCE / 60:,.0f} minutes: look what it is doing, "
-            "end it, and start again"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 class DamagedError(OSError):
@@ -100,7 +72,7 @@ def _may_pass(error):
     status = getattr(error, "code", None) or getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(status, int):
         return status in (408, 425, 429) or status >= 500
-    lasting = (ValueError, ImportError, FileNotFoundError, PermissionError)
+    lasting = (ValueError, ImportError, FileNotFoundError, PermissionError, tools.CannotWriteError)
     return not isinstance(error, lasting) and getattr(error, "errno", None) != errno.ENOSPC
 
 
@@ -139,7 +111,7 @@ def fetch_bert(name, archive):
     if Path(f"{name}.index").is_file():
         raise ValueError(explain_tensorflow(name))
     archive = Path(archive)
-    with only_one(archive):
+    with tools.only_one(archive):
         if archive.is_file():
             return
         files = convert_bert(_fetch_files(name, archive), name)
@@ -465,7 +437,8 @@ def _receive(url, part, have, size):
         if length != size:
             kind = response.headers.get("Content-Type")
             raise ValueError(f"{url} offers {length:,} bytes of {kind} instead of {size:,}: it is not that file")
-        with open(part, "r+b" if have else "wb") as file, download_bar(size, initial=have) as bar:
+        mode = "r+b" if have else "wb"
+        with tools.explain_writing(part), open(part, mode) as file, download_bar(size, initial=have) as bar:
             file.seek(have)
             while chunk := response.read(min(2**16, size - file.tell())):
                 file.write(chunk)
@@ -528,7 +501,7 @@ def fetch_data(task, data_dir):
     """
     wanted = [Path(data_dir, "train.csv"), Path(data_dir, "test.csv")]
     if task in DATA_SETS and not all(path.is_file() for path in wanted):
-        with only_one(wanted[0]):
+        with tools.only_one(wanted[0]):
             _fetch_data(DATA_SETS[task], [path for path in wanted if not path.is_file()])
     if task in DATA_SETS:
         print(f"{DATA_SETS[task].title}: train.csv and test.csv are in {data_dir}")
@@ -688,7 +661,10 @@ def read_table(path, encoding="utf-8"):
             if encoding != "utf-8-sig":  # pandas does not see what is missing at the end
                 tools.require_encoding(path, given, OPENERS[compression])
             form = {"quoting": csv.QUOTE_NONE, "sep": "\t"} if kind == "tsv" else {}
-            frame = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding=encoding, **form)
+            form |= {"header": None, "dtype": str, "keep_default_na": False, "encoding": encoding}
+            # left to itself pandas holds the bytes of half a million rows beside their texts
+            with pd.read_csv(path, chunksize=50_000, **form) as chunks:
+                frame = pd.concat(chunks)
             if (frame == "").any(axis=None):  # a short row is filled with ""
                 _require_columns(path, encoding)
             return frame

@@ -10,6 +10,8 @@ The model and the tokenizer are those of pytorch-pretrained-bert 0.6.2.
 import codecs
 import csv
 import difflib
+import errno
+import glob
 import gzip
 import hashlib
 import io
@@ -30,17 +32,19 @@ import zlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from importlib import metadata
-from itertools import chain
+from itertools import chain, islice
 from multiprocessing import resource_tracker
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 import torch.nn.functional as F
+from filelock import FileLock, Timeout
 from joblib.externals.loky import ProcessPoolExecutor
 from pytorch_pretrained_bert import modeling
 from pytorch_pretrained_bert.modeling import BertConfig, BertForSequenceClassification
@@ -54,20 +58,78 @@ UNLABELLED = -100  # torch's own "ignore this label"
 TRUNCATIONS = ("head", "tail", "head+tail")
 
 
+LOCK_PATIENCE = 2 * 3600  # seconds that a process waits for another one that makes the same file
+NO_ROOM = dict.fromkeys(("ENOSPC", "EDQUOT", "EFBIG"), "make room on its disk, or work on a larger one")
+NO_RIGHT = dict.fromkeys(("EACCES", "EPERM", "EROFS"), "get the right to write there, or work in another folder")
+
+
+class CannotWriteError(OSError):
+    """There is no room for a file, or no right to write it."""
+
+
+@contextmanager
+def explain_writing(path):
+    """Raise CannotWriteError, which names `path` and says what to do, if the block fails for want of room or rights."""
+    remedies = NO_ROOM | NO_RIGHT
+    try:
+        yield
+    except CannotWriteError:
+        raise
+    except Exception as error:
+        cause = error  # torch raises an error of its own after the one that tells
+        while cause and errno.errorcode.get(getattr(cause, "errno", None)) not in remedies:
+            cause = cause.__context__
+        if not cause:
+            raise
+        remedy = remedies[errno.errorcode[cause.errno]]
+        message = f"{path} cannot be written ({cause.strerror}): {remedy}"
+        raise CannotWriteError(cause.errno, message) from error
+
+
 @contextmanager
 def replacing(path):
     """Yield a temporary path that takes the place of `path` when the block ends well.
 
-    Whatever breaks, `path` holds either what it held before or the whole new content.
+    Whatever breaks, `path` holds either what it held before or the whole new content. What a writer left that was
+    killed goes when the next one comes.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with explain_writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            if not psutil.pid_exists(int(leftover.name.split(".")[-2])):
+                leftover.unlink(missing_ok=True)
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            if temporary.exists():
+                temporary.unlink()
+
+
+@contextmanager
+def only_one(path, patience=LOCK_PATIENCE, remedy="look what it is doing, end it, and start again"):
+    """Let one process at a time into the block that makes `path`; others wait and are told so.
+
+    A process that ends, however it does, makes way. Raises TimeoutError, with the `remedy`, after `patience` seconds.
+    """
+    path = Path(path)
+    with explain_writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
     try:
-        yield temporary
-        os.replace(temporary, path)
+        if patience and not lock.is_locked:
+            print(f"Another process is making {path}: waiting for it ...")
+        lock.acquire(timeout=patience)
+    except Timeout:
+        raise TimeoutError(f"{path} is being made by another process: {remedy}") from None
+    try:
+        yield
     finally:
-        temporary.unlink(missing_ok=True)
+        lock.release(force=True)
 
 
 def write_text(path, text):
@@ -328,12 +390,12 @@ def write_tsv(frame, path):
 
     Raises ValueError if a field holds a tab or line break, which would break the table.
     """
-    columns = [frame[name].astype(str) for name in ("id", "label", "alpha", "text")]
+    columns = [frame[name] for name in ("id", "label", "alpha", "text")]
     for column in columns:
-        if column.str.contains(r"[\t\r\n]").any():
+        if column.astype(str).str.contains(r"[\t\r\n]").any():
             raise ValueError(f"column {column.name} holds a tab or line break: use clean_text first")
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        file.writelines("\t".join(row) + "\n" for row in zip(*columns))
+        file.writelines("\t".join(map(str, row)) + "\n" for row in zip(*columns))
 
 
 def read_label_names(data_dir):
@@ -577,6 +639,9 @@ class WordPieceMemo(dict):
     MAX_CHARACTERS = 64  # longer chunks do not come back often enough
     DELETED = "\x0b\x0c\x1c\x1d\x1e\x1f\x85"  # str.split() splits there, BERT deletes them: "A\x85B" is one word
     ASCII_WORD = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]")
+    # each is a word of its own, in no special token, and changes nothing before it, as a full stop does a Greek sigma
+    ALONE = re.compile(r"[!-&(-\-/;-@\\_{-~\u4e00-\u9fff]")
+    VERY_LONG = 100_000  # characters
 
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
@@ -604,6 +669,8 @@ class WordPieceMemo(dict):
         """Return the ids of `text` as bytes: all of them, or at least the first `limit`."""
         if any(map(text.__contains__, self.DELETED)):
             text = text.translate(dict.fromkeys(map(ord, self.DELETED)))
+        if len(text) > self.VERY_LONG > limit > 0:  # it may be without white space: read no further than is needed
+            text = next((text[: match.end()] for match in islice(self.ALONE.finditer(text), limit - 1, None)), text)
         ids, missing = b"", limit
         for share in (0.75, 1, None):  # a chunk has 1.3 word pieces, now and then none: so few will do, seldom all
             count = len(text) if share is None else int(share * missing)
@@ -1188,7 +1255,7 @@ def _build_tokenizer(files, path):
             raise ValueError
     except (ValueError, TypeError, RecursionError):
         raise ValueError(f"{path}: its {TOKENIZER_CONFIG} does not say whether case matters: get it again") from None
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, explain_writing(folder):
         vocabulary = Path(folder, VOCABULARY)
         vocabulary.write_bytes(files[VOCABULARY])
         try:
@@ -1313,8 +1380,8 @@ def save_model(model, tokenizer, output_dir, settings):
     `settings` is what goes into config.json under "classifier": all that a user of the model must know and nobody
     should guess. The folder can be given to the library's `from_pretrained`.
     """
-    with replacing(Path(output_dir, WEIGHTS)) as temporary:
-        torch.save(copy_weights(model), temporary)
+    with replacing(Path(output_dir, WEIGHTS)) as temporary, open(temporary, "wb") as file:
+        torch.save(copy_weights(model), file)
     write_text(Path(output_dir, VOCABULARY), vocabulary_text(tokenizer.ids_to_tokens))
     write_text(
         Path(output_dir, CONFIG), json.dumps({**model.config.to_dict(), "classifier": settings}, indent=2) + "\n"
@@ -1385,41 +1452,57 @@ def pick_rows(labels, rows, seed):
     return np.sort(place.sort_values(kind="stable").index[:rows].to_numpy())
 
 
+def digest_text(text):
+    """Return a whole number of 64 bits, the same for texts that differ in case and white space alone."""
+    return _digest_words(text.lower().split())
+
+
+def _digest_words(words):
+    content = " ".join(words).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), signed=True)
+
+
 def _find_contained(texts):
     """Map each text that stands word for word inside others to those of them that stand in none.
 
-    A text can only be inside one that has its rarest word, so few pairs are compared.
+    `texts` is a dict from `digest_text` to text, and the result has digests. Where a text stands in another one, so do
+    its first three words; there its length and its last word are compared, and seldom more.
     """
-    frequency = Counter(word for text in texts for word in set(text.split()))
-    by_rarest = defaultdict(list)
-    for text in texts:
-        if text:
-            by_rarest[min(text.split(), key=frequency.get)].append(text)
+    lengths, ends = defaultdict(tuple), set()  # hashes take less memory than words
+    for words in (text.lower().split() for text in texts.values()):
+        start, count = hash(tuple(words[:3])), len(words)
+        if count and count not in lengths[start]:
+            lengths[start] += (count,)
+        ends.add(hash((*words[:1], *words[-1:], count)))
     containing = defaultdict(set)
-    for text in texts:
-        for word in set(text.split()):
-            for part in by_rarest.get(word, ()):
-                if len(part) < len(text) and f" {part} " in f" {text} ":
-                    containing[part].add(text)
-    return {part: others - containing.keys() for part, others in containing.items()}
+    for whole, words in ((digest, text.lower().split()) for digest, text in texts.items()):
+        for i, j in ((i, i + n) for i in range(len(words)) for n in (1, 2, 3)):
+            for count in lengths.get(hash(tuple(words[i:j])), ()):
+                if i + count <= len(words) != count and hash((words[i], words[i + count - 1], count)) in ends:
+                    part = _digest_words(words[i : i + count])
+                    if part in texts:
+                        containing[part].add(whole)
+    # (a set minus the keys of a dict would look at all the keys)
+    return {part: {whole for whole in wholes if whole not in containing} for part, wholes in containing.items()}
 
 
 def _split(texts, labels, choose, remedy):
     """Yield (training rows, validation rows), sorted, for each choice of texts for validation.
 
-    `choose` gets the texts that stand in no other, folded, and their labels, and yields the indices of those chosen.
+    `choose` gets the texts that stand in no other, as digests, and their labels, and yields the indices of those
+    chosen.
     """
-    folded = [" ".join(text.lower().split()) for text in texts]
-    label_of = dict(zip(folded, labels))
-    contained = _find_contained(label_of)
-    whole = [text for text in label_of if text not in contained]
+    digests = [digest_text(text) for text in texts]
+    label_of = dict(zip(digests, labels))
+    contained = _find_contained(dict(zip(digests, texts)))
+    whole = [digest for digest in label_of if digest not in contained]
     try:
-        choices = list(choose(whole, [label_of[text] for text in whole]))
+        choices = list(choose(whole, [label_of[digest] for digest in whole]))
     except ValueError as error:
         raise ValueError(f"{len(labels)} rows cannot be split like that ({error}): {remedy}") from None
     for choice in choices:
         chosen = {whole[i] for i in choice}
-        in_validation = np.array([np.mean([text in chosen for text in contained.get(f, (f,))]) for f in folded])
+        in_validation = np.array([np.mean([w in chosen for w in contained.get(d, (d,))]) for d in digests])
         parts = np.flatnonzero(in_validation == 0), np.flatnonzero(in_validation == 1)
         for name, part in zip(("training", "validation"), parts):
             if len({labels[row] for row in part}) < 2:
@@ -1547,8 +1630,8 @@ def save_checkpoint(path, accelerator, model, optimizer, schedule, progress, ide
     if accelerator.is_main_process:
         state = {"model": model, "optimizer": optimizer, "schedule": schedule}
         state = {name: owner.state_dict() for name, owner in state.items()}
-        with replacing(path) as temporary:
-            torch.save({**state, "random": of_each_process, "progress": progress, "identity": identity}, temporary)
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            torch.save({**state, "random": of_each_process, "progress": progress, "identity": identity}, file)
     accelerator.wait_for_everyone()
 
 
@@ -1559,9 +1642,6 @@ def load_checkpoint(path, accelerator, model, optimizer, schedule, identity):
     Raises ValueError for a checkpoint that is damaged or has another `identity` (and names the difference).
     """
     path, way_on = Path(path), "set RESUME = False to start again, or choose another TASK_NAME"
-    if accelerator.is_main_process:
-        for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # its writer was killed
-            leftover.unlink(missing_ok=True)
     if not path.is_file():
         return None
     try:
@@ -1855,22 +1935,24 @@ class Classifier:
         names = next(_read_rows(source, 1)).iloc[0].tolist()
         column = _find_text_column(names, text_column, source)
         rows = sum(map(len, _read_rows(source, batch_rows)))  # a fault at the end is found before the work
-        done, read = _take_up(part, state, fingerprint), 0
-        with open(part, "ab") as file, progress_bar(rows, "Predicting", " rows", progress) as bar:
-            for chunk in _read_rows(source, batch_rows):
-                first, read = read == 0, read + len(chunk)
-                bar.update(len(chunk))
-                if read <= done:
-                    continue
-                chunk = chunk.iloc[int(first) :]  # without the header
-                predicted = self.predict(chunk[column], batch_size, progress=False).round(6).set_index(chunk.index)
-                table = pd.concat([chunk, predicted], axis=1)
-                form = {"index": False, "quoting": csv.QUOTE_NONNUMERIC, "lineterminator": "\n"}  # keeps a lone "\r"
-                file.write(table.to_csv(header=[*names, *predicted] if first else False, **form).encode())
-                file.flush()
-                write_text(state, json.dumps({"fingerprint": fingerprint, "rows": read, "bytes": file.tell()}))
-        os.replace(part, target)
-        state.unlink()
+        with only_one(target, 0, "wait until it is done"), explain_writing(part):
+            done, read = _take_up(part, state, fingerprint), 0
+            with open(part, "ab") as file, progress_bar(rows, "Predicting", " rows", progress) as bar:
+                for chunk in _read_rows(source, batch_rows):
+                    first, read = read == 0, read + len(chunk)
+                    bar.update(len(chunk))
+                    if read <= done:
+                        continue
+                    chunk = chunk.iloc[int(first) :]  # without the header
+                    predicted = self.predict(chunk[column], batch_size, progress=False).round(6).set_index(chunk.index)
+                    table = pd.concat([chunk, predicted], axis=1)
+                    # quoting all texts keeps a lone "\r"
+                    form = {"index": False, "quoting": csv.QUOTE_NONNUMERIC, "lineterminator": "\n"}
+                    file.write(table.to_csv(header=[*names, *predicted] if first else False, **form).encode())
+                    file.flush()
+                    write_text(state, json.dumps({"fingerprint": fingerprint, "rows": read, "bytes": file.tell()}))
+            os.replace(part, target)
+            state.unlink()
         print(f"{rows - 1:,} texts classified in {target}" + (f", {done - 1:,} of them before" if done else ""))
         return rows - 1
 

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import papermill
 import pytest
 import torch
 from hypothesis import HealthCheck, settings, strategies
+from nbconvert import ScriptExporter
 from pytorch_pretrained_bert.modeling import BertConfig, BertForPreTraining, BertForSequenceClassification
 from pytorch_pretrained_bert.tokenization import BertTokenizer
 
@@ -67,6 +69,23 @@ def tokenizer(request, tokenizers):
     return tokenizers[request.param]
 
 
+def make_reviews(rows, seed):
+    """Return a frame in Yelp's format, each text different, with what real files have in them."""
+    rng = np.random.default_rng(seed)
+    oddities = ['say "hi"', "a,b", "tab\there", "line\nbreak", "line\\nbreak", "<br />", "café 😀", "A\x85B", "null"]
+    labels = np.arange(rows) % 2 + 1
+    words = [("bad", "good")[label - 1] for label in labels]
+    texts = [f"{word} soup {rng.integers(10**9)} {oddities[i % 9]}" for i, word in enumerate(words)]
+    return pd.DataFrame({"label": labels, "text": texts})
+
+
+def write_script(notebook, path, **parameters):
+    """Write a notebook of the project as a script, with these parameters."""
+    source = ROOT / f"{notebook}.ipynb"
+    prepared = papermill.execute_notebook(source, None, parameters, prepare_only=True, progress_bar=False)
+    path.write_text(ScriptExporter().from_notebook_node(prepared)[0])
+
+
 def to_bytes(state):
     """Return what torch.save writes, as bytes."""
     file = io.BytesIO()
@@ -107,16 +126,6 @@ def bert_files():
         }
 
     return make
-
-
-def make_reviews(rows, seed):
-    """Return a frame in Yelp's format, each text different, with what real files have in them."""
-    rng = np.random.default_rng(seed)
-    oddities = ['say "hi"', "a,b", "tab\there", "line\nbreak", "line\\nbreak", "<br />", "café 😀", "A\x85B", "null"]
-    labels = np.arange(rows) % 2 + 1
-    words = [("bad", "good")[label - 1] for label in labels]
-    texts = [f"{word} soup {rng.integers(10**9)} {oddities[i % 9]}" for i, word in enumerate(words)]
-    return pd.DataFrame({"label": labels, "text": texts})
 
 
 def make_project(folder, bert_files):

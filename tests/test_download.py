@@ -272,13 +272,12 @@ def test_processes_that_need_the_same_model_fetch_it_once(tmp_path, server, hub_
     assert not any("%|" in stderr for _, stderr in printed)  # a progress bar is for a terminal
 
 
-def test_one_waits_for_the_other_and_not_for_ever(tmp_path, monkeypatch, capsys):
-    with download.only_one(tmp_path / "x.tar.gz"):
-        monkeypatch.setattr(download, "LOCK_PATIENCE", 0.1)
-        second = download.only_one(tmp_path / "x.tar.gz")
-        with pytest.raises(TimeoutError, match=r"x\.tar\.gz is being fetched by another process"), second:
+def test_one_waits_for_the_other_and_not_for_ever(tmp_path, capsys):
+    with tools.only_one(tmp_path / "x.tar.gz"):
+        second = tools.only_one(tmp_path / "x.tar.gz", patience=0.1)
+        with pytest.raises(TimeoutError, match=r"x\.tar\.gz is being made by another process: look what"), second:
             pass
-    assert "Another process is fetching" in capsys.readouterr().out
+    assert "Another process is making" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", list(download.HUB_IDS))

@@ -184,6 +184,30 @@ def test_what_came_before_changes_nothing(tokenizers, texts):
         check([(text, None) for text in [*texts, *reversed(texts)]], 16, tokenizer)
 
 
+@pytest.mark.parametrize("max_seq_length", [2, 3, 4, 7, 16])
+def test_very_long_texts(tokenizer, max_seq_length, monkeypatch):
+    monkeypatch.setattr(tools.WordPieceMemo, "VERY_LONG", max_seq_length)
+    sigmas = ["\u0391\u03a3.\u0392,\u0391\u03a3,\u0392", "[SEP],[SEP] [SEP]", ",\u0301,", "\u4e2d\ufe00\u6587"]
+    texts = [a + b for a, b in itertools.product([*HARD_TEXTS, *sigmas], repeat=2)]
+    check([(text, None) for text in texts], max_seq_length, tokenizer)
+
+
+@given(text=any_text, size=st.sampled_from([3, 4, 7, 16]))
+def test_any_very_long_text(tokenizers, text, size):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tools.WordPieceMemo, "VERY_LONG", size)
+        for tokenizer in tokenizers.values():
+            check([(text, None)], size, tokenizer)
+
+
+def test_a_very_long_text_without_white_space_is_read_no_further_than_is_needed(tokenizer, monkeypatch):
+    tokenize, lengths = tokenizer.tokenize, []
+    monkeypatch.setattr(tokenizer, "tokenize", lambda text: lengths.append(len(text)) or tokenize(text))
+    (feature,) = convert([("\u4e2d\u6587,\u00e9" * 500_000, None)], 16, tokenizer)
+    assert as_tuple(feature) == reference("\u4e2d\u6587,\u00e9" * 10, None, 1, 16, tokenizer)
+    assert 0 < max(lengths) < 100
+
+
 def test_truncation_by_hand(tokenizers):
     tokenizer = tokenizers["uncased"]
 

@@ -18,8 +18,7 @@ import pandas as pd
 import papermill
 import pytest
 import torch
-from conftest import ROOT
-from nbconvert import ScriptExporter
+from conftest import ROOT, write_script
 from papermill.exceptions import PapermillExecutionError
 
 import tools
@@ -58,12 +57,13 @@ def meet(event, number, what, rank=0):
         if event == "step":
             happens()
         return really_sum(*values)
-    def saved(content, path, **options):
+    def saved(content, file):
+        really_save(content, file)
         if event == "write":
-            really_save(content, path)
-            os.truncate(path, os.path.getsize(path) // 2)
+            os.truncate(file.fileno(), file.tell() // 2)
             happens()
-        really_save(content, path, **options)
+            file.truncate(0), file.seek(0)
+            really_save(content, file)
     tools.sum_over_processes, torch.save = summed, saved
 
 if "RANK" in os.environ:
@@ -90,6 +90,10 @@ for fate in sys.argv[1:]:
 """
 
 
+def write(folder, **parameters):
+    write_script("train", folder / "run.py", **{**PARAMETERS, **parameters})
+
+
 @pytest.fixture
 def project(tmp_path, bert_files):
     """A function that lays out a folder with a tiny data set, a tiny BERT and train.ipynb as a script."""
@@ -107,19 +111,10 @@ def project(tmp_path, bert_files):
         files = bert_files(hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
         tools.write_archive(files, tools.archive_path("tiny-bert", folder / "cache"))
         (folder / "harness.py").write_text(HARNESS)
-        write_script(folder, **parameters)
+        write(folder, **parameters)
         return folder
 
     return make
-
-
-def write_script(folder, **parameters):
-    """Write run.py: train.ipynb with these parameters."""
-    prepared = papermill.execute_notebook(
-        ROOT / "train.ipynb", None, {**PARAMETERS, **parameters}, prepare_only=True, progress_bar=False
-    )
-    script, _ = ScriptExporter().from_notebook_node(prepared)
-    (folder / "run.py").write_text(script)
 
 
 def run(folder, *fates, processes=None):
@@ -168,14 +163,14 @@ def test_killed_and_stopped_at_any_step_the_end_is_the_same_to_the_bit(project):
 def test_a_checkpoint_of_another_training_is_refused_until_told_to_start_again(project):
     folder = project()
     run(folder, "step:3:SIGKILL")
-    write_script(folder, LEARNING_RATE=1e-3, EVAL_BATCH_SIZE=3, CHECKPOINT_STEPS=1)
+    write(folder, LEARNING_RATE=1e-3, EVAL_BATCH_SIZE=3, CHECKPOINT_STEPS=1)
     refused = run(folder, "none").stdout
     assert "(LEARNING_RATE was 0.003 and is 0.001): set RESUME = False" in refused and "STATUS 1" in refused
     with open(folder / "data/tiny/train.tsv", "a") as file:
         file.write("61\t1\ta\tone more\n")
-    write_script(folder)
+    write(folder)
     assert "(data was " in run(folder, "none").stdout
-    write_script(folder, RESUME=False)
+    write(folder, RESUME=False)
     assert "STATUS 0" in run(folder, "none").stdout
 
 
