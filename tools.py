@@ -253,8 +253,9 @@ def _is_classes(value):
     if value is None:
         return True
     lists = isinstance(value, list) and len(value) == 2 and all(isinstance(one, list) and one for one in value)
-    labels = [str(label) for one in value for label in one] if lists else []
-    return lists and len(set(labels)) == len(labels)
+    labels = [label for one in value for label in one] if lists else []
+    known = all(isinstance(label, str | int | float) for label in labels)
+    return lists and known and len(set(map(str, labels))) == len(labels)
 
 
 def _is_encoding(value):

@@ -793,6 +793,7 @@ names = st.sampled_from(known_names * 3 + ["LEARNING_RATES", "XXX"]) | st.from_r
 )
 @example(notebook="train", changes={"TRUNCATION": np.arange(2)}, left_out="")
 @example(notebook="train", changes={"RANDOM_SEED": 10**5000}, left_out="")
+@example(notebook="data_prep", changes={"CLASSES": [[np.arange(2)], ["1"]]}, left_out="")
 def test_parameters_are_taken_as_they_are_or_refused_by_name(folder, notebook, changes, left_out):
     given_names = SOUND_PARAMETERS[notebook] | changes
     given_names.pop(left_out, None)
