@@ -214,7 +214,7 @@ def train(lab, browser, data_prep, tokenizers):
         assert time.monotonic() < deadline, "no worker has started"
         reader.page.wait_for_timeout(100)
     reader.stopped_conversion = reader.stop()
-    reader.left_by_conversion = [workers(lab), sorted(path.name for path in data.iterdir())]
+    reader.left_by_conversion = [workers(lab), sorted(path.name for path in data.glob("[!.]*"))]
     reader.run_all()
     reader.wait("() => Object.values(seen.plots).some(plots => plots.length > 1)", "a plot that changes")
     reader.stopped_training = reader.stop()

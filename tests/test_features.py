@@ -847,6 +847,7 @@ def test_ctrl_c_stops_the_conversion_and_its_workers(tokenizers, tmp_path, proce
         "tokenizer = pickle.load(open('tokenizer.pkl', 'rb'))\n"
         "texts = (' '.join(f'w{i}x{j}' for j in range(100)) for i in range(20_000))\n"
         "examples = [tools.InputExample(i, text, label='0') for i, text in enumerate(texts)]\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background starts without it
         "threading.Timer(3, os.killpg, (0, signal.SIGINT)).start()\n"  # to all, as a terminal and Jupyter do
         "try:\n"
         f"    tools.convert_examples_to_features(examples, {{'0': 0}}, 512, tokenizer, processes={processes})\n"

@@ -107,7 +107,7 @@ def test_train_leaves_a_model_that_the_library_loads(workspace, printed):
     assert settings["parameters"] == {
         **{"TASK_NAME": "tiny", "RANDOM_SEED": 42, "WARMUP_PROPORTION": 0.1, "TRAIN_ROWS": None, "TRUNCATION": "head"},
         **{"RESUME": True, "CHECKPOINT_STEPS": 500, "CLASS_WEIGHTS": None, "FALSE_POSITIVE_COST": 1.0},
-        **{"PATIENCE": None, "SEARCH_LEARNING_RATES": [], "SEARCH_EPOCHS": [], "FOLDS": 0},
+        **{"ADVERSARIAL_EPSILON": 0.0, "PATIENCE": None, "SEARCH_LEARNING_RATES": [], "SEARCH_EPOCHS": [], "FOLDS": 0},
         **TRAINING,
     }
 
@@ -331,12 +331,23 @@ def test_converter_and_notebook_make_the_same_features(workspace, printed):
 
 
 def test_converter_in_a_terminal_shows_a_bar_and_no_warning(workspace, printed):
-    pty = pytest.importorskip("pty", reason="there are no pseudo-terminals here")
-    (workspace / "data/tiny/train_features.pkl").unlink()
-    command = [sys.executable, "converter.py", "--data-dir", "data/tiny", "--model", "tiny-bert"]
+    pty, termios = (
+        pytest.importorskip(name, reason="there are no pseudo-terminals here") for name in ("pty", "termios")
+    )
+    command = [
+        sys.executable,
+        "converter.py",
+        "--data-dir",
+        "data/tiny",
+        "--model",
+        "tiny-bert",
+        "--max-seq-length",
+        "9",
+    ]
     environment = {**os.environ, "PYTHONWARNINGS": "always"}
     environment.pop("TQDM_DISABLE", None)
     terminal, end = pty.openpty()
+    termios.tcsetwinsize(end, (24, 80))  # or it has no columns, and no room for a bar
     shown = b""
     with subprocess.Popen(command, cwd=workspace, env=environment, stdout=end, stderr=end) as process:
         os.close(end)

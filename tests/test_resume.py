@@ -57,9 +57,9 @@ def meet(event, number, what, rank=0):
         if event == "step":
             happens()
         return really_sum(*values)
-    def saved(content, file):
-        really_save(content, file)
-        if event == "write":
+    def saved(content, file, **options):
+        really_save(content, file, **options)
+        if event == "write" and not options:
             os.truncate(file.fileno(), file.tell() // 2)
             happens()
             file.truncate(0), file.seek(0)

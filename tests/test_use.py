@@ -46,7 +46,7 @@ def test_all_columns_stay_and_two_are_added(classifier, source, tmp_path, batch_
     pd.testing.assert_frame_equal(scored[["id", "text", "a note"]], table.astype(scored["id"].dtype))
     assert scored["label"].tolist() == expected["label"].tolist()
     np.testing.assert_allclose(scored["probability"].astype(float), expected["probability"], atol=2e-6)
-    assert sorted(path.name for path in tmp_path.glob("*.csv*")) == ["new.csv", "scored.csv"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*.csv*")) == ["new.csv", "scored.csv"]
     assert "23 texts classified" in capsys.readouterr().out
 
 
@@ -84,7 +84,7 @@ def test_files_that_are_refused(classifier, tmp_path, content, message):
     (tmp_path / "new.csv").write_bytes(content)
     with pytest.raises(ValueError, match=message):
         classifier.predict_file(tmp_path / "new.csv", tmp_path / "scored.csv", batch_rows=1)
-    assert [path.name for path in tmp_path.glob("*csv*")] == ["new.csv"]
+    assert [path.name for path in tmp_path.glob("[!.]*csv*")] == ["new.csv"]
 
 
 def test_a_missing_file(classifier, tmp_path):
