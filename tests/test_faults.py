@@ -31,7 +31,8 @@ TRAINING = {
 }
 # Reads orders, one a line, and starts a child for each stage of an order. A child is killed some seconds after its
 # start, or by its own hand before the n-th time that it changes something in this folder; or it may write no file of
-# more than so many bytes; or it is a root without root's right to write everywhere.
+# more than so many bytes; or it is a root without root's right to write everywhere. (What is reported begins a line of
+# its own: a killed child may have left half a line.)
 DRIVER = """
 import ctypes, dataclasses, hashlib, json, os, resource, runpy, signal, sys, time
 from pathlib import Path
@@ -108,7 +109,7 @@ def start(stage, order):
     except BaseException as error:
         print(f"{type(error).__name__}: {error}")
         status = 1
-    print("CHANGED", json.dumps(changed), flush=True)
+    print("\\nCHANGED", json.dumps(changed), flush=True)
     os._exit(status)
 
 for line in sys.stdin:
@@ -124,7 +125,7 @@ for line in sys.stdin:
                 os.killpg(child, signal.SIGKILL)
         time.sleep(0.002)
     seconds = time.monotonic() - begin
-    print("DONE", json.dumps({"statuses": [statuses[child] for child in children], "seconds": seconds}), flush=True)
+    print("\\nDONE", json.dumps({"statuses": [statuses[child] for child in children], "seconds": seconds}), flush=True)
 """
 # what each stage makes, as patterns under the project's folder
 MAKES = {
