@@ -56,11 +56,11 @@ PRETRAINED_MODELS = (DEFAULT_MODEL, *PRETRAINED_VOCAB_ARCHIVE_MAP)
 MAX_POSITIONS = 512  # BERT has learned a vector for each of 512 positions, and for no more
 UNLABELLED = -100  # torch's own "ignore this label"
 TRUNCATIONS = ("head", "tail", "head+tail")
-
-
 LOCK_PATIENCE = 2 * 3600  # seconds that a process waits for another one that makes the same file
-NO_ROOM = dict.fromkeys(("ENOSPC", "EDQUOT", "EFBIG"), "make room on its disk, or work on a larger one")
-NO_RIGHT = dict.fromkeys(("EACCES", "EPERM", "EROFS"), "get the right to write there, or work in another folder")
+CANNOT_WRITE = {
+    **dict.fromkeys(("ENOSPC", "EDQUOT", "EFBIG"), "make room on its disk, or work on a larger one"),
+    **dict.fromkeys(("EACCES", "EPERM", "EROFS"), "get the right to write there, or work in another folder"),
+}
 
 
 class CannotWriteError(OSError):
@@ -70,18 +70,17 @@ class CannotWriteError(OSError):
 @contextmanager
 def explain_writing(path):
     """Raise CannotWriteError, which names `path` and says what to do, if the block fails for want of room or rights."""
-    remedies = NO_ROOM | NO_RIGHT
     try:
         yield
     except CannotWriteError:
         raise
     except Exception as error:
         cause = error  # torch raises an error of its own after the one that tells
-        while cause and errno.errorcode.get(getattr(cause, "errno", None)) not in remedies:
+        while cause and errno.errorcode.get(getattr(cause, "errno", None)) not in CANNOT_WRITE:
             cause = cause.__context__
         if not cause:
             raise
-        remedy = remedies[errno.errorcode[cause.errno]]
+        remedy = CANNOT_WRITE[errno.errorcode[cause.errno]]
         message = f"{path} cannot be written ({cause.strerror}): {remedy}"
         raise CannotWriteError(cause.errno, message) from error
 
@@ -1885,10 +1884,11 @@ class Classifier:
         """
         require_file(archive_path, "train.ipynb makes it")
         files, path = _read_bert(archive_path, cache_dir=None)
-        settings = _read_config(files, path).get("classifier")
+        config = _read_config(files, path)
+        settings = config.get("classifier")
         if settings is None:
             raise ValueError(f"{path} holds {NOT_FINE_TUNED}")
-        _check_settings(settings, _read_config(files, path)["max_position_embeddings"], path)
+        _check_settings(settings, config["max_position_embeddings"], path)
         model = _build_model(files, path, num_labels=2, new_weights=False)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         validation = _read_validation(files["validation.csv"], path) if "validation.csv" in files else None
