@@ -3,7 +3,7 @@
     python converter.py --data-dir data/sample --model all-MiniLM-L6-v2
 
 Writes `<data-dir>/<split>_features.pkl`, which the notebooks accept without converting again. Exit
-status 0, or 2 with one line on stderr when the input is at fault.
+status 0, or 2 with one line on stderr when the input is at fault, or 1 when a worker process was killed.
 """
 
 import argparse
@@ -50,6 +50,9 @@ def main():
     except (ValueError, OSError) as error:
         print(f"converter.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except RuntimeError as error:  # a worker was killed
+        print(f"converter.py: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("converter.py: interrupted; the features file is what it was before", file=sys.stderr)
         return 130

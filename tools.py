@@ -26,12 +26,13 @@ import signal
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 import zipfile
 import zlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext, suppress
 from importlib import metadata
 from itertools import chain, islice
@@ -97,7 +98,8 @@ def replacing(path):
     with explain_writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-            if not psutil.pid_exists(int(leftover.name.split(".")[-2])):
+            writer = leftover.name.split(".")[-2]
+            if writer.isdecimal() and not psutil.pid_exists(int(writer)):
                 leftover.unlink(missing_ok=True)
         try:
             yield temporary
@@ -781,9 +783,17 @@ class _Encoder:
 _worker_encoder = None  # one for each worker process, so that the tokenizer travels once
 
 
-def _start_worker(*arguments):
+def _start_worker(parent, *arguments):
     global _worker_encoder
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _worker_encoder = _Encoder(*arguments)
+
+
+def _end_with(parent):
+    """End this process when the parent has ended, if only by SIGKILL: a worker would wait for it for ever."""
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(parent).wait()
+    os._exit(1)
 
 
 def _encode_in_worker(pairs):
@@ -804,24 +814,32 @@ def _sigint_blocked():
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _start_workers(arguments, count):
+    pool = ProcessPoolExecutor(count, initializer=_start_worker, initargs=(os.getpid(), *arguments))
+    pool.submit(_encode_in_worker, ())  # the first task starts them
+    return pool
+
+
 @contextmanager
 def _worker_pool(arguments, processes):
-    """Yield `processes` - 1 worker processes; they need 2 to 5 s to start, in which the caller can go on."""
-    pool = ProcessPoolExecutor(processes - 1, initializer=_start_worker, initargs=arguments)
+    """Yield a future of `processes` - 1 workers; they take 2 to 5 s to start, in which the caller can go on."""
     switch_interval = sys.getswitchinterval()
     sys.setswitchinterval(switch_interval / 20)  # or this thread keeps those that serve the workers waiting
+    thread = ThreadPoolExecutor(1)  # for the vocabulary is too long for a pipe: handing it over waits for their imports
+    with _sigint_blocked():
+        starting = thread.submit(_start_workers, arguments, processes - 1)
+    thread.shutdown(wait=False)
     try:
-        with _sigint_blocked():
-            pool.submit(_encode_in_worker, ())  # the first task starts them
-        yield pool
-    except BrokenExecutor as error:
+        yield starting
+    except (BrokenExecutor, BrokenPipeError) as error:
         raise RuntimeError(
             "a worker process of the conversion was killed, perhaps for want of memory: nothing was saved. Try again "
             "with fewer processes (processes=1 needs the least memory)"
         ) from error
     finally:
         sys.setswitchinterval(switch_interval)
-        pool.shutdown(kill_workers=True)
+        if not starting.exception():
+            starting.result().shutdown(kill_workers=True)
 
 
 def _encode_with_workers(pool, processes, batches, encode_here, bar):
@@ -832,9 +850,9 @@ def _encode_with_workers(pool, processes, batches, encode_here, bar):
     """
     parts, waiting, running = {}, deque(enumerate(batches)), {}
     while waiting or running:
-        while waiting and len(running) < 4 * (processes - 1):
+        while waiting and pool.done() and len(running) < 4 * (processes - 1):
             number, batch = waiting.popleft()
-            running[pool.submit(_encode_in_worker, batch)] = number
+            running[pool.result().submit(_encode_in_worker, batch)] = number
         if waiting:
             number, batch = waiting.pop()
             parts[number] = encode_here(batch)
@@ -845,7 +863,7 @@ def _encode_with_workers(pool, processes, batches, encode_here, bar):
 
 
 def _encode_batches(arguments, batches, processes, bar, pool):
-    """Encode batches here, and with worker processes too: those of a `pool`, or from when they are worth starting."""
+    """Encode batches here, and with workers too: those of `pool`, a future, or from when they are worth starting."""
     encoder = _Encoder(*arguments)
 
     def encode_here(batch):
@@ -1021,8 +1039,9 @@ def load_or_convert_features(
     """
     tsv, pickled = Path(data_dir, f"{split}.tsv"), Path(data_dir, f"{split}_features.pkl")
     require_file(tsv, "data_prep.ipynb makes it")
-    fingerprint = get_fingerprint(tsv, tokenizer, max_seq_length, truncation, output_mode)
+    decides, fingerprint = (tsv, tokenizer, max_seq_length, truncation, output_mode), None
     if pickled.is_file():
+        fingerprint = get_fingerprint(*decides)
         try:
             features = load_features(pickled)
             if features.fingerprint == fingerprint:
@@ -1037,6 +1056,7 @@ def load_or_convert_features(
     many = processes or joblib.cpu_count()
     # of a large file it is known that workers are worth their start-up: they start while it is checked
     with _worker_pool(arguments, many) if many > 1 and len(parts) > _TsvPart.MANY else nullcontext() as pool:
+        fingerprint = fingerprint or get_fingerprint(*decides)
         # every line is checked before the work begins; the texts are read again where they are encoded, never all kept
         labels = _label_ids(processor.read_examples(tsv, output_mode), label_map, output_mode)
         require_disk_space(data_dir, len(labels) * (4 * max_seq_length + 12))

@@ -260,16 +260,18 @@ def test_killed_at_any_moment_the_next_run_ends_as_if_nothing_had_happened(proje
     project.assert_files(project.expected)
 
 
-def test_workers_end_with_their_parent(project):
+@pytest.mark.parametrize("seconds", [0, 1, 4])
+def test_workers_end_with_their_parent(project, seconds):
     big = project.folder / "big"
     big.mkdir()
-    lines = (f"{i}\t{i % 2}\ta\tsoup {i} {'good bad ' * 100}\n" for i in range(20_000))
+    lines = (f"{i}\t{i % 2}\ta\t{' '.join(f'soup{i}x{j}' for j in range(100))}\n" for i in range(20_000))
     (big / "train.tsv").write_text("".join(lines))
     command = [sys.executable, "converter.py", "--data-dir", "big", "--model", "models/tiny-bert.tar.gz"]
     process = psutil.Popen([*command, "--split", "train", "--processes", "2"], cwd=project.folder, stdout=-3)
-    while not (workers := process.children(recursive=True)):
+    while not (workers := [p for p in process.children() if "popen_loky" in " ".join(p.cmdline())]):
         assert process.poll() is None
         time.sleep(0.01)
+    time.sleep(seconds)
     process.kill()
     process.wait()
     assert psutil.wait_procs(workers, LIMIT)[1] == []

@@ -762,6 +762,9 @@ def test_workers_for_a_large_file_start_before_it_is_checked_and_end_with_a_bad_
     started, read_examples = [], tools.BinaryClassificationProcessor.read_examples
 
     def read(*arguments):
+        deadline = time.monotonic() + 60
+        while not multiprocessing.active_children() and time.monotonic() < deadline:
+            time.sleep(0.01)
         started.extend(multiprocessing.active_children())
         return read_examples(*arguments)
 
@@ -864,5 +867,5 @@ def test_ctrl_c_stops_the_conversion_and_its_workers(tokenizers, tmp_path, proce
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows has no signal masks")
 def test_workers_leave_ctrl_c_to_the_process_that_started_them(tokenizers):
     with tools._worker_pool((tokenizers["uncased"], 9, "head"), 2) as pool:
-        of_worker = pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, ()).result(timeout=300)
+        of_worker = pool.result(timeout=300).submit(signal.pthread_sigmask, signal.SIG_BLOCK, ()).result(timeout=300)
     assert signal.SIGINT in of_worker and signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
