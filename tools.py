@@ -652,7 +652,8 @@ class WordPieceMemo(dict):
 
     def to_bytes(self, pieces):
         """Return the ids of a list of word pieces as bytes."""
-        return np.array(self.tokenizer.convert_tokens_to_ids(pieces), self.dtype).tobytes()
+        # not by convert_tokens_to_ids, which writes a warning for a chunk of more ids than BERT has positions
+        return np.array([self.tokenizer.vocab[piece] for piece in pieces], self.dtype).tobytes()
 
     def __missing__(self, chunk):
         basic = self.tokenizer.basic_tokenizer
@@ -918,7 +919,7 @@ def convert_examples_to_features(
     ----------
     examples : list of InputExample; a label of None becomes `UNLABELLED` (in regression NaN)
     label_map : dict from label to integer; not used in regression
-    max_seq_length : how many word pieces to keep, special ones included; at most 512
+    max_seq_length : how many word pieces to keep, special ones included; at most 512, or what the tokenizer's model has
     output_mode : "classification" or "regression"
     processes : how many to use at most; None starts more than one when that is worth their start-up
     progress : show a progress bar, if there is a notebook or a terminal to show it in
@@ -934,13 +935,16 @@ def convert_examples_to_features(
     return _convert((tokenizer, max_seq_length, truncation), batches, labels, processes, None, progress, least)
 
 
+def _require_length(max_seq_length, tokenizer, least):
+    most = min(MAX_POSITIONS, tokenizer.max_len)
+    if not least <= max_seq_length <= most:
+        raise ValueError(f"max_seq_length is {max_seq_length}, but must be from {least} to {most}, the last position")
+
+
 def _convert(arguments, batches, labels, processes, pool=None, progress=True, least=2):
     """Convert batches, each an iterable of (text_a, text_b), to Features; `arguments` are those of _Encoder."""
-    _, max_seq_length, truncation = arguments
-    if not least <= max_seq_length <= MAX_POSITIONS:
-        raise ValueError(
-            f"max_seq_length is {max_seq_length}, but must be from {least} to {MAX_POSITIONS}, BERT's last position"
-        )
+    tokenizer, max_seq_length, truncation = arguments
+    _require_length(max_seq_length, tokenizer, least)
     if truncation not in TRUNCATIONS:
         raise ValueError(f"truncation is {truncation!r}, but must be one of {', '.join(TRUNCATIONS)}")
     if processes is not None and processes < 1:
@@ -1039,6 +1043,7 @@ def load_or_convert_features(
     """
     tsv, pickled = Path(data_dir, f"{split}.tsv"), Path(data_dir, f"{split}_features.pkl")
     require_file(tsv, "data_prep.ipynb makes it")
+    _require_length(max_seq_length, tokenizer, least=2)
     decides, fingerprint = (tsv, tokenizer, max_seq_length, truncation, output_mode), None
     if pickled.is_file():
         fingerprint = get_fingerprint(*decides)
@@ -1279,7 +1284,7 @@ def _build_tokenizer(files, path):
         vocabulary = Path(folder, VOCABULARY)
         vocabulary.write_bytes(files[VOCABULARY])
         try:
-            tokenizer = BertTokenizer(str(vocabulary), max_len=MAX_POSITIONS)
+            tokenizer = BertTokenizer(str(vocabulary), max_len=config["max_position_embeddings"])
         except UnicodeDecodeError:
             raise ValueError(f"{path}: its {VOCABULARY} is not UTF-8: get it again") from None
     missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in tokenizer.vocab]

@@ -288,6 +288,11 @@ def test_bad_arguments(tokenizers, options, message):
         tools.convert_examples_to_features(examples, LABELS, size, tokenizers["cased"], progress=False, **options)
 
 
+def test_a_chunk_of_more_ids_than_positions_is_no_cause_for_a_warning(tokenizers, caplog):
+    assert convert([("\u597d" * 600, None)], 16, tokenizers["uncased"]).lengths.tolist() == [16]
+    assert caplog.records == []
+
+
 def test_no_examples(tokenizers):
     features = convert([], 8, tokenizers["cased"])
     assert len(features) == 0
@@ -303,7 +308,21 @@ class OnArrival(str):
         return eval, (f"({self.code}, 'good')[1]",)
 
 
-def test_two_processes_give_the_same_as_one(tokenizers, tmp_path):
+@pytest.fixture
+def workers_in_time(monkeypatch):
+    """Let a conversion wait until its workers have started: a short one would be done before."""
+    worker_pool = tools._worker_pool
+
+    @contextlib.contextmanager
+    def wait_for_workers(*arguments):
+        with worker_pool(*arguments) as pool:
+            pool.result(timeout=300)
+            yield pool
+
+    monkeypatch.setattr(tools, "_worker_pool", wait_for_workers)
+
+
+def test_two_processes_give_the_same_as_one(tokenizers, tmp_path, workers_in_time):
     class Traced(OnArrival):
         code = f"open({str(tmp_path)!r} + '/' + str(__import__('os').getpid()), 'w').close()"
 
@@ -320,7 +339,7 @@ def test_two_processes_give_the_same_as_one(tokenizers, tmp_path):
         assert np.array_equal(getattr(one, name), getattr(two, name)), name
 
 
-def test_a_killed_worker_ends_in_an_error(tokenizers, tmp_path):
+def test_a_killed_worker_ends_in_an_error(tokenizers, tmp_path, workers_in_time):
     """As when the system is out of memory. The conversion once waited forever for such a process."""
     killed = tmp_path / "killed"
 
@@ -778,6 +797,14 @@ def test_workers_for_a_large_file_start_before_it_is_checked_and_end_with_a_bad_
         assert np.array_equal(features.ids, convert(pairs, 8, tokenizers["cased"], processes=1).ids)
     assert len(started) == 1
     assert multiprocessing.active_children() == []
+
+
+def test_no_more_is_kept_than_the_model_has_positions_not_even_from_an_earlier_conversion(data_dir, bert_files, pack):
+    large, small = (pack(bert_files(max_position_embeddings=n), f"{n}.tar.gz") for n in (512, 16))
+    tools.load_or_convert_features(data_dir, "train", tools.load_tokenizer(large), 17)
+    with pytest.raises(ValueError, match="max_seq_length is 17, but must be from 2 to 16, the last position"):
+        tools.load_or_convert_features(data_dir, "train", tools.load_tokenizer(small), 17)
+    assert tools.load_or_convert_features(data_dir, "train", tools.load_tokenizer(small), 16).max_seq_length == 16
 
 
 @pytest.mark.parametrize("damage", ["truncated", "list", "rows"])
