@@ -657,6 +657,10 @@ class WordPieceMemo(dict):
 
     def __missing__(self, chunk):
         basic = self.tokenizer.basic_tokenizer
+        if len(chunk) > self.VERY_LONG:  # Han characters are words of their own: part by part takes less memory
+            parts = re.findall(rf"(?s).{{,{self.VERY_LONG - 1}}}[\u4e00-\u9fff]|.+", chunk)
+            if len(parts) > 1:
+                return b"".join(map(self.__getitem__, parts))
         if chunk.isascii() and chunk.isprintable() and chunk not in basic.never_split:
             words = self.ASCII_WORD.findall(chunk.lower() if basic.do_lower_case else chunk)
             ids = b"".join(map(self.words.__getitem__, words))

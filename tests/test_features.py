@@ -200,6 +200,14 @@ def test_any_very_long_text(tokenizers, text, size):
             check([(text, None)], size, tokenizer)
 
 
+@given(text=st.text(st.sampled_from("\u4e2d\u6587,.\u0301\u03a3[]SEPaA \u00e9"), max_size=30), size=st.integers(1, 5))
+def test_all_of_a_very_long_text_can_be_counted(tokenizers, text, size):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tools.WordPieceMemo, "VERY_LONG", size)
+        for tokenizer in tokenizers.values():
+            assert tools.count_word_pieces([text], tokenizer) == [len(tokenizer.tokenize(text)) + 2]
+
+
 def test_a_very_long_text_without_white_space_is_read_no_further_than_is_needed(tokenizer, monkeypatch):
     tokenize, lengths = tokenizer.tokenize, []
     monkeypatch.setattr(tokenizer, "tokenize", lambda text: lengths.append(len(text)) or tokenize(text))
