@@ -260,23 +260,39 @@ def test_killed_at_any_moment_the_next_run_ends_as_if_nothing_had_happened(proje
     project.assert_files(project.expected)
 
 
-@pytest.mark.parametrize("seconds", [0, 1, 4])
-def test_workers_end_with_their_parent(project, seconds):
+@pytest.fixture
+def conversion(project):
+    """A converter.py that has work for some ten seconds, when its worker has appeared: folder, process, workers."""
     big = project.folder / "big"
     big.mkdir()
     lines = (f"{i}\t{i % 2}\ta\t{' '.join(f'soup{i}x{j}' for j in range(100))}\n" for i in range(20_000))
     (big / "train.tsv").write_text("".join(lines))
     command = [sys.executable, "converter.py", "--data-dir", "big", "--model", "models/tiny-bert.tar.gz"]
-    process = psutil.Popen([*command, "--split", "train", "--processes", "2"], cwd=project.folder, stdout=-3)
+    command += ["--split", "train", "--processes", "2"]
+    process = psutil.Popen(command, cwd=project.folder, stdout=-3, stderr=subprocess.PIPE, text=True)
     while not (workers := [p for p in process.children() if "popen_loky" in " ".join(p.cmdline())]):
         assert process.poll() is None
         time.sleep(0.01)
-    time.sleep(seconds)
-    process.kill()
-    process.wait()
-    assert psutil.wait_procs(workers, LIMIT)[1] == []
+    yield SimpleNamespace(folder=big, process=process, workers=workers)
     assert [path.name for path in big.iterdir()] == ["train.tsv"]
     shutil.rmtree(big)
+
+
+@pytest.mark.parametrize("seconds", [0, 1, 4])
+def test_workers_end_with_their_parent(conversion, seconds):
+    time.sleep(seconds)
+    conversion.process.kill()
+    conversion.process.wait()
+    assert psutil.wait_procs(conversion.workers, LIMIT)[1] == []
+
+
+@pytest.mark.parametrize("seconds", [0, 4])
+def test_a_killed_worker_ends_the_converter_with_one_line(conversion, seconds):
+    time.sleep(seconds)
+    conversion.workers[0].kill()
+    _, said = conversion.process.communicate(timeout=LIMIT)
+    assert conversion.process.returncode == 1 and len(said.splitlines()) == 1, said
+    assert said.startswith("converter.py: a worker process of the conversion was killed")
 
 
 # ---------- No room, no right -----------------------------------------------------------------------------------------
