@@ -3,7 +3,7 @@
 # make lab        set up, then open JupyterLab on the notebooks
 # make notebooks  run and clean the notebooks that are kept in git
 # make lint       check style and spelling
-# make fuzz       hostile input and faults at length: 20,000 cases of each kind, for less than an hour
+# make fuzz       hostile input and faults at length: 20,000 cases of each kind, for half an hour
 
 PYTHON ?= python3
 TASK_NAME ?= sample
