@@ -9,6 +9,7 @@ status 0, or 2 with one line on stderr when the input is at fault, or 1 when a w
 import argparse
 import sys
 import time
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 
@@ -50,7 +51,7 @@ def main():
     except (ValueError, OSError) as error:
         print(f"converter.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except RuntimeError as error:  # a worker was killed
+    except BrokenExecutor as error:
         print(f"converter.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

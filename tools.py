@@ -837,7 +837,7 @@ def _worker_pool(arguments, processes):
     try:
         yield starting
     except (BrokenExecutor, BrokenPipeError) as error:
-        raise RuntimeError(
+        raise BrokenExecutor(
             "a worker process of the conversion was killed, perhaps for want of memory: nothing was saved. Try again "
             "with fewer processes (processes=1 needs the least memory)"
         ) from error
@@ -930,7 +930,7 @@ def convert_examples_to_features(
     truncation : what to keep of a text that is too long: its "head", its "tail", or "head+tail" (a quarter of the room
         for the head; Sun et al. 2019). Of a pair the longer text is cut first.
 
-    Raises ValueError for a bad argument or an unknown label, RuntimeError if a worker was killed.
+    Raises ValueError for a bad argument or an unknown label, BrokenExecutor (a RuntimeError) if a worker was killed.
     """
     pairs = [(example.text_a, example.text_b) for example in examples]
     least = 3 if any(text_b is not None for _, text_b in pairs) else 2

@@ -27,6 +27,17 @@ settings.register_profile("tests", deadline=None, derandomize=True, max_examples
 settings.register_profile("fuzz", deadline=None, max_examples=20_000, suppress_health_check=quiet)
 settings.load_profile("tests")  # pytest --hypothesis-profile=fuzz takes the other
 
+# what an archive must say of its classifier
+SETTINGS = {
+    "do_lower_case": True,
+    "max_seq_length": 9,
+    "truncation": "head",
+    "label_names": ["bad", "good"],
+    "positive_class": "good",
+    "temperature": 1.5,
+    "threshold": 0.5,
+}
+
 # any text there is (surrogates are not text), with more than chance of what breaks tables
 HARD = "\t\r\n\"',\\ \x00\x0b\x0c\x1c\x1d\x1e\x1f\x85\u2028\u2029\ufeff"
 texts = strategies.text(strategies.characters(exclude_categories=["Cs"]) | strategies.sampled_from(HARD))
@@ -187,17 +198,9 @@ def with_state():
 @pytest.fixture
 def classifier(bert_files, pack):
     """A classifier whose weights are random and large enough to tell texts apart."""
-    settings = {
-        "do_lower_case": True,
-        "max_seq_length": 9,
-        "truncation": "tail",
-        "label_names": ["bad", "good"],
-        "positive_class": "good",
-        "temperature": 2.0,
-        "threshold": 0.5,
-    }
     from tools import Classifier
 
+    settings = {**SETTINGS, "truncation": "tail", "temperature": 2.0}
     loaded = Classifier.load(pack(bert_files(classifier=settings)), "cpu")
     torch.manual_seed(0)
     with torch.no_grad():

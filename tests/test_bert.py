@@ -10,6 +10,7 @@ import tarfile
 import time
 import tracemalloc
 
+import conftest
 import numpy as np
 import pytest
 import torch
@@ -18,16 +19,7 @@ from pytorch_pretrained_bert.modeling import BertConfig, BertForSequenceClassifi
 import download
 import tools
 
-SETTINGS = {
-    "do_lower_case": True,
-    "max_seq_length": 16,
-    "truncation": "head",
-    "label_names": ["bad", "good"],
-    "positive_class": "good",
-    "temperature": 1.5,
-    "threshold": 0.5,
-    "parameters": {"RANDOM_SEED": 7},
-}
+SETTINGS = {**conftest.SETTINGS, "max_seq_length": 16, "parameters": {"RANDOM_SEED": 7}}
 
 
 def assert_equal_weights(found, expected):

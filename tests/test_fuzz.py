@@ -35,7 +35,7 @@ import pandas as pd
 import papermill
 import pytest
 import torch
-from conftest import ROOT, texts, to_bytes
+from conftest import ROOT, SETTINGS, texts, to_bytes
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 from papermill.exceptions import PapermillExecutionError
@@ -565,15 +565,6 @@ def test_features_are_loaded_as_saved_or_refused(folder, content):
 
 # ---------- Archives --------------------------------------------------------------------------------------------------
 
-SETTINGS = {
-    "do_lower_case": True,
-    "max_seq_length": 9,
-    "truncation": "head",
-    "label_names": ["bad", "good"],
-    "positive_class": "good",
-    "temperature": 1.5,
-    "threshold": 0.5,
-}
 VALIDATION = b"id,label,logit_0,logit_1\n7,1,0.5,1.5\n"
 ODD_JSON = [None, True, 0, -1, 1, 2, 3, 2.5, math.inf, math.nan, 10**9, 2**62, 10**30, "", "x", [], [1], {}]
 ODD_JSON += [{"a": nest(2)}, "9" * 5000]
