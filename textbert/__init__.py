@@ -1,0 +1,13 @@
+"""Binary text classification with BERT: the rooms behind `tools.py`.
+
+A room imports only rooms above it in this list, and none imports `tools`:
+
+- files, display, parameters, measures, downloads
+- tsv, tables, datasets
+- splits
+- wordpieces, features, workers
+- archive, layouts, hub, bert
+- batches, devices, checkpoints, training
+- classifier
+- explanation, report, export
+"""

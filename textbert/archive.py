@@ -1,0 +1,272 @@
+"""A BERT as checked files: archives and their members read, written and packed, weights under today's names."""
+
+import gzip
+import io
+import json
+import pickletools
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import pandas as pd
+import torch
+from pytorch_pretrained_bert import modeling
+from pytorch_pretrained_bert.modeling import BertConfig
+
+from textbert.files import atomic_write, require_file
+from textbert.parameters import (
+    DEFAULT_MODEL,
+    MAX_POSITIONS,
+    TRUNCATIONS,
+    TWO_NAMES,
+    find_fault,
+    number,
+    one_of,
+    whole_number,
+)
+
+CONFIG = "config.json"
+WEIGHTS = "pytorch_model.bin"
+VOCABULARY = "vocab.txt"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+OLD_CONFIG = "bert_config.json"  # what archives of 2018 call config.json
+ARCHIVE_MEMBERS = (CONFIG, OLD_CONFIG, TOKENIZER_CONFIG, VOCABULARY, "validation.csv", WEIGHTS)
+MAX_ARCHIVE_BYTES = 4 * 2**30  # bert-large has 1.3 GB
+# what makes a model a BERT, and can be missing where nothing else was known; models of other kinds compute otherwise
+BERT_SETTINGS = {
+    "model_type": ("bert",),
+    "hidden_act": tuple(modeling.ACT2FN),
+    "position_embedding_type": ("absolute",),
+}
+HEADS = ("cls.", "qa_outputs.")  # weights of other tasks, which a classifier has no use for
+BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")  # no weights at all; newer code stored them
+
+
+def get_archive_path(name, cache_dir="cache/"):
+    """Return the path of the archive of a model's name in the cache."""
+    return Path(cache_dir, name.replace("/", "--") + ".tar.gz")
+
+
+def write_archive(files, path):
+    """Write a dict from name to bytes as a `.tar.gz`, which appears in one step."""
+    # weights are nearly random bytes: trying harder than level 1 gains nothing
+    with atomic_write(path) as temporary, tarfile.open(temporary, "w:gz", compresslevel=1) as archive:
+        for name in ARCHIVE_MEMBERS:
+            if name in files:
+                member = tarfile.TarInfo(name)
+                member.size = len(files[name])
+                archive.addfile(member, io.BytesIO(files[name]))
+
+
+class _BoundedGzip(gzip.GzipFile):
+    """A gzip file that never gives more than is right for its size, whatever its content claims or unpacks to."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        # weights hardly shrink when they are packed: what grows more than 200-fold is there to fill the memory
+        self.room = min(MAX_ARCHIVE_BYTES, 200 * Path(path).stat().st_size + 2**24)
+
+    def read(self, size=-1):
+        """Read as GzipFile does; raise ValueError, and reserve no memory, for what goes beyond the room."""
+        if not 0 <= size <= self.room - self.tell():
+            raise ValueError(f"it unpacks to more than {self.room:,} bytes")
+        return super().read(size)
+
+
+def read_archive(path):
+    """Return the members of a `.tar.gz` as a dict from name to bytes; nothing is unpacked to disk."""
+    files, seen = {}, set()
+    try:
+        with _BoundedGzip(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as archive:
+            for member in archive:
+                name = member.name.removeprefix("./")
+                is_file = name in ARCHIVE_MEMBERS and member.isreg() and not member.issparse()
+                if name in seen or not (is_file or (name == "." and member.isdir())):
+                    raise ValueError(f"it has {member.name!r}, which is not a file of BERT's")
+                seen.add(name)
+                if is_file:
+                    files[name] = archive.extractfile(member).read()
+            while unpacked.read(min(2**16, unpacked.room - unpacked.tell())):  # its checksum stands at the end
+                pass
+    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{path} is not an archive of BERT ({error}): delete it, or get it again") from None
+    return files
+
+
+def read_members(folder):
+    """Return the files of a folder in pytorch-pretrained-bert's layout as a dict from name to bytes."""
+    return {name: (folder / name).read_bytes() for name in ARCHIVE_MEMBERS if (folder / name).is_file()}
+
+
+def read_config(files, path):
+    """Return a BERT's config.json as a dict; raise ValueError if it is missing or not a BERT's."""
+    try:
+        config = json.loads(files.get(CONFIG, files.get(OLD_CONFIG, "")))
+        missing = sorted(vars(BertConfig(1)).keys() - config.keys())
+    except (ValueError, AttributeError, RecursionError):
+        raise ValueError(f"{path} has no {CONFIG} with a model's settings: it is not a BERT") from None
+    wrong = [f"has the {k} {config[k]!r}" for k, fits in BERT_SETTINGS.items() if config.get(k, fits[0]) not in fits]
+    if missing:
+        wrong.append(f"lacks {', '.join(missing)}")
+    if wrong:
+        fitting = ", ".join(f"{key} {fits[0]}" for key, fits in BERT_SETTINGS.items())
+        raise ValueError(
+            f"{path}: its {CONFIG} {' and '.join(wrong)}, but a BERT is needed, with {fitting}, such as "
+            f"{DEFAULT_MODEL} or bert-base-cased"
+        )
+    _require_values(config, path)
+    return config
+
+
+def _require_values(config, path):
+    """Raise ValueError for settings that no BERT can have."""
+    kinds = {int: whole_number(1, 2**24), float: number(0, 1)}
+    rules = {name: kinds[type(usual)] for name, usual in vars(BertConfig(1)).items() if type(usual) in kinds}
+    rules |= {"num_hidden_layers": whole_number(1, 200)}
+    faults = {name: find_fault(config[name], rule) for name, rule in rules.items() if name in config}
+    wrong = [f"{name} {shown}" for name, shown in faults.items() if shown]
+    if not isinstance(config.get("classifier"), dict | None):
+        wrong.append(f"classifier {config['classifier']!r}")
+    if not wrong and config["hidden_size"] % config["num_attention_heads"]:
+        wrong = [f"num_attention_heads {config['num_attention_heads']} with hidden_size {config['hidden_size']}"]
+    if wrong:
+        raise ValueError(f"{path}: its {CONFIG} has the {', '.join(wrong)}, which no BERT can have: get it again")
+
+
+def require_sizes(config, state, path):
+    """Raise ValueError if a config claims other sizes than its weights have, before a model of such a size is built."""
+    rows = {
+        "embeddings.word_embeddings": "vocab_size",
+        "embeddings.position_embeddings": "max_position_embeddings",
+        "embeddings.token_type_embeddings": "type_vocab_size",
+        f"encoder.layer.{config['num_hidden_layers'] - 1}.intermediate.dense": "intermediate_size",
+    }
+    shapes = {f"bert.{name}.weight": (config[size], config["hidden_size"]) for name, size in rows.items()}
+    expected = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}  # takes no memory
+    match_weights({name: state[name] for name in shapes if name in state}, expected, path)
+
+
+def match_weights(state, expected, path):
+    """Compare a checkpoint's weights with those a model expects; both are dicts from name to tensor.
+
+    Returns (names that are new to the model, names it has no use for). Raises ValueError if one of BERT's own weights
+    is missing, for a weight that no BERT has, and for one of another shape.
+    """
+    new, unused = [n for n in expected if n not in state], [n for n in state if n not in expected]
+    if lost := [name for name in new if not name.startswith(("classifier.", "bert.pooler."))]:
+        raise ValueError(f"{path} lacks {len(lost)} of BERT's weights, {lost[0]} for one")
+    if strange := [name for name in unused if not name.startswith(HEADS) and not name.endswith(BUFFERS)]:
+        raise ValueError(f"{path} has {len(strange)} weights that BERT does not have, {strange[0]} for one")
+    for name in expected.keys() & state.keys():
+        if expected[name].shape != state[name].shape:
+            found, needed = tuple(state[name].shape), tuple(expected[name].shape)
+            raise ValueError(f"{path}: {name} has the shape {found}, but its {CONFIG} asks for {needed}")
+    return new, unused
+
+
+def rename_weights(state):
+    """Give a checkpoint's weights the names of BertForSequenceClassification.
+
+    Old checkpoints say gamma and beta for LayerNorm's weight and bias, checkpoints of the bare encoder lack the prefix
+    "bert.", and those of torch's DataParallel put "module." before all.
+    """
+    renamed = {}
+    for name, tensor in state.items():
+        name = name.removeprefix("module.")
+        name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+        if name.startswith(("embeddings.", "encoder.", "pooler.")):
+            name = f"bert.{name}"
+        renamed[name] = tensor
+    return renamed
+
+
+def _require_plain(content):
+    """Raise ValueError for weights that fill the memory when they are read, or nest so deep that Python crashes.
+
+    torch's file is a zip file that is not compressed, with a pickle in it; until 2020 it was five pickles, and data.
+    """
+    pickles, count = io.BytesIO(content), 5
+    if content.startswith(b"PK"):
+        with zipfile.ZipFile(pickles) as parts:
+            if sum(part.file_size for part in parts.infolist()) > len(content):
+                raise ValueError("it unpacks to more than it is")
+            inside = [parts.read(name) for name in parts.namelist() if name.endswith(".pkl")]
+        pickles, count = io.BytesIO(b"".join(inside)), len(inside)
+    tuples = (opcode for _ in range(count) for opcode, _, _ in pickletools.genops(pickles) if "TUPLE" in opcode.name)
+    if any(number > 20_000 for number, _ in enumerate(tuples)):  # a weight has about four
+        raise ValueError("it holds too many tuples")
+
+
+def read_weights(files, path):
+    """Return a BERT's weights as a dict from name to tensor, under today's names."""
+    if WEIGHTS not in files:
+        raise ValueError(f"{path} has no {WEIGHTS}: the model's weights are missing")
+    try:
+        _require_plain(files[WEIGHTS])
+        state = torch.load(io.BytesIO(files[WEIGHTS]), map_location="cpu", weights_only=True)
+        if "bert.embeddings.LayerNorm.weight" not in state:
+            state = rename_weights(state)  # a checkpoint of another time
+        for name, tensor in state.items():
+            number = tensor.is_floating_point() or name.endswith(BUFFERS)
+            if type(name) is not str or not number or tensor.layout != torch.strided or tensor.device.type != "cpu":
+                raise TypeError
+        if sum(tensor.numel() for tensor in state.values()) > len(files[WEIGHTS]):  # one may be repeated in a tensor
+            raise ValueError
+        return state
+    except Exception as error:  # damaged or hostile bytes can raise nearly anything
+        raise ValueError(f"{path}: {WEIGHTS} does not hold weights ({type(error).__name__})") from None
+
+
+def require_vocabulary(files, path):
+    """Raise ValueError unless the files hold a vocabulary that is BERT's and fits its config.json."""
+    if VOCABULARY not in files:
+        raise ValueError(f"{path} has no {VOCABULARY}: put the model's vocabulary into it")
+    try:  # as pytorch-pretrained-bert reads it
+        pieces = [line.strip() for line in io.TextIOWrapper(io.BytesIO(files[VOCABULARY]), encoding="utf-8")]
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: its {VOCABULARY} is not UTF-8: get it again") from None
+    if missing := [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in pieces]:
+        raise ValueError(f"{path}: its {VOCABULARY} lacks {', '.join(missing)}: it is not BERT's")
+    if len(pieces) > (size := read_config(files, path)["vocab_size"]):
+        raise ValueError(f"{path}: its {VOCABULARY} has {len(pieces)} lines, but its {CONFIG} says {size}")
+
+
+def vocabulary_text(pieces):
+    """Return a dict from number to word piece as the content of vocab.txt; numbers without one are filled."""
+    return "".join(f"{pieces.get(number, f'[gap{number}]')}\n" for number in range(max(pieces) + 1))
+
+
+def pack_model(output_dir, archive_path):
+    """Pack the model in `output_dir` into the `.tar.gz` that evaluate.ipynb and Classifier load.
+
+    Raises FileNotFoundError if one of config.json, pytorch_model.bin and vocab.txt is missing.
+    """
+    for name in (CONFIG, WEIGHTS, VOCABULARY):
+        require_file(Path(output_dir, name), "train.ipynb saves it")
+    write_archive(read_members(Path(output_dir)), archive_path)
+
+
+def check_settings(settings, positions, path):
+    """Raise ValueError if what an archive's config.json says under "classifier" is not what train.ipynb writes."""
+    rules = {
+        "max_seq_length": whole_number(3, min(positions, MAX_POSITIONS)),
+        "truncation": one_of(*TRUNCATIONS),
+        "label_names": TWO_NAMES,
+        "temperature": number(0, open_low=True),
+        "threshold": number(0, 1),
+    }
+    faults = {name: find_fault(settings.get(name), rule) for name, rule in rules.items()}
+    if wrong := [f"{name} {shown}" for name, shown in faults.items() if shown]:
+        raise ValueError(
+            f"{path}: its {CONFIG} has the {', '.join(wrong)}, which cannot be: train again with train.ipynb"
+        )
+
+
+def read_validation(table, path):
+    """Return an archive's validation.csv as a DataFrame; ValueError if it is none."""
+    types = {"id": str, "label": int, "logit_0": float, "logit_1": float}
+    try:
+        return pd.read_csv(io.BytesIO(table), dtype=types)[list(types)]
+    except (ValueError, KeyError, OverflowError) as error:
+        raise ValueError(f"{path}: its validation.csv is damaged ({error}): train again with train.ipynb") from None

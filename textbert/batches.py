@@ -1,0 +1,71 @@
+"""Planned batches, and the logits that a model gives."""
+
+import numpy as np
+import torch
+
+from textbert.display import progress_bar
+
+
+def plan_batches(lengths, batch_size, seed=None, epoch=0):
+    """Return a list of index arrays, one a batch, in which texts of like length stand together.
+
+    A batch is padded to its longest text, so like lengths save most of the padding. Without a `seed` the longest texts
+    come first. With one the order is random and follows from (seed, epoch) alone: the shuffled examples are sorted by
+    length within windows of 50 batches, and the batches are shuffled again. Each example is in exactly one batch.
+    """
+    lengths = np.asarray(lengths).astype(np.int64)
+    if seed is None:
+        order = np.argsort(-lengths, kind="stable")
+        return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    rng = np.random.default_rng((seed, epoch))
+    order = rng.permutation(len(lengths))
+    for start in range(0, len(order), 50 * batch_size):
+        window = order[start : start + 50 * batch_size]
+        window[:] = window[np.argsort(lengths[window], kind="stable")]
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def padded_length(lengths):
+    """Return what the texts of a batch are padded to: the longest, rounded up to a multiple of 8.
+
+    Fast kernels like that, and each new shape costs time.
+    """
+    return -(-int(lengths.max()) // 8) * 8
+
+
+def make_batch(features, indices, device="cpu"):
+    """Return (the model's inputs, labels) for some of the features, padded to one length.
+
+    The inputs are a dict of int64 tensors of shape (batch, `padded_length`), the labels a tensor of shape (batch,).
+    """
+    lengths = features.lengths[indices].astype(np.int64)[:, None]  # (batch, 1)
+    position = np.arange(padded_length(lengths))[None, :]  # (1, length)
+    mask = position < lengths  # (batch, length)
+    where = np.where(mask, features.offsets[indices][:, None] + position, 0)
+    arrays = {
+        "input_ids": np.where(mask, features.ids[where], 0),
+        "token_type_ids": mask & (position >= features.first_lengths[indices][:, None]),
+        "attention_mask": mask,
+    }
+    inputs = {name: torch.from_numpy(a.astype(np.int64)).to(device) for name, a in arrays.items()}
+    return inputs, torch.from_numpy(features.labels[indices]).to(device)
+
+
+def predict_logits(model, features, batch_size, rows=None, description="Predicting", progress=True):
+    """Return the logits of a model for features, a float32 array of shape (n, num_labels).
+
+    `rows` are the indices of the features to predict, in the order of the result; None takes all. Computes in float32
+    whatever the training used, so a text gets the same answer everywhere.
+    """
+    device = next(model.parameters()).device
+    rows = np.arange(len(features)) if rows is None else rows
+    logits = np.zeros((len(rows), model.num_labels), np.float32)
+    model.eval()
+    with torch.inference_mode(), progress_bar(len(rows), description, " texts", progress) as bar:
+        for batch in plan_batches(features.lengths[rows], batch_size):
+            inputs, _ = make_batch(features, rows[batch], device)
+            # the class's own forward: accelerate gives the instance another one, in training's precision
+            logits[batch] = type(model).forward(model, **inputs).cpu().numpy()
+            bar.update(len(batch))
+    return logits

@@ -1,0 +1,83 @@
+"""The machine: its precision, its processes that work together, and what each of them takes."""
+
+import os
+import platform
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from importlib import metadata
+
+import joblib
+import numpy as np
+import torch
+
+from textbert.batches import predict_logits
+
+
+def pick_precision():
+    """Return what accelerate calls `mixed_precision`: "bf16" where the hardware multiplies in it, else "no".
+
+    On a CPU that means matrix instructions for bfloat16 (AMX): others emulate it, hundreds of times slower.
+    """
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    return "bf16" if torch.cpu.get_capabilities().get("amx_bf16") else "no"
+
+
+def get_environment():
+    """Return the versions of Python and of each package that matters, and the device, as a dict."""
+    packages = ("torch", "pytorch-pretrained-bert", "accelerate", "numpy", "pandas", "scikit-learn")
+    cuda = torch.cuda.is_available()
+    device = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}" if cuda else "CPU"
+    precision = {"no": "float32", "bf16": "bfloat16"}[pick_precision()]
+    return {
+        "python": platform.python_version(),
+        **{package: metadata.version(package) for package in packages},
+        "device": f"{device}, {joblib.cpu_count()} CPU cores, training in {precision}",
+    }
+
+
+def make_accelerator():
+    """Return accelerate's Accelerator for this machine, or for this process among those that torchrun started.
+
+    Raises RuntimeError if fewer processes work together than were started.
+    """
+    from accelerate import Accelerator
+
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    # on CPUs accelerate must be told so, or each process works for itself
+    cpu = True if world > 1 and not torch.cuda.is_available() else None
+    accelerator = Accelerator(mixed_precision=pick_precision(), cpu=cpu)
+    if accelerator.num_processes != world:
+        raise RuntimeError(f"{world} processes were started, but {accelerator.num_processes} work together")
+    return accelerator
+
+
+@contextmanager
+def main_process_first(accelerator):
+    """Let the first process go ahead with the block, and the others follow, silently."""
+    with accelerator.main_process_first(), nullcontext() if accelerator.is_main_process else redirect_stdout(None):
+        yield
+
+
+def take_share(batch, accelerator):
+    """Return (the indices of a batch that this process takes, their weight).
+
+    Like lengths stand together in a batch, so every n-th makes fair shares for n processes. Where a batch has less than
+    one for each, a process takes the first with a weight of 0: all must take part in each step.
+    """
+    share = batch[accelerator.process_index :: accelerator.num_processes]
+    return (share, 1.0) if len(share) else (batch[:1], 0.0)
+
+
+def sum_over_processes(accelerator, *values):
+    """Return the sums over all processes of some numbers (or tensors of no dimension), as a list of floats."""
+    values = [torch.as_tensor(value, dtype=torch.float32, device=accelerator.device) for value in values]
+    return accelerator.reduce(torch.stack(values)).tolist()
+
+
+def predict_shared(accelerator, model, features, batch_size, rows):
+    """Return the logits of `rows`, of shape (n, num_labels), as `predict_logits`; each process predicts its share."""
+    mine = np.arange(accelerator.process_index, len(rows), accelerator.num_processes)
+    logits = np.zeros((len(rows), model.num_labels), np.float32)
+    visible = accelerator.is_main_process
+    logits[mine] = predict_logits(model, features, batch_size, rows[mine], "Validating", visible)
+    return accelerator.reduce(torch.from_numpy(logits).to(accelerator.device)).cpu().numpy()  # each row once

@@ -1,0 +1,104 @@
+"""Why a classifier answers as it does: the words that decided, in colour, and a box to try texts in."""
+
+import html
+import re
+
+import numpy as np
+import pandas as pd
+
+from textbert.batches import predict_logits
+from textbert.features import UNLABELLED, Features
+from textbert.wordpieces import WordPieceMemo, count_head
+
+
+def _kept_positions(pieces, room, truncation):
+    """Return which of a text's word pieces BERT reads, as sorted positions; see `count_head`."""
+    if pieces <= room:
+        return np.arange(pieces)
+    head = count_head(room, truncation)
+    return np.concatenate([np.arange(head), np.arange(pieces - (room - head), pieces)])
+
+
+def explain(classifier, text, batch_size=32, most=150):
+    """Say how much each word of a text spoke for the positive class.
+
+    A word's score is what the log-odds of the positive class lose when its word pieces are left out (Li, Monroe and
+    Jurafsky 2016, https://arxiv.org/abs/1612.08220). Returns a DataFrame with word and score; the score is NaN for
+    words beyond the length the model reads. Of texts with more than `most` words, neighbours are left out together
+    and share the score.
+    """
+    memo = WordPieceMemo(classifier.tokenizer)
+    words = text.translate(dict.fromkeys(map(ord, memo.DELETED))).split()  # each is tokenized alone, as BERT does
+    pieces = [np.frombuffer(memo.encode(word, len(word)), memo.dtype) for word in words]
+    owner = np.repeat(np.arange(len(words)), [len(ids) for ids in pieces])  # the word that a piece belongs to
+    ids = np.concatenate([*pieces, np.array([], memo.dtype)])
+    size = classifier.settings["max_seq_length"]
+    kept = _kept_positions(len(ids), size - 2, classifier.settings["truncation"])
+    ids, owner = ids[kept], owner[kept]
+    read = np.unique(owner)
+    groups = np.array_split(read, max(1, min(most, len(read))))
+    cls, sep = (np.frombuffer(memo.to_bytes([token]), memo.dtype) for token in ("[CLS]", "[SEP]"))
+    variants = [ids, *(ids[~np.isin(owner, group)] for group in groups)]
+    lengths = np.array([len(variant) + 2 for variant in variants], "<u2")
+    rows = np.concatenate([part for variant in variants for part in (cls, variant, sep)])
+    features = Features(rows, lengths, lengths, np.full(len(variants), UNLABELLED, "<i4"), size)
+    logits = predict_logits(classifier.model, features, batch_size, progress=False)  # batches by length
+    log_odds = (logits[:, 1] - logits[:, 0]) / classifier.settings["temperature"]
+    scores = np.full(len(words), np.nan)
+    for group, without in zip(groups, log_odds[1:]):
+        scores[group] = log_odds[0] - without
+    return pd.DataFrame({"word": words, "score": scores})
+
+
+def colour_words(words):
+    """Return the HTML of a table of `explain`: blue for the positive class, orange for the other, grey if not read.
+
+    The largest score has the full colour, but for texts in which no word weighs much: there all stay faint.
+    """
+    largest = np.nanmax([0.5, *words["score"].abs()])
+    spans = []
+    for word, score in words.itertuples(index=False):
+        style, hint = "opacity:0.4", "not read"
+        if not np.isnan(score):
+            colour = "76,114,176" if score > 0 else "221,132,82"
+            style, hint = f"background:rgba({colour},{0.8 * abs(score) / largest:.2f})", f"{score:+.2f}"
+        style += ";padding:0 2px;border-radius:3px"
+        spans.append(f'<span style="{style}" title="{hint}">{html.escape(word)}</span>')
+    return " ".join(spans)
+
+
+class Html(str):
+    """HTML that shows itself in a notebook. It holds words of a text, so a report without texts leaves it out."""
+
+    def _repr_html_(self):
+        return str(self)
+
+    def __repr__(self):
+        lines = html.unescape(re.sub("<[^>]+>", "", self)).splitlines()
+        return "\n".join(line.strip() for line in lines if line.strip())
+
+
+def answer(classifier, text):
+    """Return label, probability and coloured words of one text as HTML."""
+    label, probability = classifier.predict([text], progress=False).iloc[0]
+    positive = html.escape(str(classifier.settings["label_names"][1]))
+    head = f"<b>{html.escape(str(label))}</b> · probability of {positive}: {probability:.2f}"
+    return Html(
+        f'<p class="mathjax_ignore" style="line-height:1.8">{head}<br>{colour_words(explain(classifier, text))}</p>'
+    )
+
+
+def text_box(classifier, text):
+    """Return a box (ipywidgets) to type a text into, with a button that shows its answer."""
+    import ipywidgets
+
+    box = ipywidgets.Textarea(text, layout={"width": "100%", "height": "6em"})
+    button = ipywidgets.Button(description="Classify", button_style="primary")
+    output = ipywidgets.HTML()
+
+    def classify(_):
+        output.value = answer(classifier, box.value)
+
+    button.on_click(classify)
+    classify(None)
+    return ipywidgets.VBox([box, button, output])

@@ -1,0 +1,142 @@
+"""A BERT in the model hub's layout, turned into the files of an archive."""
+
+import io
+import json
+from pathlib import Path
+
+import torch
+from pytorch_pretrained_bert.modeling import BertConfig, BertForSequenceClassification
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+
+from textbert.archive import (
+    ARCHIVE_MEMBERS,
+    CONFIG,
+    OLD_CONFIG,
+    TOKENIZER_CONFIG,
+    VOCABULARY,
+    WEIGHTS,
+    match_weights,
+    read_config,
+    read_weights,
+    rename_weights,
+    require_sizes,
+)
+
+SAFETENSORS = "model.safetensors"  # the hub's layout has these two besides
+TOKENIZER = "tokenizer.json"
+
+
+def explain_tensorflow(checkpoint):
+    """Return what to do with a TensorFlow checkpoint, as the line that converts it."""
+    folder = Path(checkpoint).parent
+    return (
+        f"{checkpoint} is a TensorFlow checkpoint: convert it (this needs TensorFlow, pip install tensorflow) by "
+        f"pytorch_pretrained_bert convert_tf_checkpoint_to_pytorch {checkpoint} {folder / OLD_CONFIG} "
+        f"{folder / WEIGHTS}  and then give the folder {folder}"
+    )
+
+
+def read_folder(folder):
+    """Return the files of a BERT in a local folder of the hub's layout as those of an archive.
+
+    Raises ValueError for a TensorFlow checkpoint (the message has the line that converts it) and what is not a BERT.
+    """
+    names = (*ARCHIVE_MEMBERS, TOKENIZER, SAFETENSORS)
+    files = {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
+    if files.keys() & {SAFETENSORS, WEIGHTS}:
+        return convert_bert(files, folder)
+    for index in sorted(folder.glob("*.ckpt*.index")):
+        raise ValueError(explain_tensorflow(index.with_suffix("")))
+    return files  # whoever needs more says what is missing
+
+
+def read_json(files, name, source):
+    """Return the object in the JSON file called `name`, {} if there is no such file; ValueError if it holds none."""
+    try:
+        content = json.loads(files.get(name, "{}"))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(f"{source}: its {name} does not hold a JSON object: get it again")
+    return content
+
+
+def find_casing(files, source):
+    """Return (whether texts are put into lower case, the file that says so), None if none does."""
+    settings = read_json(files, TOKENIZER_CONFIG, source)
+    if isinstance(settings.get("do_lower_case"), bool):
+        return settings["do_lower_case"], TOKENIZER_CONFIG
+    normalizer = read_json(files, TOKENIZER, source).get("normalizer") or {}
+    for step in (normalizer, *normalizer.get("normalizers", ())):
+        if isinstance(step.get("lowercase"), bool):
+            return step["lowercase"], TOKENIZER
+    return None
+
+
+def read_vocabulary(files, source, size):
+    """Return the bytes of vocab.txt, made from tokenizer.json if need be; None if there is neither.
+
+    Raises ValueError for more word pieces than `size`, and for a tokenizer that is not BERT's.
+    """
+    vocabulary = files.get(VOCABULARY)
+    if vocabulary is None and TOKENIZER in files:
+        tokenizer = read_json(files, TOKENIZER, source)
+        model = tokenizer.get("model") or {}
+        if (model.get("type"), model.get("continuing_subword_prefix")) != ("WordPiece", "##"):
+            raise ValueError(
+                f"{source}: its {TOKENIZER} is of type {model.get('type')!r}, but BERT needs a WordPiece with ##"
+            )
+        added = {token["content"]: token["id"] for token in tokenizer.get("added_tokens", ())}
+        pieces = {number: piece for piece, number in (model["vocab"] | added).items()}
+        numbers = range(min(max(pieces), size) + 1)  # a number may be skipped, or be beyond all reason
+        vocabulary = "".join(f"{pieces.get(number, f'[gap{number}]')}\n" for number in numbers).encode()
+    if vocabulary and len(vocabulary.removesuffix(b"\n").split(b"\n")) > size:
+        raise ValueError(f"{source}: its vocabulary has more word pieces than the {size:,} of its {CONFIG}")
+    return vocabulary
+
+
+def convert_weights(files, source):
+    """Return the weights among the files as the bytes of pytorch_model.bin; says what is left out.
+
+    Raises ValueError unless each weight has its place in the BERT that config.json describes, or is known not to be
+    needed.
+    """
+    if SAFETENSORS in files:
+        try:
+            state = rename_weights(load_safetensors(files[SAFETENSORS]))
+        except SafetensorError as error:
+            raise ValueError(f"{source}: {SAFETENSORS} does not hold weights ({error}): get it again") from None
+    else:
+        state = read_weights(files, source)
+    classes = len(state["classifier.weight"]) if "classifier.weight" in state else 2
+    config = read_config(files, source)
+    require_sizes(config, state, source)
+    with torch.device("meta"):  # shapes without memory
+        model = BertForSequenceClassification(BertConfig.from_dict(config), classes)
+    _, unused = match_weights(state, model.state_dict(), source)
+    if unused:
+        print(f"  left out, not needed to classify: {', '.join(sorted(unused))}")
+    content = io.BytesIO()
+    torch.save({name: tensor for name, tensor in state.items() if name not in unused}, content)
+    return content.getvalue()
+
+
+def convert_bert(files, source):
+    """Return the files of a BERT, in the hub's layout or the library's, as those of an archive.
+
+    `files` is a dict from name to bytes, and so is the result; `source` is what messages call it. Says where the casing
+    is from. Raises ValueError for what is not a BERT.
+    """
+    config = read_config(files, source)
+    converted = {CONFIG: files.get(CONFIG, files.get(OLD_CONFIG))}
+    if vocabulary := read_vocabulary(files, source, config["vocab_size"]):
+        converted[VOCABULARY] = vocabulary
+    if casing := find_casing(files, source):
+        lower, said_by = casing
+        print(f"  {'texts are put into lower case' if lower else 'case matters'}, says its {said_by}")
+        converted[TOKENIZER_CONFIG] = json.dumps({"do_lower_case": lower}).encode()
+        if lower and read_json(files, TOKENIZER_CONFIG, source).get("strip_accents") is False:
+            print("  it learned from texts with accents, which BERT's own lower-casing takes off: expect it to do less")
+    converted[WEIGHTS] = convert_weights(files, source)
+    return converted

@@ -1,0 +1,204 @@
+"""How good and how sure: metrics, probabilities, temperature, intervals, calibration, threshold."""
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+FIGURES = ("mcc", "accuracy", "precision", "recall", "f1")
+
+
+def _ratio(above, below):
+    """Divide two arrays of one shape; 0 where there is nothing below the line."""
+    return np.divide(above, below, out=np.zeros(np.shape(above)), where=below > 0)
+
+
+def count_figures(tp, tn, fp, fn):
+    """Return `FIGURES` for arrays of counts of one shape (...), as one array of shape (5, ...)."""
+    tp, tn, fp, fn = (np.asarray(count, float) for count in (tp, tn, fp, fn))
+    root = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    shares = ((tp + tn, tp + tn + fp + fn), (tp, tp + fp), (tp, tp + fn), (2 * tp, 2 * tp + fp + fn))
+    return np.stack([_ratio(tp * tn - fp * fn, root), *(_ratio(*share) for share in shares)])
+
+
+def get_eval_report(task_name, labels, preds, positive=None):
+    """Measure predictions against labels, both arrays of 0 and 1 of shape (n,).
+
+    Returns a dict with task, mcc (Matthews correlation), tp, tn, fp, fn, accuracy, precision, recall and f1; given the
+    probabilities of class 1 as `positive`, of shape (n,), also roc_auc and loss (mean cross-entropy in nats). A ratio
+    with nothing below the line is 0.
+    """
+    from sklearn import metrics
+
+    tn, fp, fn, tp = metrics.confusion_matrix(labels, preds, labels=[0, 1]).ravel().tolist()
+    precision, recall, f1, _ = metrics.precision_recall_fscore_support(labels, preds, average="binary", zero_division=0)
+    report = {"task": task_name, "mcc": float(metrics.matthews_corrcoef(labels, preds))}
+    report |= {"tp": tp, "tn": tn, "fp": fp, "fn": fn, "accuracy": (tp + tn) / len(labels)}
+    report |= {"precision": float(precision), "recall": float(recall), "f1": float(f1)}
+    if positive is not None:
+        report["roc_auc"] = float(metrics.roc_auc_score(labels, positive))
+        report["loss"] = float(metrics.log_loss(labels, positive, labels=[0, 1]))
+    return report
+
+
+def probabilities(logits, temperature=1.0):
+    """Return the softmax of logits of shape (n, classes), divided by `temperature`, row by row."""
+    return torch.from_numpy(np.asarray(logits, np.float64) / temperature).softmax(dim=1).numpy()
+
+
+def fit_temperature(logits, labels):
+    """Return the temperature, from 1/20 to 20, that makes the probabilities of logits fit the labels best.
+
+    Dividing the logits, of shape (n, 2), by it changes no decision, only how sure the model says it is (temperature
+    scaling, Guo et al. 2017, https://arxiv.org/abs/1706.04599).
+    """
+    from scipy.optimize import minimize_scalar
+
+    logits, labels = torch.from_numpy(logits).double(), torch.as_tensor(labels).long()
+    fit = minimize_scalar(lambda log: F.cross_entropy(logits / np.exp(log), labels).item(), bounds=np.log([0.05, 20]))
+    return float(np.exp(fit.x))
+
+
+def bootstrap_figures(labels, predictions, n_resamples=9999, seed=0):
+    """Return the figures of some models with their 95 % bootstrap intervals.
+
+    Parameters
+    ----------
+    labels : array of 0 and 1, of shape (n,)
+    predictions : dict from a model's name to an array of 0 and 1, of shape (n,)
+
+    The rows are drawn anew, with replacement and for all models alike, and the interval holds the middle 95 % of what
+    comes out (percentile method, Efron 1979). Rows with the same label and answers count alike, so it is enough to draw
+    how often each kind of row comes, which follows a multinomial distribution. Returns a DataFrame with the columns
+    value, low and high, indexed by (model, figure); for each model but the last also ("<last> minus <model>", "mcc").
+    """
+    *others, last = predictions
+    rows = np.stack([np.asarray(column, bool) for column in (labels, *predictions.values())], axis=1)
+    kinds, counts = np.unique(rows, axis=0, return_counts=True)  # (kinds, 1 + models), (kinds,)
+    drawn = np.random.default_rng(seed).multinomial(len(rows), counts / len(rows), n_resamples)
+    drawn = np.vstack([counts, drawn])  # (1 + resamples, kinds), the rows as they are first
+    truth, *said = kinds.T
+    found = {}
+    for model, positive in zip(predictions, said):
+        cells = (positive & truth, ~positive & ~truth, positive & ~truth, ~positive & truth)
+        figures = count_figures(*(drawn[:, cell].sum(1) for cell in cells))
+        found |= {(model, name): values for name, values in zip(FIGURES, figures)}
+    for model in others:
+        found[f"{last} minus {model}", "mcc"] = found[last, "mcc"] - found[model, "mcc"]
+    low, high = np.percentile([values[1:] for values in found.values()], [2.5, 97.5], axis=1)
+    index = pd.MultiIndex.from_tuples(found, names=["model", "figure"])
+    return pd.DataFrame({"value": [values[0] for values in found.values()], "low": low, "high": high}, index)
+
+
+def format_intervals(table):
+    """Return a table of `bootstrap_figures` with a column for each model, each cell as "0.71 (0.63 to 0.78)"."""
+    cells = table.apply(lambda row: f"{row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})", axis=1)
+    return cells.unstack(0, sort=False).dropna(axis=1).rename_axis(index=None, columns=None)
+
+
+def size_note(name, labels, predicted):
+    """Say between which bounds the MCC of a part lies, and warn if it is too small to tell much.
+
+    The rule: at least 30 texts of each class, and a 95 % interval no wider than 0.2. Arrays of shape (n,).
+    """
+    low, high = bootstrap_figures(labels, {name: predicted}).loc[(name, "mcc"), ["low", "high"]]
+    rarer = int(min(np.sum(labels), len(labels) - np.sum(labels)))
+    note = f"{name}: {len(labels):,} texts, {rarer:,} of the rarer class; MCC between {low:.2f} and {high:.2f}."
+    if rarer < 30 or high - low > 0.2:
+        return f"{note} TOO SMALL TO TELL MUCH: at least 30 of each class and an interval of at most 0.2 are needed."
+    return note
+
+
+def mcnemar(labels, first, second):
+    """Compare two models on the same texts by McNemar's exact test; all arrays are of shape (n,).
+
+    Only texts count that one model gets right and the other wrong. Returns (how many only the first gets right, how
+    many only the second, the probability of so uneven a split if both were equally good).
+    """
+    from scipy.stats import binomtest
+
+    first, second = np.asarray(first) == labels, np.asarray(second) == labels
+    only_first = int((first & ~second).sum())
+    only_second = int((second & ~first).sum())
+    differ = only_first + only_second
+    return only_first, only_second, float(binomtest(only_first, differ).pvalue) if differ else 1.0
+
+
+def accuracy_by(labels, predicted, groups):
+    """Return the accuracy in each of some groups, all of shape (n,), with Wilson's 95 % interval, as a DataFrame."""
+    from scipy.stats import binomtest
+
+    right = pd.Series(np.asarray(labels) == predicted).groupby(groups, observed=True)
+    table = right.agg(texts="size", right="sum")
+    tests = [binomtest(int(row.right), int(row.texts)) for row in table.itertuples()]
+    low, high = np.array([test.proportion_ci(method="wilson") for test in tests]).reshape(-1, 2).T
+    return table.assign(accuracy=table["right"] / table["texts"], low=low, high=high)
+
+
+def length_groups(texts, groups=4):
+    """Return for each text, as a Series, in which quarter of the lengths it lies, such as "12 to 31 words"."""
+    words = pd.Series([len(text.split()) for text in texts])
+    edges = np.unique(words.quantile(np.linspace(0, 1, groups + 1)[1:]).astype(int))
+    names = [f"{low} to {high} words" for low, high in zip([words.min(), *edges[:-1] + 1], edges)]
+    return pd.Series(pd.Categorical.from_codes(np.searchsorted(edges, words), names, ordered=True))
+
+
+def reliability(labels, positive, bins=10):
+    """Compare probabilities of class 1 with how often it came true, both arrays of shape (n,).
+
+    The bins are equally wide, [0, 0.1) to [0.9, 1]. Returns a DataFrame with a row for each bin that is not empty:
+    texts, probability (their mean) and came_true (the share with label 1).
+    """
+    place = np.minimum((np.asarray(positive) * bins).astype(int), bins - 1)
+    table = pd.DataFrame({"place": place, "probability": positive, "came_true": labels}).groupby("place")
+    return table.mean().assign(texts=table.size())
+
+
+def calibration(labels, positive, bins=10):
+    """Return (Brier score, expected calibration error) of probabilities of class 1, arrays of shape (n,).
+
+    Brier: the mean squared difference to the label. ECE: the mean gap between the probability and what came true over
+    the bins of `reliability`, weighted by their texts (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
+    """
+    table = reliability(labels, positive, bins)
+    gaps = (table["probability"] - table["came_true"]).abs()
+    return float(np.mean((np.asarray(positive) - labels) ** 2)), float(np.average(gaps, weights=table["texts"]))
+
+
+def threshold_curve(labels, positive, thresholds=None):
+    """Return a DataFrame with threshold, mcc, precision and recall; None takes 0.01, 0.02, ... 0.99.
+
+    A text counts as positive where its probability, in an array of shape (n,), reaches the threshold.
+    """
+    thresholds = np.arange(1, 100) / 100 if thresholds is None else np.asarray(thresholds, float)
+    labels, positive = np.asarray(labels), np.asarray(positive)
+    # how many of each class lie below each threshold
+    fn, tn = (np.searchsorted(np.sort(positive[labels == label]), thresholds) for label in (1, 0))
+    tp, fp = (labels == 1).sum() - fn, (labels == 0).sum() - tn
+    mcc, _, precision, recall, _ = count_figures(tp, tn, fp, fn)
+    return pd.DataFrame({"threshold": thresholds, "mcc": mcc, "precision": precision, "recall": recall})
+
+
+def choose_threshold(positive, labels, false_positive_cost=1.0, seed=0):
+    """Return (the probability from which on a text is called positive, why that one).
+
+    If a false positive costs another multiple of a false negative than 1, the threshold with the least expected cost
+    follows from the probabilities alone (Elkan 2001, The Foundations of Cost-Sensitive Learning). Else it is 0.5,
+    unless another one has a better MCC and the 95 % bootstrap interval of the gain, over 2,000 resamples, excludes 0.
+
+    positive : array of shape (n,), tempered probabilities of class 1
+    labels : array of shape (n,) of 0 and 1
+    """
+    if false_positive_cost != 1:
+        threshold = false_positive_cost / (1 + false_positive_cost)
+        return threshold, f"a false positive costs {false_positive_cost:g} times as much as a false negative"
+    values = np.unique(np.append(positive, 0.5))
+    thresholds = np.append(0.5, (values[1:] + values[:-1]) / 2)  # 0.5 first: it wins a tie
+    best = thresholds[threshold_curve(labels, positive, thresholds)["mcc"].argmax()]
+    if best == 0.5:
+        return 0.5, "no other has a better validation MCC"
+    answers = {"half": positive >= 0.5, "best": positive >= best}
+    gain = bootstrap_figures(labels, answers, 2000, seed).loc[("best minus half", "mcc")]
+    interval = f"at {best:.3f} validation MCC would gain between {gain['low']:+.3f} and {gain['high']:+.3f}"
+    interval += " (95 % bootstrap interval)"
+    return (float(best), interval) if gain["low"] > 0 else (0.5, f"{interval}: that may be chance")

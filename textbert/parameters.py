@@ -1,0 +1,204 @@
+"""The notebooks' parameters: what each may be, said once, in words for a message and as a function."""
+
+import difflib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pytorch_pretrained_bert.tokenization import PRETRAINED_VOCAB_ARCHIVE_MAP
+
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+PRETRAINED_MODELS = (DEFAULT_MODEL, *PRETRAINED_VOCAB_ARCHIVE_MAP)
+MAX_POSITIONS = 512  # BERT has learned a vector for each of 512 positions, and for no more
+TRUNCATIONS = ("head", "tail", "head+tail")
+EXPORTS = ("huggingface", "onnx")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value must be: `words` for a message, `accepts` from the value to whether it may be."""
+
+    words: str
+    accepts: Callable
+
+
+def whole_number(low, high, why=""):
+    """Return the rule for an int (a bool is none) from `low` to `high`."""
+    return Rule(f"a whole number from {low} to {high}{why}", lambda v: type(v) is int and low <= v <= high)
+
+
+def number(low, high=float("inf"), open_low=False, open_high=False):
+    """Return the rule for an int or float (a bool is none) between two bounds, each of them allowed unless open."""
+    words = f"{'above' if open_low else 'from'} {low}"
+    if high < float("inf"):
+        words += f"{' and' if open_low else ' to'} {'under' if open_high else 'at most' if open_low else ''} {high}"
+
+    def accepts(value):
+        inside = type(value) in (int, float) and low <= value <= high and value < float("inf")
+        return inside and not (open_low and value == low) and not (open_high and value == high)
+
+    return Rule(f"a number {' '.join(words.split())}", accepts)
+
+
+def one_of(*values):
+    """Return the rule for one of some strings."""
+    return Rule(
+        f"{'one of ' * (len(values) > 1)}{', '.join(map(repr, values))}", lambda v: isinstance(v, str) and v in values
+    )
+
+
+def none_or(rule):
+    """Return the rule that also allows None."""
+    return Rule(f"None, or {rule.words}", lambda v: v is None or rule.accepts(v))
+
+
+def zero_or(rule):
+    """Return the rule that also allows 0."""
+    return Rule(f"0, or {rule.words}", lambda v: (type(v) is int and v == 0) or rule.accepts(v))
+
+
+def list_of(rule):
+    """Return the rule for a list, perhaps an empty one, of what a rule allows."""
+    return Rule(f"a list in which each value is {rule.words}", lambda v: isinstance(v, list) and all(map(rule.accepts, v)))
+
+
+def _is_task_name(value):
+    word = isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", value)
+    return bool(word) and value not in PRETRAINED_MODELS
+
+
+def _are_two_names(value):
+    return isinstance(value, list) and len(value) == 2 and all(type(n) is str for n in value) and value[0] != value[1]
+
+
+def _is_name(value):
+    return isinstance(value, str) and value.strip() != ""
+
+
+def _is_column(value):
+    return _is_name(value) or (type(value) is int and value >= 0)
+
+
+def _are_classes(value):
+    lists = isinstance(value, list) and len(value) == 2 and all(isinstance(one, list) and one for one in value)
+    labels = [label for one in value for label in one] if lists else []
+    known = all(isinstance(label, str | int | float) for label in labels)
+    return lists and known and len(set(map(str, labels))) == len(labels)
+
+
+def _is_encoding(value):
+    try:
+        return isinstance(value, str) and isinstance("".encode(value), bytes)
+    except (LookupError, ValueError):  # a NUL in the name is a ValueError
+        return False
+
+
+TRUE_OR_FALSE = Rule("True or False", lambda v: type(v) is bool)
+TASK = Rule("a folder name, not the name of a pretrained model", _is_task_name)
+FILE = none_or(Rule("a file's name", _is_name))
+COLUMN = none_or(Rule("a column's name, or its number from 0", _is_column))
+CLASSES = none_or(Rule('two lists of labels, such as [["1", "2"], ["4", "5"]]', _are_classes))
+TWO_NAMES = Rule("a list of two different names", _are_two_names)
+ENCODING = Rule("an encoding's name, such as utf-8 or cp1252", _is_encoding)
+MODEL = Rule("a model's name or path", _is_name)
+LENGTH = whole_number(3, MAX_POSITIONS, ", the last position BERT knows")
+BATCH_SIZE = whole_number(1, 65536)
+SHARE = number(0, 0.5, open_low=True)
+SEED = whole_number(0, 2**32 - 1)
+RATE = number(0, 1, open_low=True, open_high=True)
+EPOCHS = whole_number(1, 1000)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter: its name, the notebooks that have it, its rule, and whether the model depends on it."""
+
+    name: str
+    notebooks: str
+    rule: Rule
+    decides: bool = True
+
+
+PARAMETERS = (
+    Parameter("TASK_NAME", "data_prep train evaluate", TASK),
+    Parameter("TRAIN_FILE", "data_prep", FILE),
+    Parameter("TEST_FILE", "data_prep", FILE),
+    Parameter("TEXT_COLUMN", "data_prep", COLUMN),
+    Parameter("LABEL_COLUMN", "data_prep", COLUMN),
+    Parameter("CLASSES", "data_prep", CLASSES),
+    Parameter("LABEL_NAMES", "data_prep", none_or(TWO_NAMES)),
+    Parameter("ENCODING", "data_prep", ENCODING),
+    Parameter("DEV_SHARE", "data_prep", SHARE),
+    Parameter("CLEAN_TRAIN", "data_prep", TRUE_OR_FALSE),
+    Parameter("BERT_MODEL", "data_prep train", MODEL),
+    Parameter("MAX_SEQ_LENGTH", "data_prep train", LENGTH),
+    Parameter("TRUNCATION", "train", one_of(*TRUNCATIONS)),
+    Parameter("TRAIN_BATCH_SIZE", "train", BATCH_SIZE),
+    Parameter("EVAL_BATCH_SIZE", "train evaluate", BATCH_SIZE, decides=False),
+    Parameter("LEARNING_RATE", "train", RATE),
+    Parameter("NUM_TRAIN_EPOCHS", "train", EPOCHS),
+    Parameter("RANDOM_SEED", "data_prep train", SEED),
+    Parameter("GRADIENT_ACCUMULATION_STEPS", "train", whole_number(1, 65536)),
+    Parameter("WARMUP_PROPORTION", "train", number(0, 1, open_high=True)),
+    Parameter("VALIDATION_SHARE", "train", SHARE),
+    Parameter("TRAIN_ROWS", "train", none_or(whole_number(10, 10**9))),
+    Parameter("RESUME", "train", TRUE_OR_FALSE, decides=False),
+    Parameter("CHECKPOINT_MINUTES", "train", number(0, 1440), decides=False),
+    Parameter("CLASS_WEIGHTS", "train", none_or(one_of("balanced"))),
+    Parameter("FALSE_POSITIVE_COST", "train", number(0, open_low=True)),
+    Parameter("ADVERSARIAL_EPSILON", "train", number(0, 100)),
+    Parameter("PATIENCE", "train", none_or(whole_number(1, 1000))),
+    Parameter("SEARCH_LEARNING_RATES", "train", list_of(RATE)),
+    Parameter("SEARCH_EPOCHS", "train", list_of(EPOCHS)),
+    Parameter("FOLDS", "train", zero_or(whole_number(2, 100))),
+    Parameter("SHOW_MISTAKES", "evaluate", whole_number(0, 1000)),
+    Parameter("CHECK_LABELS", "evaluate", whole_number(0, 10**6)),
+    Parameter("REPORT_TEXTS", "evaluate", TRUE_OR_FALSE),
+    Parameter("EXPORT", "evaluate", list_of(one_of(*EXPORTS))),
+)
+
+
+def get_parameters(notebook):
+    """Return the parameters of a notebook as a dict from name to `Parameter`."""
+    return {parameter.name: parameter for parameter in PARAMETERS if notebook in parameter.notebooks.split()}
+
+
+def find_fault(value, rule):
+    """Return how to show a value that breaks a rule, None if it keeps it."""
+    try:
+        accepted, shown = rule.accepts(value), repr(value)
+    except Exception:  # an array is neither true nor false, and a number of 5,000 digits has no text
+        return f"a {type(value).__name__}"
+    return None if accepted else shown
+
+
+def check_parameters(notebook, names):
+    """Check a notebook's parameters and return them as a dictionary.
+
+    Parameters
+    ----------
+    notebook : "data_prep", "train" or "evaluate"
+    names : dict; what the notebook has defined, usually its `globals()`. Every name in capitals is taken for a
+        parameter, so a mistyped one does not go unnoticed.
+
+    Raises ValueError for an unknown name (with the nearest known one), a missing name, or a value against its rule.
+    """
+    known = get_parameters(notebook)
+    given = {name: value for name, value in names.items() if re.fullmatch(r"[A-Z][A-Z0-9_]{2,}", name)}
+    for name in given.keys() - known:
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+        raise ValueError(
+            f"{name} is not a parameter of {notebook}.ipynb: did you mean {nearest}? It knows {', '.join(known)}"
+        )
+    for name, parameter in known.items():
+        if name not in given:
+            raise ValueError(f"parameter {name} of {notebook}.ipynb is missing: set it to {parameter.rule.words}")
+        if shown := find_fault(given[name], parameter.rule):
+            raise ValueError(f"{name} is {shown}, but must be {parameter.rule.words}")
+    return {name: given[name] for name in known}
+
+
+def get_deciding(parameters):
+    """Return those of train.ipynb's `parameters`, a dict, that the model which comes out depends on."""
+    deciding = get_parameters("train")
+    return {name: value for name, value in parameters.items() if deciding[name].decides}

@@ -1,0 +1,127 @@
+"""What is found out about a model, for people: plots, labels to check, the HTML report."""
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import jinja2
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from scipy.stats import binomtest
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+
+from textbert.display import BLUE, ORANGE
+from textbert.explanation import Html
+from textbert.files import write_text
+from textbert.measures import reliability
+
+
+def plot_reliability(ax, labels, positives):
+    """Draw the reliability of probabilities, a dict from a name to an array of shape (n,).
+
+    The larger a dot, the more texts; the bars are Wilson's 95 % intervals.
+    """
+    ax.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
+    for (name, positive), colour in zip(positives.items(), (ORANGE, BLUE)):
+        table = reliability(labels, positive)
+        place, share = table["probability"], table["came_true"]
+        tests = [binomtest(round(s * n), int(n)) for s, n in zip(share, table["texts"])]
+        bounds = [test.proportion_ci(method="wilson") for test in tests]
+        ax.vlines(place, [b.low for b in bounds], [b.high for b in bounds], color=colour, alpha=0.5, linewidth=1)
+        ax.scatter(place, share, 15 + 200 * table["texts"] / table["texts"].sum(), color=colour, label=name)
+    ax.set(title="Calibration", xlabel="probability the model gives", ylabel="share that came true")
+    ax.legend(markerscale=0.6, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
+
+
+def plot_thresholds(ax, curve, threshold):
+    """Draw a `threshold_curve` and mark the threshold in use."""
+    for name, colour in (("mcc", BLUE), ("precision", ORANGE), ("recall", "#55a868")):
+        ax.plot(curve["threshold"], curve[name], color=colour, label="MCC" if name == "mcc" else name)
+    ax.axvline(threshold, color="grey", linestyle=":", label=f"in use: {threshold:.2f}")
+    ax.set(title="Threshold (validation)", xlabel="threshold", ylim=(0, 1.03))
+    ax.legend()
+
+
+def make_baseline():
+    """Return the cheap model that BERT is compared with: TF-IDF of words and word pairs, and logistic regression."""
+
+    return make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10, max_iter=1000)
+    )
+
+
+def suspicious_labels(texts, labels, positive, baseline, folds=5, seed=0):
+    """Rank training rows by how little two models believe their labels, the most suspicious first.
+
+    Parameters
+    ----------
+    texts, labels : lists or arrays of shape (n,)
+    positive : BERT's probabilities of class 1, of shape (n,)
+    baseline : a scikit-learn classifier of texts; it judges each row after learning from the other folds, so that it
+        cannot know the label by heart, as BERT may
+
+    Returns a DataFrame with row, baseline and bert (the probability that each gives to the label).
+    """
+    labels = np.asarray(labels)
+    split = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    out_of_fold = cross_val_predict(baseline, np.asarray(texts, object), labels, cv=split, method="predict_proba")[:, 1]
+    believed = {
+        name: np.where(labels == 1, p, 1 - p) for name, p in (("baseline", out_of_fold), ("bert", np.asarray(positive)))
+    }
+    table = pd.DataFrame({"row": np.arange(len(labels)), **believed})
+    log_odds = sum(np.log(p / (1 - p)) for p in np.clip(list(believed.values()), 1e-9, 1 - 1e-9))  # as if independent
+    return table.iloc[np.argsort(log_odds, kind="stable")]
+
+
+def _read_plots(figure):
+    """Return each axes of a matplotlib figure as a picture of its own, so that they find room on a phone, too."""
+    plots = []
+    for axes in figure.axes:
+        file = io.BytesIO()
+        box = axes.get_tightbbox().padded(8).transformed(figure.dpi_scale_trans.inverted())
+        figure.savefig(file, format="png", dpi=130, bbox_inches=box)
+        plots.append({"title": axes.get_title(), "png": base64.b64encode(file.getvalue()).decode()})
+    return plots
+
+
+def _to_html(frame, longest=600):
+    """Return a DataFrame as an HTML table, with everything in it escaped and texts cut to so many characters."""
+    numbered = frame.index.dtype.kind == "i" and frame.index.name is None
+    has_text = "text" in frame
+    if has_text:
+        frame = frame.assign(text=[t if len(t) <= longest else f"{t[:longest]} …" for t in frame["text"]])
+    options = {"border": 0, "index": not numbered, "classes": "texts" if has_text else None, "na_rep": "–"}
+    with pd.option_context("display.max_colwidth", None):
+        return frame.to_html(**options)
+
+
+def show_texts(frame):
+    """Return a DataFrame with texts as HTML for a notebook, which would align them to the right, and set $ as math."""
+    table = re.sub("<(t[dh])>", r'<\1 style="text-align:left">', _to_html(frame))
+    return Html(f'<div class="mathjax_ignore" style="overflow-x:auto">{table}</div>')
+
+
+def write_report(path, title, sections, texts=True):
+    """Write one self-contained HTML file.
+
+    `sections` is a list of (heading, list of sentences, items); an item is a DataFrame, a matplotlib Figure or an
+    `Html`. Without `texts` nothing of the data's texts gets in: columns named "text" and all `Html` are left out.
+    """
+    shown = []
+    for heading, sentences, items in sections:
+        frames = [item for item in items if isinstance(item, pd.DataFrame)]
+        frames = frames if texts else [frame.drop(columns="text", errors="ignore") for frame in frames]
+        section = {"heading": heading, "sentences": sentences}
+        section["plots"] = [plot for item in items if isinstance(item, plt.Figure) for plot in _read_plots(item)]
+        section["tables"] = [Markup(_to_html(frame)) for frame in frames]
+        section["words"] = [Markup(item) for item in items if texts and isinstance(item, Html)]
+        shown.append(section)
+    folder = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    page = jinja2.Environment(loader=folder, autoescape=True, trim_blocks=True).get_template("report.html")
+    write_text(path, page.render(title=title, sections=shown))

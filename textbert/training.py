@@ -1,0 +1,293 @@
+"""The run behind the loop of train.ipynb: optimizer, schedule, plan, and where the training stands."""
+
+import re
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from textbert.batches import padded_length, plan_batches
+from textbert.bert import copy_weights
+from textbert.checkpoints import stop_requests
+from textbert.devices import sum_over_processes
+from textbert.display import LiveFigure, describe_seconds, plot_training, progress_bar
+
+# ---------- Optimizer and schedule ------------------------------------------------------------------------------------
+
+
+def make_optimizer(model, learning_rate, layer_decay=0.8, weight_decay=0.01):
+    """Return torch's AdamW for BERT, with a smaller learning rate the deeper a layer lies.
+
+    The classifier and the pooler learn at `learning_rate`, the top layer at `layer_decay` times that, the one below at
+    its square, and the embeddings slowest (Howard and Ruder 2018, https://arxiv.org/abs/1801.06146; Zhang et al. 2020,
+    https://arxiv.org/abs/2006.05987). Biases and LayerNorm do not decay.
+    """
+    layers = model.config.num_hidden_layers
+    groups = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        if match := re.search(r"encoder\.layer\.(\d+)\.", name):
+            depth = layers - int(match[1])
+        else:
+            depth = layers + 1 if "embeddings." in name else 0
+        groups[depth, not name.endswith(".bias") and "LayerNorm" not in name].append(parameter)
+    options = [
+        {"params": parameters, "lr": learning_rate * layer_decay**depth, "weight_decay": weight_decay * decays}
+        for (depth, decays), parameters in groups.items()
+    ]
+    return torch.optim.AdamW(options, fused=True)
+
+
+def make_schedule(optimizer, total_steps, warmup_proportion):
+    """Let the learning rate rise in a line over the first share of the steps, then fall in a line to zero."""
+    warmup = max(1, round(total_steps * warmup_proportion))
+
+    def factor(step):
+        return min((step + 1) / warmup, (total_steps - step) / max(1, total_steps - warmup))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def get_class_weights(kind, labels, device="cpu"):
+    """Return how much a text of each class counts, a float32 tensor of shape (2,).
+
+    kind : None for 1 and 1; "balanced" for weights with which both classes count the same
+    labels : array of 0 and 1, of shape (n,)
+    """
+    from sklearn.utils.class_weight import compute_class_weight
+
+    weights = compute_class_weight(kind, classes=np.array([0, 1]), y=labels)
+    return torch.tensor(weights, dtype=torch.float32, device=device)
+
+
+@contextmanager
+def moved_words(model, epsilon):
+    """Move a model's word vectors by `epsilon` along their gradient while the block runs.
+
+    There the loss is higher; its gradients, added to those of the vectors as they are, make for adversarial training
+    (the fast gradient method of Miyato et al. 2017, https://arxiv.org/abs/1605.07725, here for a batch as a whole).
+    """
+    vectors = model.bert.embeddings.word_embeddings.weight
+    before = vectors.detach().clone()
+    with torch.no_grad():
+        vectors.add_(vectors.grad * (epsilon / vectors.grad.norm().clamp(min=1e-12)))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            vectors.copy_(before)
+
+
+# ---------- Plan ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which examples come in which step, which follows from the seed alone.
+
+    lengths : array of shape (n,); word pieces of each example
+    batch_size : examples in a batch, of all processes together
+    accumulation : batches in a step
+    """
+
+    lengths: np.ndarray
+    batch_size: int
+    accumulation: int = 1
+    seed: int = 0
+
+    def steps(self, rows, epoch):
+        """Return the steps of an epoch over some rows: a list of lists of batches, which are arrays of rows."""
+        batches = [rows[batch] for batch in plan_batches(self.lengths[rows], self.batch_size, self.seed, epoch)]
+        return [batches[i : i + self.accumulation] for i in range(0, len(batches), self.accumulation)]
+
+    def cost(self, batches):
+        """Return how many word pieces, padding included, the batches of a step have: time goes with them."""
+        return sum(len(batch) * padded_length(self.lengths[batch]) for batch in batches)
+
+
+# ---------- The run ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Progress:
+    """Where a training stands: what a checkpoint keeps beside model, optimizer and schedule."""
+
+    epoch: int = 0  # how many are done
+    step: int = 0  # how many are done of the next
+    losses: list = field(default_factory=list)  # one for each step
+    history: list = field(default_factory=list)  # a dict for each epoch
+    best_epoch: int = 0
+    best_mcc: float = -2.0  # below any there is
+    best_weights: dict | None = None
+
+
+class Run:
+    """One training, from its start or from where a checkpoint stands; the loop itself stands in train.ipynb.
+
+        with run.watched():
+            for epoch in run.epochs():
+                for batches in run.steps(epoch):
+                    ...  # gradients, clipping, run.optimizer, run.schedule
+                    run.record(loss)
+                run.end_epoch(report)
+
+    What it has found is in `progress`.
+    """
+
+    def __init__(
+        self,
+        accelerator,
+        model,
+        plan,
+        rows,
+        learning_rate,
+        epochs,
+        warmup_proportion=0.1,
+        patience=None,
+        checkpoint=None,
+        floor=0.0,
+    ):
+        """Set the seed, and make optimizer and schedule.
+
+        Parameters
+        ----------
+        model : a fast BertForSequenceClassification with the weights to start from
+        plan : a `Plan`
+        rows : array of the examples to learn from
+        patience : how many epochs may go by without a better MCC; None trains all
+        checkpoint : a `Checkpoint`, or None for a training that is not kept
+        floor : MCC before training, for the plot
+        """
+        from accelerate.utils import set_seed
+
+        set_seed(plan.seed, device_specific=True)
+        self.accelerator = accelerator
+        self.model = model
+        self.plan = plan
+        self.rows = rows
+        self.patience = patience or epochs
+        self.checkpoint = checkpoint
+        self.floor = floor
+        self.total_epochs = epochs
+        self.steps_per_epoch = len(plan.steps(rows, 0))
+        self.optimizer = accelerator.prepare(make_optimizer(model, learning_rate))
+        self.schedule = make_schedule(self.optimizer, epochs * self.steps_per_epoch, warmup_proportion)
+        self.progress = self._take_up_checkpoint() if checkpoint else Progress()
+        self.saved = time.monotonic()
+        total_cost = epochs * sum(map(plan.cost, plan.steps(rows, 0)))
+        self.clock = Clock(total_cost, len(self.progress.losses) / (epochs * self.steps_per_epoch))
+
+    @property
+    def summary(self):
+        """What a search or a fold wants to know: the best epoch and its validation MCC, as a dict."""
+        return {"best epoch": self.progress.best_epoch, "validation MCC": self.progress.best_mcc}
+
+    def _take_up_checkpoint(self):
+        found = self.checkpoint.load(self.accelerator, self.model, self.optimizer, self.schedule)
+        if not found:
+            progress = Progress()
+            self._save(progress)  # evaluate.ipynb shall know that a training was begun
+            return progress
+        total = self.total_epochs * self.steps_per_epoch
+        self.accelerator.print(f"Going on after step {len(found['losses'])} of {total}")
+        return Progress(**found)
+
+    def _save(self, progress):
+        self.checkpoint.save(self.accelerator, self.model, self.optimizer, self.schedule, vars(progress))
+        self.saved = time.monotonic()
+
+    @contextmanager
+    def watched(self):
+        """Show a bar and, in a notebook, a live plot; note when somebody wants to stop."""
+        visible, total = self.accelerator.is_main_process, self.total_epochs * self.steps_per_epoch
+        bar = progress_bar(total, "Training", " steps", visible)
+        with stop_requests(self.accelerator.print) as self.stop_asked, bar as self.bar:
+            self.bar.update(len(self.progress.losses))
+            self.figure = LiveFigure(self._draw)
+            yield
+            self.figure.update(at_once=True)
+
+    def _draw(self):
+        return plot_training(self.progress.losses, self.progress.history, self.steps_per_epoch, self.floor)
+
+    def epochs(self):
+        """Yield the number of each epoch, from 0, that is left; ends early when patience does."""
+        progress = self.progress
+        while progress.epoch < self.total_epochs and progress.epoch - progress.best_epoch < self.patience:
+            yield progress.epoch
+
+    def steps(self, epoch):
+        """Yield the batches of each step that is left of an epoch."""
+        for batches in self.plan.steps(self.rows, epoch)[self.progress.step :]:
+            self.cost = self.plan.cost(batches)
+            yield batches
+
+    def record(self, loss):
+        """Note the loss of a step, this process's share of it; write a checkpoint if it is time, stop if it is asked.
+
+        Raises KeyboardInterrupt after the checkpoint if somebody wants to stop.
+        """
+        due = bool(self.checkpoint) and time.monotonic() - self.saved >= 60 * self.checkpoint.minutes
+        loss, stop, due = sum_over_processes(self.accelerator, loss, bool(self.stop_asked), due)
+        self.progress.losses.append(loss)
+        self.progress.step += 1
+        self.clock.count(self.cost)
+        self.bar.update()
+        self.bar.set_postfix(loss=f"{loss:.3f}")
+        self.figure.update()
+        if self.checkpoint and (stop or due):
+            self._save(self.progress)
+        if stop:
+            raise KeyboardInterrupt(f"stopped after step {len(self.progress.losses)}: run it again to go on")
+        if self.checkpoint and self.clock.steps == 10:
+            self.accelerator.print(self.clock.estimate(len(self.rows)))
+
+    def end_epoch(self, report):
+        """Note what validation says, a dict of `get_eval_report`; keep the weights of the best epoch."""
+        progress = self.progress
+        training_loss = float(np.mean(progress.losses[-progress.step :]))
+        progress.epoch += 1
+        progress.step = 0
+        progress.history.append({"epoch": progress.epoch, "training_loss": training_loss, **report})
+        if report["mcc"] > progress.best_mcc:
+            progress.best_mcc = report["mcc"]
+            progress.best_epoch = progress.epoch
+            progress.best_weights = copy_weights(self.model)
+        if self.checkpoint:
+            self._save(progress)
+        line = f"epoch {progress.epoch}: training loss {training_loss:.3f}, validation MCC {report['mcc']:.3f}"
+        self.accelerator.print(line + self.clock.remaining())
+
+
+class Clock:
+    """How long a training takes: its seconds go with the word pieces in its batches, not with its steps."""
+
+    def __init__(self, total, done=0.0):
+        self.total = total  # word pieces, padding included, in all epochs
+        self.left = total * (1 - done)
+        self.steps = 0
+        self.pieces = 0
+
+    def count(self, pieces):
+        """Note that a step on so many word pieces is done; the first one, which sets things up, is not timed."""
+        self.left -= pieces
+        self.steps += 1
+        if self.steps == 1:
+            self.begin = time.perf_counter()
+        else:
+            self.pieces += pieces
+
+    def _seconds(self, pieces):
+        return (time.perf_counter() - self.begin) * pieces / self.pieces
+
+    def estimate(self, rows):
+        """Say how long all of a training on `rows` rows takes."""
+        total = self._seconds(self.total)
+        quick = f"; with TRAIN_ROWS=400 {describe_seconds(total * 400 / rows)}" if rows > 400 else ""
+        return f"This will take {describe_seconds(total)} here{quick}"
+
+    def remaining(self):
+        """Say how long the rest takes; nothing if there is no rest, or nothing to judge by."""
+        return f", {describe_seconds(self._seconds(self.left))} to go" if self.pieces and self.left > 0 else ""

@@ -1,0 +1,83 @@
+"""BERT's four columns, without quoting: texts made fit, tables written, lines read, large files in parts."""
+
+import io
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from textbert.files import atomic_write
+from textbert.parameters import TWO_NAMES, find_fault
+
+
+def clean_text(texts, escaped_newlines):
+    r"""Turn each tab and line break of a Series of texts into a space, and nothing else.
+
+    `escaped_newlines` does the same to the two characters `\n` that Yelp writes for a line break; elsewhere, as in
+    `C:\new`, they mean something else.
+    """
+    return texts.str.replace(r"\t|\r\n|\r|\n" + (r"|\\n" if escaped_newlines else ""), " ", regex=True)
+
+
+def write_tsv(frame, path):
+    """Write the columns id, label, alpha, text of `frame` as BERT's TSV: UTF-8, no header, no quoting.
+
+    Raises ValueError if a field holds a tab or line break, which would break the table.
+    """
+    columns = [frame[name] for name in ("id", "label", "alpha", "text")]
+    for column in columns:
+        if column.astype(str).str.contains(r"[\t\r\n]").any():
+            raise ValueError(f"column {column.name} holds a tab or line break: use clean_text first")
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        file.writelines("\t".join(map(str, row)) + "\n" for row in zip(*columns))
+
+
+def read_label_names(data_dir):
+    """Return what classes 0 and 1 are called: from `labels.json` of data_prep.ipynb, else "0" and "1".
+
+    Raises ValueError if that file does not hold two names.
+    """
+    path = Path(data_dir, "labels.json")
+    if not path.is_file():
+        return ["0", "1"]
+    try:
+        names = json.loads(path.read_bytes())["label_names"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        names = None
+    if find_fault(names, TWO_NAMES):
+        raise ValueError(f"{path} does not hold two different label_names: run data_prep.ipynb again, it writes them")
+    return names
+
+
+def split_line(line):
+    """Return the fields of a line of BERT's TSV, given as bytes; UnicodeDecodeError if it is not UTF-8."""
+    return line.decode("utf-8").rstrip("\r\n").split("\t")
+
+
+@dataclass(frozen=True)
+class TsvPart:
+    """The texts of a TSV file from byte `start` to `stop`, as pairs with None, read where they are encoded."""
+
+    path: Path
+    start: int
+    stop: int
+    BYTES: ClassVar = 2**20
+    MANY: ClassVar = 200  # parts of a file that takes one process over ten seconds
+
+    def __iter__(self):
+        with open(self.path, "rb") as file:
+            file.seek(self.start)
+            for line in io.BytesIO(file.read(self.stop - self.start)):
+                yield split_line(line)[3], None
+
+    @classmethod
+    def split(cls, path):
+        """Return the parts of a file, of whole lines and about BYTES bytes each."""
+        bounds, size = [0], os.path.getsize(path)
+        with open(path, "rb") as file:
+            while bounds[-1] < size:
+                file.seek(bounds[-1] + cls.BYTES)
+                file.readline()
+                bounds.append(min(file.tell(), size))
+        return [cls(path, *bound) for bound in zip(bounds, bounds[1:])]

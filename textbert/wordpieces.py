@@ -1,0 +1,167 @@
+"""BERT's tokenization as a memo, the same word pieces to the last bit."""
+
+import re
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from pytorch_pretrained_bert.tokenization import BertTokenizer
+
+from textbert.parameters import MAX_POSITIONS, TRUNCATIONS
+
+
+class WordPieceMemo(dict):
+    """Memo from a chunk of text between white space to its word-piece ids, as bytes.
+
+    BERT's tokenization looks at each such chunk alone and natural text repeats its chunks, so most are looked up;
+    pytorch-pretrained-bert's own tokenizer answers the first time. Ids are kept as bytes because joining bytes is fast
+    and the garbage collector has nothing to follow.
+    """
+
+    MAX_ENTRIES = 500_000  # about 100 MB; a full memo starts again
+    MAX_CHARACTERS = 64  # longer chunks do not come back often enough
+    DELETED = "\x0b\x0c\x1c\x1d\x1e\x1f\x85"  # str.split() splits there, BERT deletes them: "A\x85B" is one word
+    ASCII_WORD = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]")
+    # each is a word of its own, in no special token, and changes nothing before it, as a full stop does a Greek sigma
+    ALONE = re.compile(r"[!-&(-\-/;-@\\_{-~\u4e00-\u9fff]")
+    VERY_LONG = 100_000  # characters
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+        self.dtype = np.dtype("<u2" if max(tokenizer.vocab.values()) < 2**16 else "<u4")
+        self.words = _WordMemo(self)
+
+    def to_bytes(self, pieces):
+        """Return the ids of a list of word pieces as bytes."""
+        # not by convert_tokens_to_ids, which writes a warning for a chunk of more ids than BERT has positions
+        return np.array([self.tokenizer.vocab[piece] for piece in pieces], self.dtype).tobytes()
+
+    def __missing__(self, chunk):
+        basic = self.tokenizer.basic_tokenizer
+        if len(chunk) > self.VERY_LONG:  # Han characters are words of their own: part by part takes less memory
+            parts = re.findall(rf"(?s).{{,{self.VERY_LONG - 1}}}[\u4e00-\u9fff]|.+", chunk)
+            if len(parts) > 1:
+                return b"".join(map(self.__getitem__, parts))
+        if chunk.isascii() and chunk.isprintable() and chunk not in basic.never_split:
+            words = self.ASCII_WORD.findall(chunk.lower() if basic.do_lower_case else chunk)
+            ids = b"".join(map(self.words.__getitem__, words))
+        else:
+            ids = self.to_bytes(self.tokenizer.tokenize(chunk))
+        if len(chunk) <= self.MAX_CHARACTERS:
+            if len(self) >= self.MAX_ENTRIES:
+                self.clear()
+            self[chunk] = ids
+        return ids
+
+    def encode(self, text, limit):
+        """Return the ids of `text` as bytes: all of them, or at least the first `limit`."""
+        if any(map(text.__contains__, self.DELETED)):
+            text = text.translate(dict.fromkeys(map(ord, self.DELETED)))
+        if len(text) > self.VERY_LONG > limit > 0:  # it may be without white space: read no further than is needed
+            text = next((text[: match.end()] for match in islice(self.ALONE.finditer(text), limit - 1, None)), text)
+        ids, missing = b"", limit
+        for share in (0.75, 1, None):  # a chunk has 1.3 word pieces, now and then none: so few will do, seldom all
+            count = len(text) if share is None else int(share * missing)
+            chunks = text.split(None, count)
+            text = chunks.pop() if len(chunks) > count else ""
+            ids += b"".join(map(self.__getitem__, chunks))
+            missing = limit - len(ids) // self.dtype.itemsize
+            if not text or missing <= 0:
+                break
+        return ids
+
+
+class _WordMemo(dict):
+    """Memo from a word without punctuation to the bytes of its word-piece ids."""
+
+    def __init__(self, chunks):
+        self.chunks = chunks
+
+    def __missing__(self, word):
+        ids = self.chunks.to_bytes(self.chunks.tokenizer.wordpiece_tokenizer.tokenize(word))
+        if len(word) <= WordPieceMemo.MAX_CHARACTERS:
+            if len(self) >= WordPieceMemo.MAX_ENTRIES:
+                self.clear()
+            self[word] = ids
+        return ids
+
+
+def count_word_pieces(texts, tokenizer):
+    """Return how many ids BERT would need for each text, [CLS] and [SEP] included: shape (n,)."""
+    memo = WordPieceMemo(tokenizer)
+    return np.array([len(memo.encode(t, len(t))) // memo.dtype.itemsize + 2 for t in texts], int)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How texts become word-piece ids.
+
+    tokenizer : a pytorch_pretrained_bert.BertTokenizer
+    max_seq_length : word pieces kept, special ones included; at most 512, or what the tokenizer's model has
+    truncation : what to keep of a text that is too long, one of `TRUNCATIONS`
+    """
+
+    tokenizer: BertTokenizer
+    max_seq_length: int
+    truncation: str = "head"
+
+    def require_sound(self, pairs=False):
+        """Raise ValueError for a length or a truncation that cannot be; pairs need room for a third special piece."""
+        least, most = 3 if pairs else 2, min(MAX_POSITIONS, self.tokenizer.max_len)
+        if not least <= self.max_seq_length <= most:
+            raise ValueError(
+                f"max_seq_length is {self.max_seq_length}, but must be from {least} to {most}, the last position"
+            )
+        if self.truncation not in TRUNCATIONS:
+            raise ValueError(f"truncation is {self.truncation!r}, but must be one of {', '.join(TRUNCATIONS)}")
+
+
+def count_head(keep, truncation):
+    """Return how many of the `keep` word pieces that are kept of a long text are its first; the others are its last.
+
+    With "head+tail" it is a quarter, as in Sun et al. 2019, https://arxiv.org/abs/1905.05583 (128 of 510).
+    """
+    return {"head": keep, "tail": 0, "head+tail": keep // 4}[truncation]
+
+
+class Encoder:
+    """Encodes batches of texts with one memo; each worker process has one of its own."""
+
+    def __init__(self, conversion):
+        self.memo = WordPieceMemo(conversion.tokenizer)
+        self.max_seq_length = conversion.max_seq_length
+        self.truncation = conversion.truncation
+        self.cls = self.memo.to_bytes(["[CLS]"])
+        self.sep = self.memo.to_bytes(["[SEP]"])
+
+    def _cut(self, ids, keep):
+        """Return `keep` of the ids, given as bytes; see `count_head`."""
+        size = self.memo.dtype.itemsize
+        if len(ids) <= keep * size:
+            return ids
+        head = count_head(keep, self.truncation)
+        return ids[: head * size] + ids[len(ids) - (keep - head) * size :]
+
+    def encode(self, text_a, text_b):
+        """Return (ids as bytes, how many of the ids belong to the first text)."""
+        size = self.memo.dtype.itemsize
+        room = self.max_seq_length - (2 if text_b is None else 3)
+        # the end of a text matters unless its head alone is kept
+        limit = room if self.truncation == "head" else len(text_a) + len(text_b or "")
+        a = self.memo.encode(text_a, limit)
+        if text_b is None:
+            ids = self.cls + self._cut(a, room) + self.sep
+            return ids, len(ids) // size
+        b = self.memo.encode(text_b, limit)
+        # BERT takes pieces off the longer text, one by one, until both fit: this is where that ends
+        keep_b = min(len(b) // size, max(room - len(a) // size, room // 2))
+        first = self.cls + self._cut(a, room - keep_b) + self.sep
+        return first + self._cut(b, keep_b) + self.sep, len(first) // size
+
+    def encode_batch(self, pairs):
+        """Return the ids, lengths and first lengths of some (text_a, text_b), as three arrays."""
+        encoded = [self.encode(*pair) for pair in pairs]
+        size = self.memo.dtype.itemsize
+        ids = np.frombuffer(b"".join(ids for ids, _ in encoded), self.memo.dtype)
+        lengths = np.array([len(ids) // size for ids, _ in encoded], "<u2")
+        return ids, lengths, np.array([first for _, first in encoded], "<u2")
