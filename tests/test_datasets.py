@@ -158,6 +158,15 @@ def test_an_unsound_part_is_not_trusted(tmp_path, data_server, size):
     assert_data(tmp_path, data_server.rows["yelp"])
 
 
+def test_what_a_run_left_that_was_killed_when_the_tables_were_done_goes(tmp_path, data_server):
+    datasets.fetch_data("yelp", tmp_path)
+    data_server.requests.clear()
+    (tmp_path / "yelp_review_polarity_csv.tgz.part").write_bytes(data_server.files[YELP])
+    datasets.fetch_data("yelp", tmp_path)
+    assert_data(tmp_path, data_server.rows["yelp"])
+    assert data_server.requests == []
+
+
 def test_other_contents_are_refused(tmp_path, data_server, monkeypatch):
     wrong = dataclasses.replace(datasets.DATA_SETS["sst2"], labels={"train": {"0": 3, "1": 3}, "test": {"0": 1}})
     monkeypatch.setitem(datasets.DATA_SETS, "sst2", wrong)

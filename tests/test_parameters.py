@@ -22,7 +22,7 @@ def read_cell(notebook):
 
 def read_values(notebook):
     """Return what the parameter cell of a notebook sets, as a dict from name to value."""
-    lines = read_cell(notebook).splitlines()
+    lines = [line for line in read_cell(notebook).splitlines() if not line.startswith("# ")]
     found = [re.fullmatch(r"([A-Z][A-Z0-9_]+): [a-z]+ = (.+?)  # .+", line) for line in lines]
     assert all(found), f"{notebook}: a line is not of the form NAME: type = literal  # meaning"
     return {match[1]: ast.literal_eval(match[2]) for match in found}

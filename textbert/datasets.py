@@ -139,27 +139,32 @@ def fetch_data(task, data_dir):
     For any other task nothing happens. The environment variable BERT_DATA_MIRROR may hold the address (also file://) of
     a folder that has the archives. Raises FileNotFoundError, with a remedy, if the files cannot be had.
     """
-    wanted = [Path(data_dir, "train.csv"), Path(data_dir, "test.csv")]
-    if task in DATA_SETS and not all(path.is_file() for path in wanted):
+    if task not in DATA_SETS:
+        return
+    data, wanted = DATA_SETS[task], [Path(data_dir, "train.csv"), Path(data_dir, "test.csv")]
+    part = Path(data_dir, f"{data.url.rsplit('/', 1)[1]}.part")
+    if not all(path.is_file() for path in wanted):
         with exclusive_lock(wanted[0]):
-            _fetch_data(DATA_SETS[task], [path for path in wanted if not path.is_file()])
-    if task in DATA_SETS:
-        print(f"{DATA_SETS[task].title}: train.csv and test.csv are in {data_dir}")
+            _fetch_data(data, [path for path in wanted if not path.is_file()], part)
+    if part.is_file():  # perhaps of an earlier run, killed when the tables were just done
+        part.unlink(missing_ok=True)
+    print(f"{data.title}: train.csv and test.csv are in {data_dir}")
 
 
-def _fetch_data(data, missing):
-    """Write the `missing` ones among train.csv and test.csv of a data set from the first source that has them."""
+def _fetch_data(data, missing, part):
+    """Write the `missing` ones among train.csv and test.csv of a data set from the first source that has them.
+
+    `part` is where its archive is downloaded to; it stays.
+    """
     if not missing:
         return
     print(f"{data.title}\n  {data.terms}")
-    part = missing[0].with_name(f"{data.url.rsplit('/', 1)[1]}.part")
     for source in (_from_archive, _from_hub) if data.hub_id else (_from_archive,):
         try:
             require_disk_space(part.parent, 4 * data.size)
             read = source(data, part)  # a function from a split to its rows
             for path in missing:
                 write_csv(read(path.stem), path, data.labels[path.stem])
-            part.unlink(missing_ok=True)
             return
         except Exception as error:  # whatever goes wrong, another source may do, and the remedy is the same
             print(f"  that did not work ({describe_error(error)})")
