@@ -1,4 +1,4 @@
-"""What the tests share: two tiny vocabularies, a tiny BERT, and the way to larger real data."""
+"""What the tests share: tiny vocabularies, a tiny BERT, a model hub on loopback, and the way to larger real data."""
 
 import io
 import json
@@ -7,8 +7,11 @@ import shutil
 import string
 import sys
 import tarfile
+import threading
+import time
 from pathlib import Path
 
+import huggingface_hub.constants
 import numpy as np
 import pandas as pd
 import papermill
@@ -18,9 +21,13 @@ from hypothesis import HealthCheck, settings, strategies
 from nbconvert import ScriptExporter
 from pytorch_pretrained_bert.modeling import BertConfig, BertForPreTraining, BertForSequenceClassification
 from pytorch_pretrained_bert.tokenization import BertTokenizer
+from safetensors.torch import save
+from servers import Server
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # tools.py stands there, also for the worker processes
+sys.path.insert(0, str(ROOT))  # tools.py and textbert/ stand there, also for the worker processes
+
+from textbert.archive import get_archive_path, write_archive  # noqa: E402
 
 quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=100, suppress_health_check=quiet)
@@ -139,10 +146,16 @@ def bert_files():
     return make
 
 
-def make_project(folder, bert_files):
-    """Fill a folder with copies of the project's files, a tiny data set and a tiny BERT; return the folder."""
+def copy_code(folder):
+    """Copy the notebooks, the modules and the package to a folder."""
     for path in (*ROOT.glob("*.ipynb"), *ROOT.glob("*.py")):
         shutil.copy(path, folder)
+    shutil.copytree(ROOT / "textbert", folder / "textbert", ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def make_project(folder, bert_files):
+    """Fill a folder with copies of the project's files, a tiny data set and a tiny BERT; return the folder."""
+    copy_code(folder)
     task = folder / "data" / "tiny"
     task.mkdir(parents=True)
     for seed, (name, rows) in enumerate((("train", 61), ("test", 23))):
@@ -150,10 +163,19 @@ def make_project(folder, bert_files):
         if name == "train":
             frame.loc[len(frame)] = [1, "  "]
         frame.to_csv(task / f"{name}.csv", header=False, index=False, quoting=1)
-    from tools import archive_path, write_archive
-
-    write_archive(bert_files(), archive_path("tiny-bert", folder / "cache"))
+    write_archive(bert_files(), get_archive_path("tiny-bert", folder / "cache"))
     return folder
+
+
+FIVE_TEXTS = ["good food", "bad", "The soup", "", "a b c d e f g"]
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    """A folder with a train.tsv of five rows."""
+    rows = [f"{i}\t{i % 2}\ta\t{text}\n" for i, text in enumerate(FIVE_TEXTS)]
+    (tmp_path / "train.tsv").write_text("".join(rows), encoding="utf-8")
+    return tmp_path
 
 
 @pytest.fixture
@@ -195,6 +217,23 @@ def with_state():
     return lambda files, state: {**files, "pytorch_model.bin": to_bytes(state)}
 
 
+def assert_equal_weights(found, expected):
+    """Check that two dicts from name to tensor are equal."""
+    assert found.keys() == expected.keys()
+    for name in expected:
+        assert torch.equal(found[name], expected[name]), name
+
+
+def encoder_of(state):
+    """Return those weights of a state that a classifier takes over."""
+    return {name: tensor for name, tensor in state.items() if name.startswith("bert.")}
+
+
+def assert_same_encoder(model, state):
+    """Check that a model has the encoder of a state."""
+    assert_equal_weights(encoder_of(model.state_dict()), encoder_of(state))
+
+
 @pytest.fixture
 def classifier(bert_files, pack):
     """A classifier whose weights are random and large enough to tell texts apart."""
@@ -207,6 +246,51 @@ def classifier(bert_files, pack):
         for parameter in loaded.model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
     return loaded
+
+
+@pytest.fixture
+def hub_files(bert_files, load_state):
+    """The files of a tiny BERT as a model hub has them: safetensors, names without "bert.", position_ids."""
+    files = bert_files()
+    state = {name.removeprefix("bert."): tensor.clone() for name, tensor in encoder_of(load_state(files)).items()}
+    state["embeddings.position_ids"] = torch.arange(512)
+    config = json.loads(files["config.json"]) | {"model_type": "bert"}
+    return {
+        "config.json": json.dumps(config).encode(),
+        "tokenizer_config.json": b'{"do_lower_case": true}',
+        "vocab.txt": files["vocab.txt"],
+        "model.safetensors": save(state),
+    }
+
+
+@pytest.fixture
+def server():
+    """A `Server` without files."""
+    server = Server()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Waiting takes no time."""
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+
+
+@pytest.fixture
+def hub(server, hub_files, tmp_path, monkeypatch, quick):
+    """The server as the model hub, in this process, with the model me/tiny."""
+    constants = huggingface_hub.constants
+    monkeypatch.setattr(constants, "ENDPOINT", server.address)
+    template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)  # so that half a tiny model is some of them
+    server.add_model("me/tiny", hub_files)
+    return server
 
 
 @pytest.fixture(scope="session")

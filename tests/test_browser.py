@@ -205,7 +205,7 @@ def data_prep(lab, browser):
 @pytest.fixture(scope="module")
 def train(lab, browser, data_prep, tokenizers):
     """train.ipynb, stopped while it converts, stopped while it trains, and then run to its end."""
-    data, checkpoint = lab.folder / "data" / "tiny", tools.checkpoint_path(lab.folder / "outputs" / "tiny")
+    data, checkpoint = lab.folder / "data" / "tiny", tools.get_checkpoint_path(lab.folder / "outputs" / "tiny")
     write_long_table(data / "train.tsv", tokenizers["uncased"])
     reader = Reader(lab, browser, "train", **TRAINING)
     reader.run_all()
@@ -270,7 +270,7 @@ def test_a_stopped_conversion_leaves_nothing_behind_and_can_be_run_again(train):
 def test_a_stopped_training_goes_on_where_it_was(train):
     step = int(re.search(r"KeyboardInterrupt: stopped after step (\d+): run it again", train.stopped_training)[1])
     assert train.checkpoint_stood
-    assert f"Going on after step {step} of" in printed(train) and "epoch 50: loss" in printed(train)
+    assert f"Going on after step {step} of" in printed(train) and "epoch 50: training loss" in printed(train)
 
 
 def printed(reader):

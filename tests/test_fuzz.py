@@ -30,6 +30,7 @@ from functools import cache, partial
 from itertools import count
 from pathlib import Path
 
+import download
 import numpy as np
 import pandas as pd
 import papermill
@@ -43,7 +44,6 @@ from pytorch_pretrained_bert.modeling import BertConfig
 from pytorch_pretrained_bert.tokenization import BertTokenizer
 
 import converter
-import download
 import tools
 
 resource = pytest.importorskip("resource")

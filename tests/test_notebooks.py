@@ -106,7 +106,7 @@ def test_train_leaves_a_model_that_the_library_loads(workspace, printed):
     assert settings["best_epoch"] == history["epoch"][history["mcc"].idxmax()]
     assert settings["parameters"] == {
         **{"TASK_NAME": "tiny", "RANDOM_SEED": 42, "WARMUP_PROPORTION": 0.1, "TRAIN_ROWS": None, "TRUNCATION": "head"},
-        **{"RESUME": True, "CHECKPOINT_STEPS": 500, "CLASS_WEIGHTS": None, "FALSE_POSITIVE_COST": 1.0},
+        **{"RESUME": True, "CHECKPOINT_MINUTES": 5, "CLASS_WEIGHTS": None, "FALSE_POSITIVE_COST": 1.0},
         **{"ADVERSARIAL_EPSILON": 0.0, "PATIENCE": None, "SEARCH_LEARNING_RATES": [], "SEARCH_EPOCHS": [], "FOLDS": 0},
         **TRAINING,
     }
@@ -276,7 +276,7 @@ def test_training_that_looks_after_itself(workspace, stars, stars_printed):
         "LEARNING_RATE": 3e-3,
         "NUM_TRAIN_EPOCHS": winner["epochs"],
     }
-    scores = [fold["MCC"] for fold in folds]
+    scores = [fold["validation MCC"] for fold in folds]
     assert f"MCC over 3 folds: {np.mean(scores):.3f} ± {np.std(scores):.3f}" in output
     examples = tools.BinaryClassificationProcessor().get_train_examples(stars)
     assert sum(fold["rows held out"] for fold in folds) == len(examples)
@@ -407,8 +407,9 @@ def test_a_full_disk_is_noticed_before_the_work(workspace, printed, monkeypatch)
         tools.require_disk_space(workspace, 7_000_000)
 
 
-def test_tools_alone_featurize_and_predict_from_a_notebook(workspace, printed, tmp_path):
+def test_tools_and_the_package_featurize_and_predict_from_a_notebook(workspace, printed, tmp_path):
     shutil.copy(ROOT / "tools.py", tmp_path)
+    shutil.copytree(ROOT / "textbert", tmp_path / "textbert", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(workspace / "cache/tiny.tar.gz", tmp_path / "mine.tar.gz")
     cells = [
         "from tools import Classifier, InputExample, convert_examples_to_features",

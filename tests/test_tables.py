@@ -15,7 +15,7 @@ from conftest import texts
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import download
+from textbert import tables
 
 ROWS = [
     ("1", "Cold soup, and \u201ccold\u201d staff."),
@@ -58,7 +58,7 @@ def rows_of(frame):
 
 def pick(path, **columns):
     """Read a table and return (its labels and texts as a list, what their columns were called)."""
-    frame, names = download.pick_columns(download.read_table(path), path.name, **columns)
+    frame, names = tables.pick_columns(tables.read_table(path), path.name, **columns)
     return rows_of(frame), names
 
 
@@ -70,15 +70,15 @@ def pick(path, **columns):
 def test_each_kind_compressed_or_not(make_file, kind, compression):
     content = COMPRESS[compression](WRITE[kind](ROWS).encode())
     for name in ("train", "My.Data"):
-        assert rows_of(download.read_table(make_file(content, f"{name}.{kind}{compression}"))) == ROWS
-    assert rows_of(download.read_table(make_file(content, f"BIG.{kind.upper()}{compression}"))) == ROWS
+        assert rows_of(tables.read_table(make_file(content, f"{name}.{kind}{compression}"))) == ROWS
+    assert rows_of(tables.read_table(make_file(content, f"BIG.{kind.upper()}{compression}"))) == ROWS
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "UTF8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
 @pytest.mark.parametrize("kind", WRITE)
 def test_encodings(make_file, kind, encoding):
     path = make_file(WRITE[kind](ROWS).encode(encoding), f"train.{kind}")
-    assert rows_of(download.read_table(path, encoding)) == ROWS
+    assert rows_of(tables.read_table(path, encoding)) == ROWS
 
 
 @pytest.mark.parametrize("kind", WRITE)
@@ -86,7 +86,7 @@ def test_a_code_page(make_file, kind):
     rows = [("1", "caf\u00e9 \u2013 3 \u20ac"), ("2", "\u201enice\u201c")]
     content = to_jsonl(rows).encode().decode("unicode_escape") if kind == "jsonl" else WRITE[kind](rows)
     path = make_file(content.encode("cp1252"), f"train.{kind}")
-    assert rows_of(download.read_table(path, "cp1252")) == rows
+    assert rows_of(tables.read_table(path, "cp1252")) == rows
 
 
 @given(rows=st.lists(st.tuples(st.sampled_from("12"), texts), min_size=1), end=st.sampled_from(["\n", "\r\n"]))
@@ -95,7 +95,7 @@ def test_a_code_page(make_file, kind):
 def test_a_csv_holds_exactly_what_was_written(tmp_path, rows, end):
     path = tmp_path / "train.csv"
     path.write_bytes(to_csv(rows, end, csv.QUOTE_ALL).encode())
-    assert rows_of(download.read_table(path)) == rows
+    assert rows_of(tables.read_table(path)) == rows
 
 
 @given(rows=st.lists(st.tuples(st.sampled_from("12"), texts), min_size=1), ascii_only=st.booleans())
@@ -103,7 +103,7 @@ def test_json_lines_hold_exactly_what_was_written(tmp_path, rows, ascii_only):
     path = tmp_path / "train.jsonl"
     lines = [json.dumps({"label": label, "text": text}, ensure_ascii=ascii_only) for label, text in rows]
     path.write_bytes("\n".join(lines).encode())
-    assert rows_of(download.read_table(path)) == rows
+    assert rows_of(tables.read_table(path)) == rows
 
 
 @given(rows=st.lists(st.tuples(st.sampled_from("12"), texts), min_size=1), end=st.sampled_from(["\n", "\r\n"]))
@@ -113,13 +113,13 @@ def test_a_tsv_holds_exactly_what_was_written(tmp_path, rows, end):
     rows = [(label, text.translate(dict.fromkeys(map(ord, "\t\r\n"), " "))) for label, text in rows]
     path = tmp_path / "train.tsv"
     path.write_bytes("".join(f"{label}\t{text}{end}" for label, text in rows).encode())
-    assert rows_of(download.read_table(path)) == rows
+    assert rows_of(tables.read_table(path)) == rows
 
 
 def test_what_spreadsheets_write(make_file):
     # a byte order mark, \r\n, blank lines, and quotes only where needed
     path = make_file('\ufeff1,cold soup\r\n\r\n"2","caf\u00e9, ""nice"""\r\n')
-    assert rows_of(download.read_table(path)) == [("1", "cold soup"), ("2", 'café, "nice"')]
+    assert rows_of(tables.read_table(path)) == [("1", "cold soup"), ("2", 'café, "nice"')]
     path = make_file('\ufeff"label";"text"\r\n'.replace(";", ",") + to_csv(ROWS, "\r\n"))
     assert pick(path) == (ROWS, {"label": "label", "text": "text"})
 
@@ -130,7 +130,7 @@ def test_json_values_become_text_as_they_were(make_file):
         {"id": 2, "label": False, "text": "2020-01-01", "stars": 4.0},
         {"id": 3, "label": None, "text": "half a pair: \ud83d", "extra": [1]},
     ]
-    frame = download.read_table(make_file("\n\n".join(map(json.dumps, lines)), "train.jsonl"))
+    frame = tables.read_table(make_file("\n\n".join(map(json.dumps, lines)), "train.jsonl"))
     assert frame["id"].tolist() == ["12345678901234567890", "2", "3"]
     assert frame["label"].tolist() == ["True", "False", ""]
     assert frame["text"].tolist() == ["1.0", "2020-01-01", "half a pair: \ufffd"]
@@ -148,7 +148,7 @@ def test_parquet(tmp_path):
     }
     frame = pd.DataFrame({**labels, "text": ["NA", None, "caf\u00e9 \U0001f600"]}, index=[7, 7, 3])
     frame.to_parquet(tmp_path / "train.parquet")
-    found = download.read_table(tmp_path / "train.parquet")
+    found = tables.read_table(tmp_path / "train.parquet")
     assert found.to_dict("list") == {
         "label": ["1", "0", ""],
         "flag": ["True", "False", ""],
@@ -161,14 +161,14 @@ def test_parquet(tmp_path):
     assert pick(tmp_path / "test.parquet") == (ROWS, {"label": "label", "text": "text"})
     (tmp_path / "train.parquet").write_bytes(b"no parquet")
     with pytest.raises(ValueError, match=r"train\.parquet: "):
-        download.read_table(tmp_path / "train.parquet")
+        tables.read_table(tmp_path / "train.parquet")
 
 
 def test_parquet_without_pyarrow_says_what_to_install(make_file, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "fastparquet", None)
     with pytest.raises(ImportError, match="install the pyarrow package"):
-        download.read_table(make_file(b"PAR1", "train.parquet"))
+        tables.read_table(make_file(b"PAR1", "train.parquet"))
 
 
 # ---------- What cannot be read ---------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def test_parquet_without_pyarrow_says_what_to_install(make_file, monkeypatch):
 )
 def test_read_table_refuses(make_file, name, content, message):
     with pytest.raises(ValueError, match=message):
-        download.read_table(make_file(content, name))
+        tables.read_table(make_file(content, name))
 
 
 @pytest.mark.parametrize(
@@ -228,12 +228,12 @@ def test_read_table_refuses(make_file, name, content, message):
 )
 def test_another_encoding_refused(make_file, content, encoding, message):
     with pytest.raises(ValueError, match=message):
-        download.read_table(make_file(content), encoding)
+        tables.read_table(make_file(content), encoding)
 
 
 def test_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"absent\.csv is missing"):
-        download.read_table(tmp_path / "absent.csv")
+        tables.read_table(tmp_path / "absent.csv")
 
 
 # ---------- Which files -----------------------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ def test_a_missing_file(tmp_path):
 def test_find_tables(tmp_path, names, given_files, expected):
     for name in names:
         (tmp_path / name).touch()
-    found = download.find_tables(tmp_path, **given_files)
+    found = tables.find_tables(tmp_path, **given_files)
     assert tuple(path and path.name for path in found) == expected
     assert found[0].parent == tmp_path
 
@@ -286,13 +286,13 @@ def test_find_tables_refuses(tmp_path, names, given_files, error, message):
         (tmp_path / name).write_text("as it was")
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(error, match=message):
-        download.find_tables(tmp_path, **given_files)
+        tables.find_tables(tmp_path, **given_files)
     assert all((tmp_path / name).read_text() == "as it was" for name in names)
 
 
 def test_no_folder_at_all(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere holds no table"):
-        download.find_tables(tmp_path / "nowhere")
+        tables.find_tables(tmp_path / "nowhere")
 
 
 # ---------- Which columns ---------------------------------------------------------------------------------------------
@@ -349,7 +349,7 @@ def test_columns_by_name_and_by_number(make_file):
 def test_rows_are_numbered_as_in_the_file(make_file):
     rows = [(str(i % 2), text) for i, text in enumerate(LONG)]
     for content, first in ((to_csv(rows), 0), (to_csv([("label", "text"), *rows]), 1)):
-        frame, _ = download.pick_columns(download.read_table(make_file(content)), "train.csv")
+        frame, _ = tables.pick_columns(tables.read_table(make_file(content)), "train.csv")
         assert frame.index.tolist() == list(range(first, first + 8))
 
 
@@ -399,9 +399,9 @@ def test_columns_in_doubt(make_file, rows, columns, message):
 )
 def test_which_class_is_positive(labels, expected):
     for given_labels in (labels, labels[::-1]):
-        classes = download.pick_classes(pd.Series(given_labels), "train.csv")
+        classes = tables.pick_classes(pd.Series(given_labels), "train.csv")
         assert classes == [[label] for label in expected]
-        binary = download.binary_labels(pd.Series(given_labels), classes)
+        binary = tables.binary_labels(pd.Series(given_labels), classes)
         assert binary.tolist() == [expected.index(label) for label in given_labels]
         assert binary.dtype.kind == "i"
 
@@ -409,12 +409,12 @@ def test_which_class_is_positive(labels, expected):
 def test_classes_make_two_of_five_stars_and_leave_others_out():
     stars = pd.Series(["1", "5", "3", "2", "4", "3"], index=[1, 2, 3, 4, 5, 6])
     for classes in ([[1, 2], [4, 5]], [["1", "2"], ["4", "5"]]):
-        found = download.pick_classes(stars, "train.csv", classes)
+        found = tables.pick_classes(stars, "train.csv", classes)
         assert found == [["1", "2"], ["4", "5"]]
-        binary = download.binary_labels(stars, found)
+        binary = tables.binary_labels(stars, found)
         assert binary.to_dict() == {1: 0, 2: 1, 4: 0, 5: 1}
-    turned = download.pick_classes(pd.Series(["1", "2"]), "train.csv", [["2"], ["1"]])
-    assert download.binary_labels(pd.Series(["1", "2"]), turned).tolist() == [1, 0]
+    turned = tables.pick_classes(pd.Series(["1", "2"]), "train.csv", [["2"], ["1"]])
+    assert tables.binary_labels(pd.Series(["1", "2"]), turned).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -435,7 +435,7 @@ def test_classes_make_two_of_five_stars_and_leave_others_out():
 )
 def test_classes_refused(labels, classes, message):
     with pytest.raises(ValueError, match=message):
-        download.pick_classes(pd.Series(labels), "train.csv", classes)
+        tables.pick_classes(pd.Series(labels), "train.csv", classes)
 
 
 # ---------- Real data -------------------------------------------------------------------------------------------------
@@ -445,10 +445,10 @@ def test_sst2_with_its_header(test_data, tmp_path):
     (tmp_path / "train.tsv.gz").symlink_to(test_data("sst2/train.tsv.gz"))
     (tmp_path / "test.tsv").symlink_to(test_data("sst2/dev.tsv"))  # dev.tsv itself is what data_prep.ipynb writes
     found = []
-    for path in download.find_tables(tmp_path):
-        frame, names = download.pick_columns(download.read_table(path), path.name)
-        classes = download.pick_classes(frame["label"], path.name)
-        found.append((names, classes, len(frame), download.binary_labels(frame["label"], classes).sum()))
+    for path in tables.find_tables(tmp_path):
+        frame, names = tables.pick_columns(tables.read_table(path), path.name)
+        classes = tables.pick_classes(frame["label"], path.name)
+        found.append((names, classes, len(frame), tables.binary_labels(frame["label"], classes).sum()))
         assert frame["text"].str.strip().ne("").all() and frame.index[0] == 1
     assert found == [
         ({"label": "label", "text": "sentence"}, [["0"], ["1"]], 67_349, 37_569),
@@ -458,16 +458,16 @@ def test_sst2_with_its_header(test_data, tmp_path):
 
 
 def test_imdb(test_data):
-    frame, names = download.pick_columns(download.read_table(test_data("imdb/test.csv.gz")), "test.csv.gz")
+    frame, names = tables.pick_columns(tables.read_table(test_data("imdb/test.csv.gz")), "test.csv.gz")
     assert names == {"label": 0, "text": 1} and frame["label"].value_counts().to_dict() == {"1": 12_500, "2": 12_500}
     assert frame["text"].str.contains("<br />", regex=False).sum() == 14_533
-    assert frame["text"].str.contains(download.HTML).sum() == 14_534  # one text has another tag only
-    assert frame["text"].str.contains(download.DAMAGED).sum() == 760  # such as U+0096, a dash in code page 1252
+    assert frame["text"].str.contains(tables.HTML).sum() == 14_534  # one text has another tag only
+    assert frame["text"].str.contains(tables.DAMAGED).sum() == 760  # such as U+0096, a dash in code page 1252
 
 
 @pytest.mark.parametrize("text", ["<br />", "a</p>b", "<a href='x'>", "&nbsp;", "&#39;", "Tom &amp; I", "<B>so</B>"])
 def test_html_is_found(text):
-    assert pd.Series([text, "1 < 2 > 0 & <3 I&M; <-> #39;"]).str.contains(download.HTML).tolist() == [True, False]
+    assert pd.Series([text, "1 < 2 > 0 & <3 I&M; <-> #39;"]).str.contains(tables.HTML).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("original", ["caf\u00e9", "\u00e0 la carte", "it\u2019s", "\u00a310", "10\u00a0\u20ac"])
@@ -475,4 +475,4 @@ def test_damaged_characters_are_found(original):
     # read in the wrong one of two encodings, or with what does not fit replaced
     damaged = [original.encode().decode(wrong, "replace") for wrong in ("cp1252", "latin-1", "ascii")]
     sound = [original, "\u00c2ge, \u00e2ge, S\u00c3O \u00a3", "\U0001f600 \u4e2d\u6587"]
-    assert pd.Series(damaged + sound).str.contains(download.DAMAGED).tolist() == [True] * 3 + [False] * 3
+    assert pd.Series(damaged + sound).str.contains(tables.DAMAGED).tolist() == [True] * 3 + [False] * 3

@@ -82,14 +82,14 @@ class Classifier:
         require_file(archive_path, "train.ipynb makes it")
         files, path = read_bert(archive_path, cache_dir=None)
         config = read_config(files, path)
+        model = build_model(files, path, num_labels=2, new_weights=False)
         settings = config.get("classifier")
         if settings is None:
             raise ValueError(
-                f"{path} is a BERT without what train.ipynb writes into {CONFIG}: the length, names, temperature and "
-                "threshold of a fine-tuned classifier. Fine-tune it there, which packs cache/<TASK_NAME>.tar.gz"
+                f"{path} holds a fine-tuned BERT, but its {CONFIG} does not say how it is used: train.ipynb writes "
+                'length, names, temperature and threshold there, under "classifier". Train again with it'
             )
         check_settings(settings, config["max_position_embeddings"], path)
-        model = build_model(files, path, num_labels=2, new_weights=False)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         validation = read_validation(files["validation.csv"], path) if "validation.csv" in files else None
         return cls(model.to(device).eval(), build_tokenizer(files, path), settings, validation)

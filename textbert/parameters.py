@@ -59,7 +59,9 @@ def zero_or(rule):
 
 def list_of(rule):
     """Return the rule for a list, perhaps an empty one, of what a rule allows."""
-    return Rule(f"a list in which each value is {rule.words}", lambda v: isinstance(v, list) and all(map(rule.accepts, v)))
+    return Rule(
+        f"a list in which each value is {rule.words}", lambda v: isinstance(v, list) and all(map(rule.accepts, v))
+    )
 
 
 def _is_task_name(value):

@@ -56,6 +56,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import download
+
 import tools
 
 ROOT = Path(tools.__file__).parent

@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 import download  # noqa: E402 (found by the line above)
 import report  # noqa: E402 (found by the line above)
+
 import tools  # noqa: E402
 
 TEST_DATA = Path(os.environ.get("BERT_TEST_DATA", ROOT.parent / "shared" / "data"))

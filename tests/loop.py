@@ -1,0 +1,35 @@
+"""The training loop of train.ipynb, read from the notebook: tests and benchmarks run that one and hold no copy."""
+
+import ast
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import tools
+
+NOTEBOOK = Path(tools.__file__).with_name("train.ipynb")
+FUNCTIONS = ("predict", "validate", "add_gradients", "fine_tune")
+
+
+def _compile_loop():
+    """Return, as code, the statements of train.ipynb that import, set a parameter or define one of `FUNCTIONS`."""
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    statements = [statement for source in sources for statement in ast.parse(source).body]
+    kinds = (ast.Import, ast.ImportFrom, ast.AnnAssign)
+    kept = [s for s in statements if isinstance(s, kinds) or getattr(s, "name", None) in FUNCTIONS]
+    return compile(ast.Module(kept, []), NOTEBOOK.name, "exec")
+
+
+def load_loop(accelerator, bert, features, plan, **names):
+    """Return `FUNCTIONS` of train.ipynb as attributes of an object.
+
+    bert : a fast model with the weights to start from
+    names : what stands in for others of the notebook's names, such as ADVERSARIAL_EPSILON=0.1
+    """
+    known = {}
+    exec(_compile_loop(), known)
+    known |= {"accelerator": accelerator, "bert": bert, "model": accelerator.prepare(bert), "plan": plan}
+    known |= {"features": features, "labels": features.labels, "untrained": tools.copy_weights(bert)}
+    known |= {"before": {"mcc": 0.0}, **names}
+    return SimpleNamespace(**{name: known[name] for name in FUNCTIONS})

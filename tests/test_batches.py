@@ -1,0 +1,123 @@
+"""Planned batches: each example once, padding that changes nothing, and logits as of each text alone."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import make_features, make_model
+
+from textbert.batches import make_batch, padded_length, plan_batches, predict_logits
+
+
+@pytest.fixture
+def features(tokenizers):
+    return make_features(tokenizers["uncased"])
+
+
+@given(
+    lengths=st.lists(st.integers(2, 512), max_size=300),
+    batch_size=st.integers(1, 17),
+    seed=st.none() | st.integers(0, 2**32 - 1),
+    epoch=st.integers(0, 5),
+)
+def test_each_example_is_in_one_batch(lengths, batch_size, seed, epoch):
+    lengths = np.array(lengths, np.uint16)
+    batches = plan_batches(lengths, batch_size, seed, epoch)
+    assert sorted(np.concatenate([[], *batches]).tolist()) == list(range(len(lengths)))
+    sizes = sorted((len(batch) for batch in batches), reverse=True)
+    assert sizes == [batch_size] * (len(lengths) // batch_size) + [len(lengths) % batch_size] * (
+        len(lengths) % batch_size > 0
+    )
+    np.random.default_rng(1).random()
+    torch.manual_seed(epoch)
+    again = plan_batches(lengths, batch_size, seed, epoch)
+    assert [batch.tolist() for batch in again] == [batch.tolist() for batch in batches]
+
+
+def test_without_a_seed_the_longest_come_first():
+    lengths = np.array([3, 512, 3, 40, 2, 40, 300], np.uint16)
+    assert [batch.tolist() for batch in plan_batches(lengths, 3)] == [[1, 6, 3], [5, 0, 2], [4]]
+    assert plan_batches(np.array([], np.uint16), 3) == []
+
+
+def test_the_order_depends_on_seed_and_epoch():
+    lengths = np.random.default_rng(0).integers(2, 129, 1000).astype(np.uint16)
+    plans = {
+        (seed, epoch): np.concatenate(plan_batches(lengths, 7, seed, epoch)).tolist()
+        for seed in (0, 1)
+        for epoch in (0, 1)
+    }
+    assert len({tuple(plan) for plan in plans.values()}) == 4
+
+
+def test_batches_hold_texts_of_like_length():
+    lengths = np.random.default_rng(0).integers(2, 129, 1000).astype(np.uint16)
+    batches = plan_batches(lengths, 7, seed=5)
+    padded = sum(int(lengths[batch].max()) * len(batch) for batch in batches)
+    assert padded < 1.15 * lengths.sum()  # plain shuffling pads to about 1.75 times
+    # and the batches are not themselves in the order of their lengths
+    longest = np.array([lengths[batch].max() for batch in batches], float)
+    assert abs(np.corrcoef(longest[:-1], longest[1:])[0, 1]) < 0.3
+
+
+@pytest.mark.parametrize("rows", [[0], [4], [12, 3, 7], list(range(13))])
+def test_a_batch_holds_the_features(features, rows):
+    inputs, labels = make_batch(features, np.array(rows))
+    longest = max(int(features.lengths[row]) for row in rows)
+    width = math.ceil(longest / 8) * 8
+    assert {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in inputs.items()} == dict.fromkeys(
+        ("input_ids", "token_type_ids", "attention_mask"), (torch.int64, (len(rows), width))
+    )
+    assert labels.tolist() == [row % 2 for row in rows]
+    for i, row in enumerate(rows):
+        feature = features[row]
+        columns = {
+            "input_ids": feature.input_ids,
+            "token_type_ids": feature.segment_ids,
+            "attention_mask": feature.input_mask,
+        }
+        for name, values in columns.items():
+            assert inputs[name][i].tolist() == (values + [0] * width)[:width], name
+
+
+def test_padding_does_not_change_logits(features):
+    model = make_model(spread=0.2).eval()
+    assert len(set(features.lengths.tolist())) > 5
+    with torch.no_grad():
+        together = model(**make_batch(features, np.arange(13))[0])
+        for row in range(13):
+            alone = model(**make_batch(features, np.array([row]))[0])
+            length = int(features.lengths[row])
+            exactly = model(**{k: v[:, :length] for k, v in make_batch(features, np.array([row]))[0].items()})
+            feature = features[row]
+            to_the_full = model(
+                torch.tensor([feature.input_ids]),
+                torch.tensor([feature.segment_ids]),
+                torch.tensor([feature.input_mask]),
+            )
+            for logits in (alone, exactly, to_the_full):
+                torch.testing.assert_close(logits[0], together[row], rtol=0, atol=1e-5)
+    assert together.std(0).min() > 0.1  # different texts, different answers
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 64])
+def test_predict_logits(features, batch_size):
+    model = make_model(spread=0.2).train()
+    everything = predict_logits(model, features, batch_size, progress=False)
+    assert (everything.shape, everything.dtype) == ((13, 2), np.float32)
+    with torch.no_grad():
+        for row in range(13):
+            expected = model.eval()(**make_batch(features, np.array([row]))[0])[0]
+            np.testing.assert_allclose(everything[row], expected, atol=1e-5)
+    rows = np.array([7, 0, 12, 7])
+    some = predict_logits(model, features, batch_size, rows, progress=False)
+    np.testing.assert_allclose(some, everything[rows], atol=1e-5)
+    assert predict_logits(model, features, batch_size, rows[:0], progress=False).shape == (0, 2)
+
+
+@pytest.mark.parametrize(("lengths", "padded"), [([2], 8), ([8, 3], 8), ([9], 16), ([1, 511, 7], 512), ([512], 512)])
+def test_the_padded_length_by_hand(lengths, padded):
+    assert padded_length(np.array(lengths, np.uint16)) == padded

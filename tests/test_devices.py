@@ -1,0 +1,85 @@
+"""The machine and its processes: what they may compute in, and what each of several takes and says."""
+
+from contextlib import nullcontext
+from importlib import metadata
+from types import SimpleNamespace
+
+import accelerate
+import numpy as np
+import pytest
+import torch
+from tiny import make_features, make_model
+
+from textbert import devices
+from textbert.batches import predict_logits
+
+
+def test_the_precision_is_one_that_this_machine_has():
+    assert devices.pick_precision() in ("no", "bf16")
+    if not torch.cuda.is_available() and not torch.cpu.get_capabilities().get("amx_bf16"):
+        assert devices.pick_precision() == "no"
+
+
+@pytest.mark.parametrize(("precision", "name"), [("no", "float32"), ("bf16", "bfloat16")])
+def test_the_environment_names_versions_and_precision(monkeypatch, precision, name):
+    monkeypatch.setattr(devices, "pick_precision", lambda: precision)
+    environment = devices.get_environment()
+    assert list(environment)[0] == "python" and environment["torch"] == metadata.version("torch")
+    assert environment["pytorch-pretrained-bert"] == "0.6.2"
+    assert environment["device"].endswith(f"CPU cores, training in {name}")
+
+
+def test_fewer_processes_than_were_started_is_an_error(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(accelerate, "Accelerator", lambda **_: SimpleNamespace(num_processes=1))
+    with pytest.raises(RuntimeError, match="2 processes were started, but 1 work together"):
+        devices.make_accelerator()
+
+
+@pytest.mark.parametrize(("world", "cpu"), [(None, None), (1, None), (3, True)])
+def test_processes_on_cpus_are_told_to_work_together(monkeypatch, world, cpu):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(accelerate, "Accelerator", lambda **asked: SimpleNamespace(num_processes=world or 1, **asked))
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    if world:
+        monkeypatch.setenv("WORLD_SIZE", str(world))
+    accelerator = devices.make_accelerator()
+    assert accelerator.cpu is cpu and accelerator.mixed_precision == devices.pick_precision()
+
+
+@pytest.mark.parametrize(("rank", "said"), [(0, "Converting\n"), (1, "")])
+def test_only_the_first_process_speaks_in_a_block_that_it_enters_first(capsys, rank, said):
+    accelerator = SimpleNamespace(is_main_process=rank == 0, main_process_first=nullcontext)
+    with devices.main_process_first(accelerator):
+        print("Converting")
+    print("afterwards")
+    assert capsys.readouterr().out == f"{said}afterwards\n"
+
+
+def make_processes(count):
+    """Return what stands for the accelerator in each of so many processes."""
+    options = {"num_processes": count, "device": "cpu", "reduce": lambda tensor: tensor}
+    return [SimpleNamespace(process_index=rank, is_main_process=rank == 0, **options) for rank in range(count)]
+
+
+@pytest.mark.parametrize(("rows", "processes"), [(7, 1), (7, 2), (7, 7), (7, 9), (1, 3)])
+def test_shares_make_up_the_batch(rows, processes):
+    batch = np.arange(rows)[::-1]
+    shares = [devices.take_share(batch, accelerator) for accelerator in make_processes(processes)]
+    assert sorted(np.concatenate([share for share, weight in shares if weight == 1.0])) == list(range(rows))
+    assert all(len(share) == 1 for share, weight in shares if weight == 0.0)
+    assert max(len(share) for share, _ in shares) - min(len(share) for share, _ in shares) <= 1
+
+
+def test_sums_are_plain_numbers():
+    (accelerator,) = make_processes(1)
+    sums = devices.sum_over_processes(accelerator, torch.tensor(0.5), True, 3)
+    assert sums == [0.5, 1.0, 3.0] and {type(value) for value in sums} == {float}
+
+
+@pytest.mark.parametrize("processes", [1, 2, 5])
+def test_shares_of_a_prediction_add_up(tokenizers, processes):
+    features, model, rows = make_features(tokenizers["uncased"]), make_model(spread=0.2), np.array([7, 0, 12, 3])
+    parts = [devices.predict_shared(each, model, features, 3, rows) for each in make_processes(processes)]
+    np.testing.assert_allclose(sum(parts), predict_logits(model, features, 4, rows, progress=False), atol=1e-5)
+    assert sum((part != 0).any(1).astype(int) for part in parts).tolist() == [1, 1, 1, 1]  # each row by one process

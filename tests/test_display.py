@@ -1,0 +1,28 @@
+"""What a person sees: a bar where somebody looks, and nothing elsewhere."""
+
+import io
+import sys
+
+import pytest
+from reference import LABELS
+
+import tools
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("progress", "terminal", "seen"), [(True, True, True), (False, True, False), (True, False, False)]
+)
+def test_progress_is_seen_where_somebody_looks(tokenizers, monkeypatch, progress, terminal, seen):
+    monkeypatch.setattr(sys, "stderr", Terminal() if terminal else io.StringIO())
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    examples = [tools.InputExample(i, f"word{i}", label="0") for i in range(1100)]
+    tools.convert_examples_to_features(examples, LABELS, 9, tokenizers["cased"], processes=1, progress=progress)
+    shown = sys.stderr.getvalue()
+    assert ("Converting" in shown and "1100" in shown) == seen and bool(shown) == seen

@@ -1,0 +1,351 @@
+"""Metrics, probabilities, intervals, threshold, calibration: by hand, by brute force, or as scikit-learn has them."""
+
+import json
+import math
+import re
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import (
+    brier_score_loss,
+    confusion_matrix,
+    f1_score,
+    matthews_corrcoef,
+    precision_score,
+    recall_score,
+)
+
+from textbert import measures
+
+# 13 texts: 4 true positives, 5 true negatives, 1 false positive, 3 false negatives
+LABELS = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 1])
+SAID = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0])
+OTHER = np.array([1, 0, 1, 1, 0, 1, 0, 0, 1, 1, 1, 0, 0])
+
+
+# ---------- Figures ---------------------------------------------------------------------------------------------------
+
+
+def test_figures_by_hand():
+    mcc, accuracy, precision, recall, f1 = measures.count_figures(4, 5, 1, 3)
+    assert mcc == pytest.approx((4 * 5 - 1 * 3) / math.sqrt(5 * 7 * 6 * 8))
+    assert (accuracy, precision, recall, f1) == pytest.approx((9 / 13, 4 / 5, 4 / 7, 8 / 12))
+    assert measures.count_figures([0, 0], [6, 0], [0, 0], [7, 3]).T.tolist() == [[0, 6 / 13, 0, 0, 0], [0] * 5]
+
+
+@pytest.mark.filterwarnings("ignore:A single label was found:UserWarning")
+@given(pairs=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=60))
+def test_mcc_of_counts_is_scikit_learns(pairs):
+    labels, preds = np.array(pairs).T
+    tn, fp, fn, tp = confusion_matrix(labels, preds, labels=[0, 1]).ravel()
+    expected = matthews_corrcoef(labels, preds)
+    assert measures.count_figures(tp, tn, fp, fn)[0] == pytest.approx(expected, abs=1e-12)
+    many = measures.count_figures(*(np.array([count, 3, 0]) for count in (tp, tn, fp, fn)))[0]
+    assert many.tolist() == pytest.approx([expected, 0, 0], abs=1e-12)
+
+
+def test_mcc_of_large_counts():
+    assert measures.count_figures(10**9, 10**9, 0, 0)[0] == 1  # the product of whole numbers would overflow
+    assert measures.count_figures(0, 0, 10**9, 10**9)[0] == -1
+
+
+@pytest.mark.parametrize("kind", [int, bool])
+def test_the_report_by_hand(kind):
+    labels = np.array([1, 1, 1, 0, 0, 0, 0])
+    preds = np.array([1, 1, 0, 0, 0, 0, 1]).astype(kind)
+    positive = np.array([0.9, 0.8, 0.4, 0.1, 0.2, 0.3, 0.6])
+    found = measures.get_eval_report("sample", labels, preds, positive)
+    assert {name: found[name] for name in ("task", "tp", "tn", "fp", "fn")} == {
+        "task": "sample",
+        "tp": 2,
+        "tn": 3,
+        "fp": 1,
+        "fn": 1,
+    }
+    assert found["mcc"] == pytest.approx((2 * 3 - 1 * 1) / math.sqrt(3 * 3 * 4 * 4))
+    assert found["accuracy"] == pytest.approx(5 / 7)
+    assert found["precision"] == found["recall"] == found["f1"] == pytest.approx(2 / 3)
+    assert found["roc_auc"] == pytest.approx(11 / 12)  # of 12 pairs one is in the wrong order: 0.4 and 0.6
+    right = [0.9, 0.8, 0.4, 0.9, 0.8, 0.7, 0.4]
+    assert found["loss"] == pytest.approx(-sum(map(math.log, right)) / 7)
+    json.dumps(found)  # plain numbers
+    assert "loss" not in measures.get_eval_report("sample", labels, preds)
+
+
+def test_the_report_of_one_answer_for_all():
+    found = measures.get_eval_report("sample", np.array([1, 0, 0]), np.array([0, 0, 0]))
+    assert [found[name] for name in ("mcc", "tp", "tn", "fp", "fn", "precision", "recall", "f1")] == [
+        *(0, 0, 2, 0, 1),
+        *(0, 0, 0),
+    ]
+    perfect = measures.get_eval_report("sample", np.array([1, 0, 0]), np.array([1, 0, 0]))
+    assert (perfect["mcc"], perfect["f1"]) == (1, 1)
+    assert measures.get_eval_report("sample", np.array([1, 0, 0]), np.array([0, 1, 1]))["mcc"] == -1
+
+
+# ---------- Intervals and tests ---------------------------------------------------------------------------------------
+
+
+def test_figures_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    labels, said = rng.integers(0, 2, (2, 31))
+    table = measures.bootstrap_figures(labels, {"m": said}, n_resamples=99).loc["m", "value"]
+    assert table["mcc"] == pytest.approx(matthews_corrcoef(labels, said))
+    assert table["f1"] == pytest.approx(f1_score(labels, said))
+    assert table["precision"] == pytest.approx(precision_score(labels, said))
+    assert table["recall"] == pytest.approx(recall_score(labels, said))
+
+
+def correlate(first, second):
+    """Return Pearson's correlation, which is the MCC; 0 for a constant."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(np.nan_to_num(np.corrcoef(first, second)[0, 1]))
+
+
+def test_intervals_are_those_of_scipy_on_the_rows():
+    """Rows are drawn whole: label and all answers together; 9,999 times, two ways differ by some hundredths."""
+    table = measures.bootstrap_figures(LABELS, {"other": OTHER, "said": SAID}, seed=3)
+
+    def difference(labels, other, said):
+        return correlate(labels, said) - correlate(labels, other)
+
+    options = {"paired": True, "vectorized": False, "method": "percentile", "n_resamples": 9999, "rng": 3}
+    expected = stats.bootstrap((LABELS, OTHER, SAID), difference, **options).confidence_interval
+    low, high = table.loc[("said minus other", "mcc"), ["low", "high"]]
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.03)
+    pd.testing.assert_frame_equal(table, measures.bootstrap_figures(LABELS, {"other": OTHER, "said": SAID}, seed=3))
+    assert not table.equals(measures.bootstrap_figures(LABELS, {"other": OTHER, "said": SAID}, seed=4))
+
+
+def test_intervals_are_those_of_the_drawn_rows():
+    """The kinds of rows that are drawn, written out as rows, have just these figures."""
+    table = measures.bootstrap_figures(LABELS, {"other": OTHER, "said": SAID}, n_resamples=499, seed=3)
+    kinds = Counter(sorted(zip(LABELS.tolist(), OTHER.tolist(), SAID.tolist())))
+    drawn = np.random.default_rng(3).multinomial(13, np.array(list(kinds.values())) / 13, 499)
+    found = {"other": [], "said": [], "said minus other": []}
+    for counts in drawn:
+        labels, other, said = np.repeat(list(kinds), counts, axis=0).T
+        found["other"].append(correlate(labels, other))
+        found["said"].append(correlate(labels, said))
+        found["said minus other"].append(found["said"][-1] - found["other"][-1])
+    assert {sum(counts) for counts in drawn} == {13}
+    for name, values in found.items():
+        low, high = np.percentile(values, [2.5, 97.5])
+        assert table.loc[(name, "mcc"), ["low", "high"]].tolist() == pytest.approx([low, high], abs=1e-9)
+
+
+def test_intervals_of_many_models():
+    answers = {"a": SAID, "b": OTHER, "c": SAID}
+    table = measures.bootstrap_figures(LABELS, answers, n_resamples=99)
+    differences = [(f"c minus {name}", "mcc") for name in "ab"]
+    assert list(table.index) == [(name, figure) for name in "abc" for figure in measures.FIGURES] + differences
+    assert table.loc[differences[0]].tolist() == [0, 0, 0]  # all models are judged on the same rows
+    assert table.loc["a"].equals(table.loc["c"])
+    alone = measures.bootstrap_figures(LABELS, {"c": SAID}, n_resamples=99)
+    assert list(alone.index) == [("c", figure) for figure in measures.FIGURES]
+
+
+def test_intervals_for_people():
+    table = measures.bootstrap_figures(LABELS, {"other": OTHER, "said": SAID}, n_resamples=499)
+    cells = measures.format_intervals(table)
+    assert list(cells.columns) == ["other", "said"] and list(cells.index) == list(measures.FIGURES)
+    assert re.fullmatch(r"0\.41 \(-?\d\.\d\d to \d\.\d\d\)", cells.loc["mcc", "said"])
+
+
+def test_a_constant_answer_has_an_interval():
+    table = measures.bootstrap_figures(LABELS, {"always": np.ones(13, int), "said": SAID}, n_resamples=99)
+    assert table.loc[("always", "mcc")].tolist() == [0, 0, 0]
+
+
+def test_parts_that_are_too_small():
+    labels = np.arange(400) % 2
+    good = np.where(np.arange(400) % 10 == 0, 1 - labels, labels)
+    note = measures.size_note("dev.tsv", labels, good)
+    assert note.startswith("dev.tsv: 400 texts, 200 of the rarer class; MCC between 0.7") and "SMALL" not in note
+    assert "TOO SMALL TO TELL MUCH" in measures.size_note("dev.tsv", labels[:50], good[:50])
+    rare = (np.arange(400) < 29).astype(int)
+    assert "29 of the rarer class" in measures.size_note("dev.tsv", rare, rare) and "SMALL" in measures.size_note(
+        "dev.tsv", rare, rare
+    )
+
+
+def test_mcnemar_by_hand():
+    """Of 6 texts that one alone gets right, 4 are the first's: p = 2 (1 + 6 + 15) / 64."""
+    only_said, only_other, chance = measures.mcnemar(LABELS, SAID, OTHER)
+    assert (only_said, only_other) == (3, 1)
+    assert chance == pytest.approx(2 * (1 + 4) / 16)
+    assert measures.mcnemar(LABELS, SAID, SAID) == (0, 0, 1.0)
+
+
+def test_accuracy_in_groups_by_hand():
+    table = measures.accuracy_by(LABELS, SAID, pd.Series(["a"] * 4 + ["b"] * 9))
+    assert table["texts"].tolist() == [4, 9] and table["right"].tolist() == [4, 5]
+    z, n, p = 1.959964, 9, 5 / 9
+    middle, half = p + z * z / 2 / n, z * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n)
+    assert table.loc["b", "low"] == pytest.approx((middle - half) / (1 + z * z / n), abs=1e-6)
+    assert table.loc["b", "high"] == pytest.approx((middle + half) / (1 + z * z / n), abs=1e-6)
+
+
+def test_quarters_of_the_lengths():
+    texts = ["a " * n for n in (1, 2, 3, 4, 5, 6, 7, 90)]
+    groups = measures.length_groups(texts)
+    assert groups.tolist() == [
+        *["1 to 2 words"] * 2,
+        *["3 to 4 words"] * 2,
+        *["5 to 6 words"] * 2,
+        *["7 to 90 words"] * 2,
+    ]
+    assert measures.length_groups(["a b", "c d", "e f"]).tolist() == ["2 to 2 words"] * 3
+
+
+# ---------- Temperature and calibration -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
+def test_a_known_temperature_is_found(temperature):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (20_000, 2)).astype(np.float32)
+    positive = 1 / (1 + np.exp(-(logits[:, 1] - logits[:, 0]) / temperature))
+    labels = (rng.random(20_000) < positive).astype(int)
+    fitted = measures.fit_temperature(logits, labels)
+    assert type(fitted) is float
+    assert fitted == pytest.approx(temperature, rel=0.05)
+    assert measures.fit_temperature(logits, labels) == fitted
+
+
+def test_the_temperature_has_bounds():
+    logits = np.array([[2.0, -2.0], [-2.0, 2.0], [1.0, -1.0]], np.float32)
+    assert measures.fit_temperature(logits, np.array([0, 1, 0])) == pytest.approx(0.05, rel=0.1)  # always right
+    assert measures.fit_temperature(logits, np.array([1, 0, 1])) == pytest.approx(20, rel=0.1)  # always wrong
+
+
+def test_probabilities_by_hand():
+    logits = np.array([[0, math.log(3)], [1000, 0], [2, 2]], np.float32)
+    np.testing.assert_allclose(measures.probabilities(logits), [[0.25, 0.75], [1, 0], [0.5, 0.5]], atol=1e-7)
+    np.testing.assert_allclose(measures.probabilities(logits, 0.5), [[1 / 10, 9 / 10], [1, 0], [0.5, 0.5]], atol=1e-7)
+    assert measures.probabilities(logits).sum(1).tolist() == [1, 1, 1]
+
+
+def test_calibration_by_hand():
+    labels, positive = np.array([0, 1, 1, 1, 0]), np.array([0.05, 0.05, 0.95, 1.0, 0.1])
+    table = measures.reliability(labels, positive)
+    assert table.index.tolist() == [0, 1, 9] and table["texts"].tolist() == [2, 1, 2]
+    assert table["probability"].tolist() == pytest.approx([0.05, 0.1, 0.975])
+    assert table["came_true"].tolist() == [0.5, 0, 1]
+    brier, error = measures.calibration(labels, positive)
+    assert brier == pytest.approx(brier_score_loss(labels, positive))
+    assert error == pytest.approx((2 * 0.45 + 1 * 0.1 + 2 * 0.025) / 5)
+
+
+# ---------- Threshold -------------------------------------------------------------------------------------------------
+
+
+def test_the_threshold_curve_is_what_each_threshold_gives():
+    rng = np.random.default_rng(1)
+    labels, positive = rng.integers(0, 2, 41), rng.random(41).round(2)
+    curve = measures.threshold_curve(labels, positive)
+    assert len(curve) == 99
+    for row in curve.itertuples():
+        said = positive >= row.threshold
+        assert row.mcc == pytest.approx(matthews_corrcoef(labels, said))
+        assert row.precision == pytest.approx(precision_score(labels, said, zero_division=0))
+        assert row.recall == pytest.approx(recall_score(labels, said))
+
+
+@pytest.mark.parametrize(("cost", "threshold"), [(3, 0.75), (1 / 3, 0.25), (9.0, 0.9), (0.5, 1 / 3)])
+def test_costs_alone_decide_the_threshold(cost, threshold):
+    """At the threshold both answers cost the same: (1 - p) * cost = p."""
+    rng = np.random.default_rng(0)
+    found, reason = measures.choose_threshold(rng.random(50), rng.integers(0, 2, 50), cost)
+    assert found == pytest.approx(threshold) and (1 - found) * cost == pytest.approx(found)
+    assert reason == f"a false positive costs {cost:g} times as much as a false negative"
+
+
+def test_a_threshold_of_costs_costs_least():
+    positive = np.random.default_rng(0).random(20_000)
+    labels = (np.random.default_rng(1).random(20_000) < positive).astype(int)
+    threshold, _ = measures.choose_threshold(positive, labels, 3.0)
+
+    def cost(at):
+        return 3 * ((positive >= at) & (labels == 0)).sum() + ((positive < at) & (labels == 1)).sum()
+
+    assert all(cost(threshold) < cost(at) for at in (0.3, 0.5, 0.65, 0.85, 0.95))
+
+
+def read_interval(reason):
+    found = re.match(
+        r"at (0\.\d{3}) validation MCC would gain between ([+-]\d\.\d{3}) and ([+-]\d\.\d{3}) \(95 % bootstrap", reason
+    )
+    return [float(number) for number in found.groups()]
+
+
+def test_a_clear_gain_moves_the_threshold():
+    # 100 positives lie between 0.2 and 0.45, where 0.5 misses them all; only negatives are below
+    positive = np.concatenate([np.linspace(0.01, 0.19, 100), np.linspace(0.21, 0.45, 100), np.linspace(0.6, 0.9, 20)])
+    labels = np.repeat([0, 1, 1], [100, 100, 20])
+    threshold, reason = measures.choose_threshold(positive, labels)
+    assert type(threshold) is float and threshold == pytest.approx(0.2)
+    assert measures.choose_threshold(positive, labels) == (threshold, reason)
+    at, low, high = read_interval(reason)
+    gain = 1 - matthews_corrcoef(labels, positive >= 0.5)
+    assert at == 0.2 and 0 < low < gain < high and "chance" not in reason
+    order = np.random.default_rng(0).permutation(220)
+    assert measures.choose_threshold(positive[order], labels[order]) == (threshold, reason)
+
+
+def test_a_gain_that_may_be_chance_does_not_move_it():
+    # a single text of 40 is right at 0.45 and wrong at 0.5
+    positive = np.concatenate([np.linspace(0.05, 0.44, 20), [0.46], np.linspace(0.55, 0.9, 19)])
+    labels = np.repeat([0, 1], 20)
+    threshold, reason = measures.choose_threshold(positive, labels)
+    at, low, high = read_interval(reason)
+    assert (threshold, at, low) == (0.5, 0.45, 0) and high > 0
+    assert reason.endswith(": that may be chance")
+    assert measures.choose_threshold(positive, labels, seed=1)[0] == 0.5
+
+
+def test_the_bootstrap_interval_is_the_one_of_resampled_rows():
+    """Drawing how often each kind of row comes is drawing rows; and the seed decides."""
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, 2, 300)
+    positive = np.clip(0.25 + 0.2 * labels + rng.normal(0, 0.1, 300), 0, 1)
+    threshold, reason = measures.choose_threshold(positive, labels)
+    at, low, high = read_interval(reason)
+    best, half, gains = positive >= threshold, positive >= 0.5, []
+    for _ in range(1000):
+        rows = rng.integers(0, 300, 300)
+        gains.append(correlate(labels[rows], best[rows]) - correlate(labels[rows], half[rows]))
+    assert threshold != 0.5 and (low, high) == pytest.approx(np.percentile(gains, [2.5, 97.5]), abs=0.03)
+    everywhere = np.unique(positive)
+    assert matthews_corrcoef(labels, best) == pytest.approx(
+        max(matthews_corrcoef(labels, positive >= value) for value in everywhere)
+    )
+    other = measures.choose_threshold(positive, labels, seed=1)
+    assert other[0] == threshold and other[1] != reason
+
+
+@pytest.mark.parametrize(
+    ("positive", "labels"),
+    [
+        ([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1]),  # every threshold from 0.2 to 0.8 is as good: the middle stays
+        ([0.7] * 6, [0, 1] * 3),
+        ([0.5] * 6, [0, 1] * 3),
+        ([0.2] * 6, [0, 1] * 3),
+        ([0.3, 0.6], [1, 1]),
+    ],
+)
+def test_no_better_threshold(positive, labels):
+    found = measures.choose_threshold(np.array(positive), np.array(labels))
+    assert found == (0.5, "no other has a better validation MCC")
+
+
+def test_equal_probabilities_fall_on_one_side():
+    positive = np.repeat([0.1, 0.3, 0.3, 0.9], [50, 5, 60, 60])
+    labels = np.repeat([0, 0, 1, 1], [50, 5, 60, 60])
+    threshold, reason = measures.choose_threshold(positive, labels)
+    assert threshold == pytest.approx(0.2) and read_interval(reason)[1] > 0

@@ -1,0 +1,260 @@
+"""Examples and how they become features: bad input is named, and nothing is converted twice."""
+
+import multiprocessing
+import pickle
+import time
+
+import numpy as np
+import pytest
+from conftest import FIVE_TEXTS
+from reference import HARD_TEXTS, LABELS, as_tuple, convert, reference, rows_of
+
+import tools
+from textbert import files
+
+# ---------- Examples --------------------------------------------------------------------------------------------------
+
+
+def read_tsv(path):
+    return tools.BinaryClassificationProcessor().get_examples(path)
+
+
+def test_processor():
+    processor = tools.BinaryClassificationProcessor()
+    assert isinstance(processor, tools.DataProcessor)
+    assert processor.get_labels() == ["0", "1"]
+    for unwritten in (tools.DataProcessor().get_labels, lambda: tools.DataProcessor().get_dev_examples("data")):
+        with pytest.raises(NotImplementedError):
+            unwritten()
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_a_missing_tsv_names_the_notebook_that_makes_it(tmp_path, split):
+    processor = tools.BinaryClassificationProcessor()
+    read = {"train": processor.get_train_examples, "dev": processor.get_dev_examples}[split]
+    with pytest.raises(FileNotFoundError, match=rf"{split}\.tsv is missing: data_prep\.ipynb makes it"):
+        read(tmp_path)
+
+
+def test_tsv_with_windows_line_ends_and_without_the_last_one(make_file):
+    examples = read_tsv(make_file("0\t0\ta\tcold\r\n1\t1\ta\twarm", "train.tsv"))
+    assert [(e.guid, e.label, e.text_a) for e in examples] == [("0", "0", "cold"), ("1", "1", "warm")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"train\.tsv has 0 examples"),
+        (b"0\t0\ta\tx\n1\t1\tx\n", r"train\.tsv, line 2 has 3 columns"),
+        (b"0\t0\ta\tx\ty\n", r"train\.tsv, line 1 has 5 columns"),
+        (b"0\t0\ta\tx\n\n", r"train\.tsv, line 2 has 1 columns"),
+        (b"0,0,a,x\n", r"train\.tsv, line 1 has 1 columns"),
+        (b"id\tlabel\talpha\ttext\n0\t0\ta\tx\n", r"train\.tsv, line 1 has the label 'label'.*header"),
+        (b"0\t0\ta\tx\n1\t4\ta\ty\n", r"train\.tsv, line 2 has the label '4'"),
+        (b"0\t1\ta\tx\n1\t2\ta\ty\n", r"train\.tsv, line 2 has the label '2'"),  # Yelp's labels, not yet turned
+        (b"0\t1\ta\tx\n1\t1\ta\ty\n", r"train\.tsv has 2 examples.*\['1'\]"),
+        (b"0\t1\ta\tx\n1\t0\ta\tcaf\xe9", r"train\.tsv.* line 2\b.*byte 10\b.*0xe9.*UTF-8"),
+        (b"0\t1\ta\tx\n1\t0\ta\ty\xe9z\n", r"train\.tsv.* line 2\b.*byte 8\b.*0xe9.*UTF-8"),
+    ],
+)
+def test_tsv_refuses(make_file, content, message):
+    with pytest.raises(ValueError, match=message):
+        read_tsv(make_file(content, "train.tsv"))
+
+
+def test_regression_takes_any_finite_number(make_file):
+    processor = tools.BinaryClassificationProcessor()
+    path = make_file("0\t-2.5\ta\tx\n1\t1e3\ta\ty\n", "train.tsv")
+    assert [float(e.label) for e in processor.get_examples(path, "regression")] == [-2.5, 1000.0]
+    for bad in ("nan", "inf", "x", ""):
+        path = make_file(f"0\t1.5\ta\tx\n1\t{bad}\ta\ty\n", "train.tsv")
+        with pytest.raises(ValueError, match=f"line 2 has the label '{bad}'"):
+            processor.get_examples(path, "regression")
+
+
+# ---------- Examples to features --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("label", ["0", "1", None])
+@pytest.mark.parametrize("second", [None, "very good"])
+def test_one_example_alone_gives_the_same(tokenizer, label, second):
+    examples = [tools.InputExample("x", text, second, label) for text in HARD_TEXTS]
+    features = tools.convert_examples_to_features(examples, LABELS, 9, tokenizer, processes=1, progress=False)
+    for single, feature in zip(examples, features):
+        alone = tools.convert_example_to_feature((single, LABELS, 9, tokenizer, "classification"))
+        assert isinstance(alone, tools.InputFeatures)
+        assert as_tuple(alone) == as_tuple(feature)
+        assert type(alone.label_id) is int
+        assert alone.label_id == {"0": 0, "1": 1, None: tools.UNLABELLED}[label]
+
+
+def test_regression(tokenizers):
+    examples = [tools.InputExample(i, "good", None, label) for i, label in enumerate(["-0.1", 2, 1e-9, None])]
+    features = tools.convert_examples_to_features(examples, {}, 4, tokenizers["cased"], "regression", progress=False)
+    labels = [feature.label_id for feature in features]
+    assert [type(label) for label in labels] == [float] * 4
+    assert labels[:3] == [-0.1, 2.0, 1e-9]
+    assert np.isnan(labels[3])
+    row = (examples[0], None, 4, tokenizers["cased"], "regression")
+    assert tools.convert_example_to_feature(row).label_id == -0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label": "4"}, r"label '4', .*not in {'0': 0, '1': 1}"),
+        ({"label": 1}, r"label 1, .*not in"),
+        ({"label": "good", "output_mode": "regression"}, "good"),
+        ({"output_mode": "ranking"}, "output_mode is 'ranking'"),
+        ({"max_seq_length": 513}, "max_seq_length is 513.* 512"),
+        ({"max_seq_length": 1}, "max_seq_length is 1, .*from 2"),
+        ({"text_b": "x", "max_seq_length": 2}, "max_seq_length is 2, .*from 3"),
+        ({"truncation": "middle"}, r"truncation is 'middle'.*head, tail, head\+tail"),
+    ],
+)
+def test_bad_arguments(tokenizers, options, message):
+    options = {"label": "1", "text_b": None, "max_seq_length": 8, **options}
+    examples = [tools.InputExample("x", "good", options.pop("text_b"), options.pop("label"))]
+    size = options.pop("max_seq_length")
+    with pytest.raises(ValueError, match=message):
+        tools.convert_examples_to_features(examples, LABELS, size, tokenizers["cased"], progress=False, **options)
+
+
+def test_no_examples(tokenizers):
+    features = convert([], 8, tokenizers["cased"])
+    assert len(features) == 0
+    assert list(features) == []
+
+
+# ---------- Files to features -----------------------------------------------------------------------------------------
+
+
+def test_features_are_converted_once(data_dir, tokenizers, monkeypatch, capsys):
+    usual = {"tokenizer": tokenizers["uncased"], "max_seq_length": 7, "processes": 1}
+    features = tools.load_or_convert_features(data_dir, "train", **usual)
+    assert "5 examples converted" in capsys.readouterr().out
+    expected = [reference(text, None, i % 2, 7, tokenizers["uncased"]) for i, text in enumerate(FIVE_TEXTS)]
+    assert rows_of(features) == expected
+    pickled = (data_dir / "train_features.pkl").read_bytes()
+
+    convert_really = tools.convert_batches
+    calls = []
+
+    def count(*arguments, **options):
+        calls.append(arguments)
+        return convert_really(*arguments, **options)
+
+    monkeypatch.setattr(tools, "convert_batches", count)
+    again = tools.load_or_convert_features(data_dir, "train", **usual)
+    assert (rows_of(again), len(calls)) == (expected, 0)
+    assert "5 features loaded" in capsys.readouterr().out
+    assert (data_dir / "train_features.pkl").read_bytes() == pickled
+
+    changes = (
+        {"max_seq_length": 6},
+        {"truncation": "tail"},
+        {"output_mode": "regression"},
+        {"tokenizer": tokenizers["cased"]},
+    )
+    for number, change in enumerate(changes, start=1):
+        options = {**usual, **change}
+        changed = tools.load_or_convert_features(data_dir, "train", **options)
+        assert len(calls) == number, change
+        assert "converting again" in capsys.readouterr().out
+        truncation = options.get("truncation", "head")
+        label = float if options.get("output_mode") == "regression" else int
+        for i, (feature, text) in enumerate(zip(changed, FIVE_TEXTS)):
+            wanted = reference(text, None, label(i % 2), options["max_seq_length"], options["tokenizer"], truncation)
+            assert as_tuple(feature) == wanted
+            assert type(feature.label_id) is label
+
+
+@pytest.mark.parametrize(("size", "parts", "processes"), [(1, 18, 1), (1, 18, 2), (60, 6, 1), (2**20, 1, 1)])
+def test_a_file_read_in_parts_gives_the_features_of_its_examples(
+    data_dir, tokenizers, monkeypatch, size, parts, processes
+):
+    texts = ["good\x85ly \u2028 soup", "", "caf\u00e9 \x0b\x1c", "the end \r", "un\u00e9 " * 9, " a \x0c b"] * 3
+    lines = [f"{i}\t{i % 2}\ta\t{text}\n" for i, text in enumerate(texts)]
+    (data_dir / "train.tsv").write_bytes("".join(lines)[:-1].encode())  # no line break at the end
+    monkeypatch.setattr(tools.TsvPart, "BYTES", size)
+    features = tools.load_or_convert_features(data_dir, "train", tokenizers["cased"], 8, processes=processes)
+    examples = tools.BinaryClassificationProcessor().get_train_examples(data_dir)
+    assert len(tools.TsvPart.split(data_dir / "train.tsv")) == parts
+    expected = tools.convert_examples_to_features(examples, LABELS, 8, tokenizers["cased"], processes=1)
+    assert rows_of(features) == rows_of(expected)
+
+
+@pytest.mark.parametrize("label", ["1", "7"])
+def test_workers_for_a_large_file_start_before_it_is_checked_and_end_with_a_bad_line(
+    data_dir, tokenizers, monkeypatch, label
+):
+    lines = [f"{i}\t{i % 2}\ta\tgood soup {i}\n" for i in range(99)] + [f"99\t{label}\ta\tbad\n"]
+    (data_dir / "train.tsv").write_text("".join(lines))
+    monkeypatch.setattr(tools.TsvPart, "BYTES", 20)
+    monkeypatch.setattr(tools.TsvPart, "MANY", 10)
+    started, read_examples = [], tools.BinaryClassificationProcessor.read_examples
+
+    def read(*arguments):
+        deadline = time.monotonic() + 60
+        while not multiprocessing.active_children() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        started.extend(multiprocessing.active_children())
+        return read_examples(*arguments)
+
+    monkeypatch.setattr(tools.BinaryClassificationProcessor, "read_examples", read)
+    if label == "7":
+        with pytest.raises(ValueError, match="line 100 has the label '7'"):
+            tools.load_or_convert_features(data_dir, "train", tokenizers["cased"], 8, processes=2)
+    else:
+        features = tools.load_or_convert_features(data_dir, "train", tokenizers["cased"], 8, processes=2)
+        pairs = [(f"good soup {i}", None) for i in range(99)] + [("bad", None)]
+        assert np.array_equal(features.ids, convert(pairs, 8, tokenizers["cased"], processes=1).ids)
+    assert len(started) == 1
+    assert multiprocessing.active_children() == []
+
+
+def test_no_more_is_kept_than_the_model_has_positions_not_even_from_an_earlier_conversion(data_dir, bert_files, pack):
+    large, small = (pack(bert_files(max_position_embeddings=n), f"{n}.tar.gz") for n in (512, 16))
+    tools.load_or_convert_features(data_dir, "train", tools.load_tokenizer(large), 17)
+    with pytest.raises(ValueError, match="max_seq_length is 17, but must be from 2 to 16, the last position"):
+        tools.load_or_convert_features(data_dir, "train", tools.load_tokenizer(small), 17)
+    assert tools.load_or_convert_features(data_dir, "train", tools.load_tokenizer(small), 16).max_seq_length == 16
+
+
+@pytest.mark.parametrize("damage", ["truncated", "list", "rows"])
+def test_features_that_do_not_fit_are_converted_again(data_dir, tokenizers, damage, capsys):
+    pickled = data_dir / "train_features.pkl"
+    first = rows_of(tools.load_or_convert_features(data_dir, "train", tokenizers["cased"], 7))
+    if damage == "truncated":
+        pickled.write_bytes(pickled.read_bytes()[:-9])
+    elif damage == "list":  # of 2019, without a fingerprint
+        pickled.write_bytes(pickle.dumps(tools.load_features(pickled)[:]))
+    else:
+        with open(data_dir / "train.tsv", "a") as file:
+            file.write("5\t1\ta\tgood place\n")
+    capsys.readouterr()
+    again = tools.load_or_convert_features(data_dir, "train", tokenizers["cased"], 7)
+    assert "converted" in capsys.readouterr().out
+    assert rows_of(again)[:5] == first
+    assert len(again) == (6 if damage == "rows" else 5)
+    assert rows_of(tools.load_features(pickled)) == rows_of(again)
+
+
+def test_bad_data_leaves_the_old_features_alone(data_dir, tokenizers):
+    with pytest.raises(FileNotFoundError, match=r"dev\.tsv is missing: data_prep\.ipynb"):
+        tools.load_or_convert_features(data_dir, "dev", tokenizers["cased"], 7)
+    tools.load_or_convert_features(data_dir, "train", tokenizers["cased"], 7)
+    pickled = (data_dir / "train_features.pkl").read_bytes()
+    with open(data_dir / "train.tsv", "a") as file:
+        file.write("5\t7\ta\tgood place\n")
+    with pytest.raises(ValueError, match=r"train\.tsv, line 6 has the label '7'"):
+        tools.load_or_convert_features(data_dir, "train", tokenizers["cased"], 7)
+    assert (data_dir / "train_features.pkl").read_bytes() == pickled
+    assert sorted(path.name for path in data_dir.iterdir()) == ["train.tsv", "train_features.pkl"]
+
+
+def test_a_full_disk_is_noticed_before_the_work(data_dir, tokenizers, monkeypatch):
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 0}))
+    with pytest.raises(OSError, match="0 MB are free"):
+        tools.load_or_convert_features(data_dir, "train", tokenizers["cased"], 7)
+    assert [path.name for path in data_dir.iterdir()] == ["train.tsv"]

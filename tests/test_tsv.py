@@ -1,0 +1,75 @@
+"""BERT's four columns: what is written is read, what would break the table is refused."""
+
+import re
+
+import pandas as pd
+import pytest
+from conftest import texts
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import tools
+
+
+def make_frame(rows):
+    """Return what data_prep.ipynb writes, from a list of texts; labels alternate."""
+    return pd.DataFrame(
+        {"id": range(len(rows)), "label": [i % 2 for i in range(len(rows))], "alpha": "a", "text": rows}
+    )
+
+
+def test_clean_text_by_hand():
+    given_texts = pd.Series(
+        ["a\tb", "a\r\nb", "a\rb\n", "a\\nb", "a\\\nb", "\x85\u2028\x0b\x1c", "a \n\r b", 'NA "x" <br />']
+    )
+    cleaned = tools.clean_text(given_texts, True)
+    assert cleaned.tolist() == ["a b", "a b", "a b ", "a b", "a\\ b", "\x85\u2028\x0b\x1c", "a    b", 'NA "x" <br />']
+    assert tools.clean_text(pd.Series(["C:\\new\nd\\\r"]), escaped_newlines=False).tolist() == ["C:\\new d\\ "]
+
+
+@given(rows=st.lists(texts, min_size=2))
+@example(rows=["NA", "null", '"', '""a', "'", "a\x85b", "a\u2028b", "\x1c", "\x0b", "", " ", "\ufeff", "a\x00b", "\\n"])
+def test_tsv_round_trip(tmp_path, rows):
+    frame = make_frame(rows)
+    frame["text"] = tools.clean_text(frame["text"], True)
+    tools.write_tsv(frame, tmp_path / "train.tsv")
+    examples = tools.BinaryClassificationProcessor().get_train_examples(tmp_path)
+    # cleaned by a second, plainer hand
+    expected = [re.sub(r"\r\n|[\t\r\n]", " ", text.replace("\\n", "\t")) for text in rows]
+    assert [e.text_a for e in examples] == expected
+    assert [e.text_a for e in examples] == frame["text"].tolist()
+    assert [e.guid for e in examples] == [str(i) for i in range(len(rows))]
+    assert [e.label for e in examples] == [str(i % 2) for i in range(len(rows))]
+    assert all(e.text_b is None for e in examples)
+
+
+def test_the_tsv_is_plain_text_without_quoting(tmp_path):
+    tools.write_tsv(make_frame(['"quoted"', "caf\u00e9\u2028x"]), tmp_path / "dev.tsv")
+    assert (tmp_path / "dev.tsv").read_bytes() == '0\t0\ta\t"quoted"\n1\t1\ta\tcafé\u2028x\n'.encode()
+    examples = tools.BinaryClassificationProcessor().get_dev_examples(tmp_path)
+    assert [e.text_a for e in examples] == ['"quoted"', "café\u2028x"]
+
+
+@pytest.mark.parametrize("broken", ["a\tb", "a\nb", "a\rb"])
+def test_write_tsv_refuses_what_would_break_the_table(tmp_path, broken):
+    path = tmp_path / "train.tsv"
+    path.write_text("old")
+    with pytest.raises(ValueError, match="column text holds a tab or line break"):
+        tools.write_tsv(make_frame(["fine", broken]), path)
+    assert path.read_text() == "old"
+
+
+def test_a_table_is_never_half_written(tmp_path):
+    path = tmp_path / "train.tsv"
+    path.write_text("old")
+    # an unpaired surrogate cannot be written as UTF-8: the failure comes after some rows were
+    with pytest.raises(UnicodeEncodeError):
+        tools.write_tsv(make_frame(["x" * 100_000, "fine", "\ud800"]), path)
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["train.tsv"]
+
+
+def test_label_names(tmp_path):
+    assert tools.read_label_names(tmp_path) == ["0", "1"]
+    tools.write_text(tmp_path / "labels.json", '{"label_names": ["bad", "good"]}')
+    assert tools.read_label_names(tmp_path) == ["bad", "good"]

@@ -1,0 +1,90 @@
+"""Tiny things that several files test with: thirteen features, a fast BERT, its training, and one that has learned."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from conftest import make_vocabulary
+from loop import load_loop
+from pytorch_pretrained_bert.modeling import BertConfig, BertForSequenceClassification
+
+import tools
+
+TEXTS = [
+    "good food",
+    "bad",
+    "the soup was not good",
+    "very bad place and a bad soup",
+    "",
+    "a cafe",
+    "good, good, very good. the food was good",
+    "unaffable",
+    "the place was bad",
+    "soup",
+    "not good and not bad",
+    "very, very good soup",
+    "don't",
+]  # 13 of them, none as long as another by accident
+
+
+def make_features(tokenizer):
+    """Return thirteen features with the labels 0 and 1 by turns; every third is that of a pair."""
+    examples = [
+        tools.InputExample(i, text, "good place" if i % 3 == 0 else None, str(i % 2)) for i, text in enumerate(TEXTS)
+    ]
+    return tools.convert_examples_to_features(examples, {"0": 0, "1": 1}, 19, tokenizer, progress=False)
+
+
+def make_model(dropout=0.0, seed=0, spread=0.0, **config):
+    """Return a small fast BERT with random weights; `spread` makes them larger, and texts differ more."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, **config}
+    rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    torch.manual_seed(seed)
+    model = BertForSequenceClassification(BertConfig(len(make_vocabulary(False)), **sizes, **rates), 2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * spread)
+    return tools.speed_up(model)
+
+
+def make_loop(model, features, batch_size, accumulation=1, seed=0, **names):
+    """Return the functions of train.ipynb's loop, with the same precision on every machine; see `load_loop`."""
+    plan = tools.Plan(features.lengths, batch_size, accumulation, seed)
+    return load_loop(Accelerator(cpu=True, mixed_precision="no"), model, features, plan, **names)
+
+
+def train(model, features, epochs, batch_size, accumulation=1, learning_rate=1e-3, checkpoint=None, **names):
+    """Fine-tune on all features as train.ipynb does; return the Run."""
+    loop = make_loop(model, features, batch_size, accumulation, **names)
+    rows = np.arange(len(features))
+    return loop.fine_tune(rows, rows, learning_rate, epochs, checkpoint)
+
+
+def make_sentence(rng):
+    """Return a text of filler words with one deciding word, and its label."""
+    label = int(rng.integers(2))
+    words = list(rng.choice(["the", "a", "and", "was", "food", "place", "soup", "cafe"], rng.integers(2, 9)))
+    words.insert(rng.integers(len(words) + 1), ("bad", "good")[label])
+    return " ".join(words), label
+
+
+def teach(bert_files, folder):
+    """Return a Classifier whose tiny BERT has learned what "good" and "bad" mean, and nothing else."""
+    settings = {"do_lower_case": True, "max_seq_length": 24, "truncation": "head", "label_names": ["bad", "good"]}
+    settings |= {"positive_class": "good", "temperature": 1.7, "threshold": 0.4, "trained": "today"}
+    settings |= {"training_rows": 99, "parameters": {"TASK_NAME": "tiny"}}
+    path = folder / "taught.tar.gz"
+    tools.write_archive(bert_files(classifier=settings), path)
+    classifier = tools.Classifier.load(path, "cpu")
+    rng, model = np.random.default_rng(0), classifier.model  # without dropout it learns faster
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    for _ in range(100):
+        texts, labels = zip(*(make_sentence(rng) for _ in range(16)))
+        # without the deciding word a text is neither, or one of the two words would be enough to know
+        neither = [text.replace("good", "soup").replace("bad", "soup") for text in texts]
+        inputs, _ = tools.make_batch(classifier.convert(texts + tuple(neither)), np.arange(32))
+        truth = torch.cat([F.one_hot(torch.tensor(labels), 2).float(), torch.full((16, 2), 0.5)])
+        F.cross_entropy(model(**inputs), truth).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return classifier
