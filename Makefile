@@ -19,18 +19,11 @@ setup: .venv/ready
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: -r requirements.txt
+	@echo "$$($(BIN)/python -m pip list --disable-pip-version-check | tail -n +3 | wc -l) packages are installed in .venv, $$(du -sh .venv | cut -f 1)"
 	@touch $@
 
-# progress is told in lines: bars are widgets, which a terminal cannot show
 tutorial: setup
-	@mkdir -p outputs/$(TASK_NAME)
-	@for name in $(NOTEBOOKS); do \
-		echo; echo "== $$name.ipynb =="; \
-		TQDM_DISABLE=1 $(BIN)/papermill $$name.ipynb outputs/$(TASK_NAME)/$$name.ipynb \
-			-p TASK_NAME $(TASK_NAME) --log-output --no-progress-bar || exit 1; \
-	done
-	@echo; echo "Done. The executed notebooks and the report are in outputs/$(TASK_NAME)/,"
-	@echo "the model is cache/$(TASK_NAME).tar.gz. To work with them yourself: make lab"
+	@$(BIN)/python -m textbert.tutorial $(TASK_NAME)
 
 test: setup
 	$(BIN)/python -m pytest tests
@@ -48,7 +41,9 @@ notebooks: setup
 
 lint: setup
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff format --check --exclude "*.ipynb" .
+	$(BIN)/ruff check --line-length 88 $(NOTEBOOKS:=.ipynb)
+	$(BIN)/ruff format --check --line-length 88 $(NOTEBOOKS:=.ipynb)
 	$(BIN)/codespell --skip "data,cache,outputs,.venv,.git,*.png" --ignore-words-list caf,couldn,didn,doesn,hadn,hasn,isn,shouldn,wasn,weren,wouldn --ignore-regex "[A-Za-z0-9+/=]{80,}" .
 
 fuzz: setup

@@ -15,7 +15,7 @@ import torch
 from conftest import assert_same_encoder, encoder_of
 
 import tools
-from textbert import archive
+from textbert.archive import read_archive
 
 SETTINGS = {**conftest.SETTINGS, "max_seq_length": 16, "parameters": {"RANDOM_SEED": 7}}
 
@@ -189,7 +189,7 @@ def test_links_and_devices(bert_files, tmp_path, kind):
 
 
 def test_an_archive_that_claims_to_be_huge(bert_files, pack, monkeypatch):
-    monkeypatch.setattr(tools, "MAX_ARCHIVE_BYTES", 10_000)
+    monkeypatch.setattr("textbert.archive.MAX_ARCHIVE_BYTES", 10_000)
     assert all("more than 10,000 bytes" in message for message in load_all(pack(bert_files())))
 
 
@@ -249,7 +249,7 @@ def test_whatever_stands_in_the_headers_it_ends_in_one_kind_of_error(bert_files,
         changed[148:156] = b"%06o\0 " % sum(changed[:512])
         (tmp_path / "x.tar.gz").write_bytes(gzip.compress(changed, 1))
         with pytest.raises(ValueError, match=r"x\.tar\.gz"):
-            archive.read_archive(tmp_path / "x.tar.gz")
+            read_archive(tmp_path / "x.tar.gz")
 
 
 class Touch:

@@ -26,3 +26,15 @@ def test_progress_is_seen_where_somebody_looks(tokenizers, monkeypatch, progress
     tools.convert_examples_to_features(examples, LABELS, 9, tokenizers["cased"], processes=1, progress=progress)
     shown = sys.stderr.getvalue()
     assert ("Converting" in shown and "1100" in shown) == seen and bool(shown) == seen
+
+
+@pytest.mark.parametrize(("visible", "switch", "seen"), [(True, "", True), (True, "1", False), (False, "", False)])
+def test_a_bar_can_be_switched_off(monkeypatch, visible, switch, seen):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("TQDM_DISABLE", switch)
+    with tools.progress_bar(7, "Washing up", " cups", visible) as bar:
+        bar.update(7)
+        bar.refresh()
+    shown = sys.stderr.getvalue()
+    assert ("Washing up" in shown and "7/7" in shown) == seen and bool(shown) == seen
+    assert shown.endswith("\r") or not seen  # nothing is left of it

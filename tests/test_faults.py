@@ -16,10 +16,11 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
-from conftest import ROOT, make_reviews, write_script
+from conftest import copy_code, make_reviews, write_script
 from hypothesis import settings
 
 import tools
+from textbert.archive import read_archive
 
 KILLS = 100 if settings.get_current_profile_name() == "fuzz" else 8
 LIMIT = 300  # seconds; a stage takes a few, and whatever hangs is to be noticed
@@ -27,7 +28,7 @@ TINY = {"TASK_NAME": "tiny", "BERT_MODEL": "models/tiny-bert.tar.gz", "MAX_SEQ_L
 TRAINING = {
     **TINY,
     **{"TRAIN_BATCH_SIZE": 7, "EVAL_BATCH_SIZE": 5, "NUM_TRAIN_EPOCHS": 2, "LEARNING_RATE": 3e-3},
-    **{"VALIDATION_SHARE": 0.2, "CHECKPOINT_STEPS": 2},
+    **{"VALIDATION_SHARE": 0.2, "CHECKPOINT_MINUTES": 0},
 }
 # Reads orders, one a line, and starts a child for each stage of an order. A child is killed some seconds after its
 # start, or by its own hand before the n-th time that it changes something in this folder; or it may write no file of
@@ -38,9 +39,11 @@ import ctypes, dataclasses, hashlib, json, os, resource, runpy, signal, sys, tim
 from pathlib import Path
 import accelerate, IPython.display, matplotlib.pyplot, pandas, scipy.optimize, scipy.stats, torch
 import sklearn.linear_model, sklearn.metrics, sklearn.model_selection
-import converter, download, report, tools
+import converter, tools
+from textbert import datasets, devices, explanation, export, hub, report
+from textbert.archive import read_archive
 
-tools.pick_precision = lambda: "no"
+devices.pick_precision = lambda: "no"
 torch.set_num_threads(1)
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree")
 changed = []
@@ -59,15 +62,15 @@ def note_changes(last, near):
 def fetch():
     archive = Path("mirror", "SST-2.zip")
     data = dataclasses.replace(
-        download.DATA_SETS["sst2"],
+        datasets.DATA_SETS["sst2"],
         size=archive.stat().st_size,
         sha256=hashlib.sha256(archive.read_bytes()).hexdigest(),
         labels={"train": {"0": 30, "1": 30}, "test": {"0": 10, "1": 10}},
     )
-    download.DATA_SETS["sst2"] = data
+    datasets.DATA_SETS["sst2"] = data
     os.environ["BERT_DATA_MIRROR"] = Path("mirror").resolve().as_uri()
-    download.fetch_data("sst2", Path("data", "sst2"))
-    download._fetch_files = lambda *_: tools._read_archive("models/tiny-bert.tar.gz")
+    datasets.fetch_data("sst2", Path("data", "sst2"))
+    hub._fetch_files = lambda *_: read_archive("models/tiny-bert.tar.gz")
     tools.load_tokenizer("me/tiny")
 
 def convert(*options):
@@ -180,7 +183,7 @@ class Project:
         if path.name in ("config.json", "eval_results.json"):
             return self.timeless(path.read_bytes())
         if path.suffixes[-2:] == [".tar", ".gz"]:
-            members = tools._read_archive(path)
+            members = read_archive(path)
             return {name: self.timeless(data) if name == "config.json" else data for name, data in members.items()}
         return path.read_bytes()
 
@@ -209,8 +212,7 @@ class Project:
 def project(tmp_path_factory, bert_files):
     """A project in which every stage was done once, undisturbed; there was no cache/ before."""
     folder = tmp_path_factory.mktemp("project")
-    for module in ("tools.py", "report.py", "download.py", "converter.py"):
-        (folder / module).symlink_to(ROOT / module)
+    copy_code(folder)
     (folder / "data/tiny").mkdir(parents=True)
     for seed, (name, rows) in enumerate((("train", 61), ("test", 23))):
         make_reviews(rows, seed).to_csv(folder / f"data/tiny/{name}.csv", header=False, index=False, quoting=1)
@@ -371,7 +373,7 @@ def test_a_full_disk_keeps_the_old_file(small_disk):
     content = random.Random(0).randbytes(100_000)  # which cannot be packed
 
     def save():
-        with tools.replacing(small_disk / "file") as temporary, open(temporary, "wb") as file:
+        with tools.atomic_write(small_disk / "file") as temporary, open(temporary, "wb") as file:
             torch.save(torch.frombuffer(bytearray(content), dtype=torch.uint8), file)
 
     writers = (
@@ -417,7 +419,7 @@ def test_of_two_trainings_at_once_one_at_least_ends_right_and_the_other_says_why
     ],
 )
 def test_a_second_one_says_that_there_is_another(project, stage, path, remedy):
-    with tools.only_one(project.folder / path):
+    with tools.exclusive_lock(project.folder / path):
         done = project.run(stage)
     assert done.statuses == [1] and f"{path} is being made by another process: {remedy}" in done.output, done.output
     project.assert_files(project.expected)

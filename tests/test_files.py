@@ -64,17 +64,18 @@ def leave(path, age):
         ("elsewhere", "dead", files.ABANDONED_AFTER - 3600, True),
         ("elsewhere", "dead", OLD, False),
         ("elsewhere", "alive", OLD, False),  # here, which says nothing of there
-        (files.HOST, "dead", 0, False),
-        (files.HOST, "dead", OLD, False),
-        (files.HOST, "alive", 0, True),
-        (files.HOST, "alive", OLD, True),
-        (files.HOST, "nothing", 0, True),  # not a name of ours
-        (files.HOST, "nothing", OLD, False),
+        ("here", "dead", 0, False),
+        ("here", "dead", OLD, False),
+        ("here", "alive", 0, True),
+        ("here", "alive", OLD, True),
+        ("here", "nothing", 0, True),  # not a name of ours
+        ("here", "nothing", OLD, False),
     ],
 )
 def test_leftovers_go_when_their_writer_is_dead_or_on_another_machine_after_a_day(
     tmp_path, alive, host, process, age, stays
 ):
+    host = files.HOST if host == "here" else host
     number = {"dead": NOBODY, "alive": alive, "nothing": "x"}[process]
     leftover = leave(tmp_path / f".train.tsv.{host}.{number}.tmp", age)
     files.write_text(tmp_path / "train.tsv", "new")
@@ -90,9 +91,11 @@ def test_leftovers_of_other_files_are_left_alone(tmp_path):
     assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "[ab].csv", *left])
 
 
-def test_a_leftover_that_its_writer_takes_away_meanwhile_is_no_error(tmp_path, monkeypatch):
-    leftover = leave(tmp_path / f".f.elsewhere.{NOBODY}.tmp", OLD)
+@pytest.mark.parametrize("host", ["here", "elsewhere"])
+def test_a_leftover_that_somebody_else_takes_away_meanwhile_is_no_error(tmp_path, monkeypatch, host):
+    leftover = leave(tmp_path / f".f.{files.HOST if host == 'here' else host}.{NOBODY}.tmp", OLD)
     monkeypatch.setattr(files.time, "time", lambda: leftover.unlink(missing_ok=True) or 0)
+    monkeypatch.setattr(files.psutil, "pid_exists", lambda number: bool(leftover.unlink()))
     files.write_text(tmp_path / "f", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
 

@@ -16,7 +16,6 @@ import math
 import os
 import pickle
 import re
-import shutil
 import signal
 import socket
 import struct
@@ -30,13 +29,12 @@ from functools import cache, partial
 from itertools import count
 from pathlib import Path
 
-import download
 import numpy as np
 import pandas as pd
 import papermill
 import pytest
 import torch
-from conftest import ROOT, SETTINGS, texts, to_bytes
+from conftest import ROOT, SETTINGS, copy_code, texts, to_bytes
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 from papermill.exceptions import PapermillExecutionError
@@ -45,6 +43,7 @@ from pytorch_pretrained_bert.tokenization import BertTokenizer
 
 import converter
 import tools
+from textbert import hub, tables
 
 resource = pytest.importorskip("resource")
 if not Path("/proc/self/clear_refs").is_file():
@@ -276,7 +275,7 @@ def write_table(kind, rows, end, quoting):
 
 
 @st.composite
-def tables(draw):
+def any_table(draw):
     """Return (kind of table, how it is compressed, its content, damages of the whole or "bomb", encoding to read)."""
     kind = draw(st.sampled_from(["csv", "csv", "tsv", "jsonl"]))
     two_labels = draw(st.sampled_from([("1", "2"), ("0", "1"), ("good", "bad"), ("ham", "1.0")])).__getitem__
@@ -296,11 +295,11 @@ def tables(draw):
 
 def prepare(folder, encoding):
     """Do with a table what data_prep.ipynb does; return (the table as read, what was written)."""
-    path, _ = download.find_tables(folder)
-    frame = download.read_table(path, encoding)
-    found, columns = download.pick_columns(frame, path.name)
-    classes = download.pick_classes(found["label"], path.name)
-    binary = download.binary_labels(found["label"], classes)
+    path, _ = tables.find_tables(folder)
+    frame = tables.read_table(path, encoding)
+    found, columns = tables.pick_columns(frame, path.name)
+    classes = tables.pick_classes(found["label"], path.name)
+    binary = tables.binary_labels(found["label"], classes)
     texts = tools.clean_text(found["text"], classes == [["1"], ["2"]] and columns == {"label": 0, "text": 1})
     written = pd.DataFrame({"id": found.index, "label": binary, "alpha": "a", "text": texts})
     tools.write_tsv(written, folder / "train.tsv")
@@ -316,7 +315,7 @@ def read_plainly(kind, content, encoding):
     return [row for row in csv.reader(io.StringIO(text, newline=""), **form) if row]
 
 
-@given(table=tables())
+@given(table=any_table())
 @example(table=("csv", "", "label,text\n5,good\n".encode("utf-16") + b"\n", [], "utf-16"))  # half a character
 @example(table=("csv", ".gz", b"1,good\n2,bad\n", [("end", 0.9, 0, b"")], "utf-16"))
 @example(table=("csv", ".bz2", b"", "bomb", "utf-8"))
@@ -334,7 +333,7 @@ def test_a_table_is_read_as_it_is_or_refused(folder, table):
     if not changes:
         rows = read_plainly(kind, content, encoding)
         if kind == "jsonl":
-            rows = [[download._as_text(row.get(column)) for column in frame] for row in rows]
+            rows = [[tables._as_text(row.get(column)) for column in frame] for row in rows]
         assert frame.to_numpy().tolist() == rows
     lines = (folder / "train.tsv").read_bytes().decode().split("\n")
     assert lines.pop() == "" and names_in(folder) == sorted([name, "train.tsv"])
@@ -450,10 +449,10 @@ def test_an_error_quotes_no_more_than_the_beginning_of_a_text(folder):
     frame = pd.DataFrame({"label": [text, "x", "y"], "text": text})
     tries = [
         lambda: tools.BinaryClassificationProcessor().get_examples(folder / "x.tsv"),
-        lambda: download.pick_classes(frame["label"], "x.csv"),
-        lambda: download.pick_classes(frame["label"], "x.csv", [["z"], ["x"]]),
-        lambda: download.pick_columns(frame[["text"]], "x.csv"),
-        lambda: download.pick_columns(frame.set_axis(["p", "q"], axis=1).assign(r=text), "x.csv", None, "p"),
+        lambda: tables.pick_classes(frame["label"], "x.csv"),
+        lambda: tables.pick_classes(frame["label"], "x.csv", [["z"], ["x"]]),
+        lambda: tables.pick_columns(frame[["text"]], "x.csv"),
+        lambda: tables.pick_columns(frame.set_axis(["p", "q"], axis=1).assign(r=text), "x.csv", None, "p"),
     ]
     for action in tries:
         with pytest.raises(ValueError, match="a secret") as raised:
@@ -493,12 +492,15 @@ SOUND = {
 ODD_VALUES = [None, True, -1, 2**31, 10**30, math.nan, "", "text", b"", b"\x05\x00" * 5, [], [1, 2], {}, nest(8)]
 ODD_VALUES += [Touch(), np.float64]
 GLOBALS = (
-    *("tools Features", "tools InputFeatures", "os system", "posix system", "builtins eval", "builtins exec"),
-    *("builtins getattr", "copyreg _reconstructor", "numpy zeros", "numpy._core.multiarray _reconstruct"),
-    *("subprocess Popen", "torch load", "pickle loads"),
+    *("textbert.features Features", "tools Features", "tools InputFeatures", "os system", "posix system"),
+    *("builtins eval", "builtins exec", "builtins getattr", "copyreg _reconstructor", "numpy zeros"),
+    *("numpy._core.multiarray _reconstruct", "subprocess Popen", "torch load", "pickle loads"),
 )
 CODE = b"__import__('os').system('touch canary')"
-STRINGS = [CODE, *b"input_ids/ids/format/os/system/touch canary/builtins/eval/tools/Features".split(b"/")]
+STRINGS = [
+    CODE,
+    *b"input_ids/ids/format/os/system/touch canary/builtins/eval/tools/textbert.features/Features".split(b"/"),
+]
 huge = struct.pack("<Q", 2**33)
 OPCODES = [
     *(b"%c" % code for code in b"(.012N]ael}sud)\x85\x86\x87t\x8f\x90\x91\x94Rb\x81\x92oQ\x93\x88"),
@@ -825,8 +827,8 @@ def shell(folder, tiny, monkeypatch):
     for split in ("train", "dev"):
         (folder / "task" / f"{split}.tsv").write_text("0\t0\ta\tbad soup\n1\t1\ta\tgood soup\n")
     write_tar(tiny.files, [], folder / "x.tar.gz")
-    monkeypatch.setattr(download, "read_hub", unreachable)
-    monkeypatch.setattr(download, "read_default_wheel", unreachable)
+    monkeypatch.setattr(hub, "read_hub", unreachable)
+    monkeypatch.setattr(hub, "read_default_wheel", unreachable)
     return folder
 
 
@@ -926,8 +928,7 @@ def test_a_notebook_with_a_hostile_task_ends_well_or_in_a_documented_error(folde
     make, notebooks, message = RUNS[task]
     if task not in ALWAYS and settings().max_examples <= 100:
         pytest.skip("make fuzz runs it")
-    for name in ("tools.py", "download.py", "report.py"):
-        shutil.copy(ROOT / name, folder)
+    copy_code(folder)
     for name in ("data", "cache", "outputs"):
         (folder / name).mkdir()
     (folder / "data" / task).mkdir()

@@ -10,7 +10,7 @@ from safetensors.torch import save
 from servers import change
 
 import tools
-from textbert import archive
+from textbert.archive import read_archive
 
 # ---------- From the hub ----------------------------------------------------------------------------------------------
 
@@ -36,7 +36,7 @@ def test_every_naming_of_weights(tmp_path, hub, bert_files, load_state, naming, 
     assert_same_encoder(tools.load_model("me/tiny", tmp_path), load_state(bert_files()))
     left_out = re.search(r"left out, not needed to classify: (.*)", capsys.readouterr().out)[1]
     assert "bert.embeddings.position_ids" in left_out and ("cls.predictions.bias" in left_out) == (naming != "bare")
-    files = archive.read_archive(tmp_path / "me--tiny.tar.gz")
+    files = read_archive(tmp_path / "me--tiny.tar.gz")
     kept = load_state(files)
     assert all(name.startswith("bert.") for name in kept) and "bert.embeddings.LayerNorm.weight" in kept
 

@@ -166,7 +166,7 @@ def test_parts_that_are_too_small():
     labels = np.arange(400) % 2
     good = np.where(np.arange(400) % 10 == 0, 1 - labels, labels)
     note = measures.size_note("dev.tsv", labels, good)
-    assert note.startswith("dev.tsv: 400 texts, 200 of the rarer class; MCC between 0.7") and "SMALL" not in note
+    assert note == "dev.tsv: MCC 0.82, between 0.77 and 0.86; 400 texts, 200 of the rarer class."
     assert "TOO SMALL TO TELL MUCH" in measures.size_note("dev.tsv", labels[:50], good[:50])
     rare = (np.arange(400) < 29).astype(int)
     assert "29 of the rarer class" in measures.size_note("dev.tsv", rare, rare) and "SMALL" in measures.size_note(
@@ -349,3 +349,17 @@ def test_equal_probabilities_fall_on_one_side():
     labels = np.repeat([0, 0, 1, 1], [50, 5, 60, 60])
     threshold, reason = measures.choose_threshold(positive, labels)
     assert threshold == pytest.approx(0.2) and read_interval(reason)[1] > 0
+
+
+def test_a_table_speaks_of_the_classes_by_name():
+    labels, positive = np.array([1, 1, 1, 0, 0]), np.array([0.9, 0.8, 0.2, 0.7, 0.1])
+    reports = {
+        "always": measures.get_eval_report("t", labels, np.ones(5, int)),
+        "model": measures.get_eval_report("t", labels, positive >= 0.5, positive),
+    }
+    table = measures.tabulate(reports, ["ham", "spam"])
+    counts = ["ham found", "spam found", "ham taken for spam", "spam taken for ham"]
+    assert table.loc["always", counts].tolist() == [0, 3, 2, 0]
+    assert table.loc["model", counts].tolist() == [1, 2, 1, 1]
+    assert table.loc["always", ["ROC AUC", "loss"]].tolist() == ["–", "–"]
+    assert table.loc["model", "accuracy"] == 0.6 and table.loc["model", "ROC AUC"] == 0.833

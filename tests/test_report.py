@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from textbert import explanation, report, tables
+from textbert import explanation, measures, report, tables
 
 # ---------- Labels that look wrong ------------------------------------------------------------------------------------
 
@@ -76,3 +76,24 @@ def test_texts_in_a_notebook_are_readable():
 def test_the_report_without_texts(tmp_path):
     page = write(tmp_path / "report.html", texts=False)
     assert "Secret" not in page and "0.25" in page and "mcc" in page
+
+
+@pytest.mark.parametrize(
+    ("right", "chance", "verdict"),
+    [
+        (90, 0.001, "It is better, hardly by chance, than words"),
+        (50, 0.001, "It is WORSE, hardly by chance, than words"),
+        (90, 0.2, "Nobody can tell from these texts whether it is better than words"),
+    ],
+)
+def test_the_first_sentences_need_no_statistics(right, chance, verdict):
+    labels = np.arange(100) % 2
+    answers = {"words": np.where(np.arange(100) < 70, labels, 1 - labels)}
+    answers["BERT"] = np.where(np.arange(100) < right, labels, 1 - labels)
+    intervals = measures.bootstrap_figures(labels, answers)
+    by_class = measures.accuracy_by(labels, answers["BERT"], pd.Series(np.where(np.arange(100) < 40, "early", "late")))
+    first, second, third = report.summarize(intervals, "BERT", "words", chance, by_class)
+    assert first.startswith(f"BERT is right in {right} of 100 texts; in at least {'8' if right == 90 else '4'}")
+    assert first.endswith("as far as can be told from 100 texts.")
+    assert second == f"{verdict}, which is right in 70 of 100."
+    assert third == f"It errs most here: late, with {(right - 40) / 0.6:.0f} of 100 right."

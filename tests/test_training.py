@@ -1,6 +1,9 @@
-"""The run behind the loop of train.ipynb, and that loop itself: each number by hand or by the slower way to the same."""
+"""The run behind the loop of train.ipynb, and that loop: each number by hand, or by the slower way to the same."""
 
+import os
 import re
+import signal
+from contextlib import suppress
 from types import SimpleNamespace
 
 import numpy as np
@@ -188,7 +191,7 @@ def test_a_weighted_step_is_the_weighted_mean(features):
 
 def test_class_weights_are_those_of_the_rows_to_learn_from(features):
     rows, seen = np.array([0, 1, 2, 4, 6]), []
-    features.labels[:] = features.labels * 0 + (np.arange(13) == 1)
+    features.labels[:] = np.arange(13) == 1
     loop = make_loop(
         make_model(), features, 13, CLASS_WEIGHTS="balanced", add_gradients=lambda _, w: seen.append(w) or 0
     )
@@ -272,11 +275,11 @@ def time(monkeypatch):
 
 
 def test_the_history_by_hand(features, time, capsys):
-    """Three epochs of one step, which takes a second for each word piece; the losses are 1, 2 and 3, half each."""
+    """Three epochs of one step, each of which takes 247 seconds."""
     losses = iter([1.0, 2.0, 3.0])
 
     def add_gradients(batches, class_weights):
-        time.now += 13 * 19
+        time.now += 247
         return torch.tensor(next(losses))
 
     scores = iter([0.25, -0.5, 0.125])
@@ -313,12 +316,125 @@ def test_a_long_training_says_once_how_long_it_takes(features, tmp_path, capsys)
 # ---------- Stopped and gone on with ----------------------------------------------------------------------------------
 
 
-class NotedCheckpoint(Checkpoint):
-    """Notes where the training stood at each save."""
+@pytest.fixture
+def saved(monkeypatch):
+    """Where the training stood at each checkpoint, as a list of (epochs done, steps done of the next)."""
+    positions, really_save = [], Checkpoint.save
 
-    def save(self, accelerator, model, optimizer, schedule, progress):
-        super().save(accelerator, model, optimizer, schedule, progress)
-        self.identity["saved"] = [*self.identity.get("saved", []), (progress["epoch"], progress["step"])]
+    def save(self, *state):
+        positions.append((state[-1]["epoch"], state[-1]["step"]))
+        really_save(self, *state)
+
+    monkeypatch.setattr(Checkpoint, "save", save)
+    return positions
+
+
+@pytest.mark.parametrize(
+    ("minutes", "expected"),
+    [
+        (0, [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (0, 6), (0, 7)]),
+        (5, [(0, 3), (0, 6)]),  # each step takes 100 seconds
+        (5.01, [(0, 4)]),
+        (1440, []),
+    ],
+)
+def test_a_checkpoint_is_written_when_it_is_time(features, tmp_path, time, saved, minutes, expected):
+    def add_gradients(batches, class_weights):
+        time.now += 100
+        return torch.tensor(0.5)
+
+    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", {}, minutes)
+    train(make_model(), features, epochs=2, batch_size=2, checkpoint=checkpoint, add_gradients=add_gradients)
+    # one before the first step and one at the end of each epoch, from which on time is counted
+    assert saved == [(0, 0), *expected, (1, 0), *((1, step) for _, step in expected), (2, 0)]
+
+
+def test_without_a_checkpoint_nothing_is_kept(features, tmp_path, monkeypatch, saved):
+    monkeypatch.chdir(tmp_path)
+    train(make_model(), features, epochs=2, batch_size=5)
+    assert saved == [] and list(tmp_path.iterdir()) == []
+
+
+def learn(features, checkpoint=None, epochs=2, **names):
+    """Train a model with dropout, three steps an epoch; return all that comes of it."""
+    model = make_model(dropout=0.1)
+    progress = train(model, features, epochs, 5, checkpoint=checkpoint, **names).progress
+    weights = {f"best {name}": tensor for name, tensor in progress.best_weights.items()} | copy_weights(model)
+    known = {name: value for name, value in vars(progress).items() if name != "best_weights"}
+    return known, {name: tensor.numpy().tobytes() for name, tensor in weights.items()}
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL, which test_resume.py really sends."""
+
+
+@pytest.mark.parametrize("minutes", [0, 1440])
+@pytest.mark.parametrize("step", range(1, 7))
+def test_killed_in_any_step_the_end_is_the_same_to_the_bit(features, tmp_path, monkeypatch, capsys, step, minutes):
+    left, really_sum = iter(range(step - 1)), training.sum_over_processes
+
+    def sum_over_processes(*arguments):
+        if next(left, None) is None:
+            raise Killed
+        return really_sum(*arguments)
+
+    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", {"SEED": 0}, minutes)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(training, "sum_over_processes", sum_over_processes)
+        learn(features, checkpoint)
+    capsys.readouterr()
+    assert learn(features, checkpoint) == learn(features)
+    done = step - 1 if minutes == 0 else 3 * (step > 3)
+    assert f"Going on after step {done} of 6" in capsys.readouterr().out
+
+
+def test_what_is_finished_but_not_packed_is_not_trained_again(features, tmp_path, capsys):
+    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", {})
+    finished = learn(features, checkpoint)
+    assert learn(features, checkpoint, add_gradients=None) == finished
+    assert "Going on after step 6 of 6" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_waits_for_its_step_and_a_checkpoint(features, tmp_path, saved, capsys, number):
+    steps = iter(range(1, 7))
+
+    def add_gradients(batches, class_weights):
+        if next(steps) == 2:
+            os.kill(os.getpid(), number)
+        return torch.tensor(0.5)
+
+    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", {})
+    for kept in (checkpoint, None):
+        with pytest.raises(KeyboardInterrupt, match="stopped after step 2: run it again to go on"):
+            learn(features, kept, add_gradients=add_gradients)
+        assert "Stopping as soon as the step is done" in capsys.readouterr().out and saved == [(0, 0), (0, 2)]
+        steps = iter(range(1, 7))
+    learn(features, checkpoint)
+    assert "Going on after step 2 of 6" in capsys.readouterr().out and saved[2:] == [(1, 0), (2, 0)]
+
+
+def test_what_is_left_takes_less_time(features, tmp_path, time, capsys):
+    """Of four epochs of one step, each of which takes 247 seconds, the first is done before."""
+    steps = iter(range(1, 6))
+
+    def add_gradients(batches, class_weights):
+        time.now += 247
+        if next(steps) == 2:
+            raise Killed
+        return torch.tensor(0.5)
+
+    names = {"add_gradients": add_gradients, "validate": lambda rows: {"mcc": 0.5}}
+    for _ in range(2):
+        with suppress(Killed):
+            train(make_model(), features, 4, 13, checkpoint=Checkpoint(tmp_path / "checkpoint.pt", {}), **names)
+    assert capsys.readouterr().out.splitlines() == [
+        "epoch 1: training loss 0.500, validation MCC 0.500",
+        "Going on after step 1 of 4",
+        "epoch 2: training loss 0.500, validation MCC 0.500",
+        "epoch 3: training loss 0.500, validation MCC 0.500, about 4 minutes to go",
+        "epoch 4: training loss 0.500, validation MCC 0.500",
+    ]
 
 
 # ---------- Clock -----------------------------------------------------------------------------------------------------
@@ -355,7 +471,8 @@ def test_the_clock_of_a_training_that_goes_on(time):
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
-        (0.01, "about 1 seconds"),
+        (0.01, "about 1 second"),
+        (1.6, "about 2 seconds"),
         (40.4, "about 40 seconds"),
         (89, "about 89 seconds"),
         (90, "about 1½ minutes"),
@@ -367,4 +484,4 @@ def test_the_clock_of_a_training_that_goes_on(time):
     ],
 )
 def test_durations_in_words(seconds, words):
-    assert describe_seconds(seconds) in (words, words.replace("1 seconds", "1 second"))
+    assert describe_seconds(seconds) == words

@@ -73,3 +73,22 @@ def test_label_names(tmp_path):
     assert tools.read_label_names(tmp_path) == ["0", "1"]
     tools.write_text(tmp_path / "labels.json", '{"label_names": ["bad", "good"]}')
     assert tools.read_label_names(tmp_path) == ["bad", "good"]
+
+
+@pytest.mark.parametrize("size", [1, 7, 60, 2**20])
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_the_parts_of_a_file_are_whole_lines_in_order(tmp_path, monkeypatch, size, end):
+    monkeypatch.setattr(tools.TsvPart, "BYTES", size)
+    rows = ["good\x85ly \u2028 soup", "", "caf\u00e9 \x0b\x1c", "x" * 99, " a \x0c b"] * 3
+    path = tmp_path / "train.tsv"
+    path.write_bytes(("\n".join(f"{i}\t{i % 2}\ta\t{text}" for i, text in enumerate(rows)) + end).encode())
+    parts = tools.TsvPart.split(path)
+    assert (len(parts) == 15) == (size == 1) and (len(parts) == 1) == (size == 2**20)
+    assert all(size < part.stop - part.start < size + 120 for part in parts[:-1])  # no line has more than 120 bytes
+    assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
+    assert parts[-1].stop == path.stat().st_size
+    assert [pair for part in parts for pair in part] == [(text, None) for text in rows]
+
+
+def test_an_empty_file_has_no_parts(make_file):
+    assert tools.TsvPart.split(make_file("", "train.tsv")) == []

@@ -9,5 +9,6 @@ A room imports only rooms above it in this list, and none imports `tools`:
 - archive, layouts, hub, bert
 - batches, devices, checkpoints, vectors, training
 - classifier
-- explanation, report, export
+- drawing, explanation, report, export
+- tutorial
 """

@@ -105,4 +105,5 @@ def describe_seconds(seconds):
         if seconds >= 1.5 * size:
             halves = round(2 * seconds / size)
             return f"about {halves // 2}{'½' if halves % 2 else ''} {unit}"
-    return f"about {max(1, round(seconds))} seconds"
+    count = max(1, round(seconds))
+    return f"about {count} second{'s' if count > 1 else ''}"

@@ -72,6 +72,8 @@ def atomic_write(path):
                 leftover.unlink(missing_ok=True)
         try:
             yield temporary
+            with open(temporary, "r+b") as file:
+                os.fsync(file.fileno())  # or after a power cut the name may be there and the content not
             os.replace(temporary, path)
         finally:
             if temporary.exists():

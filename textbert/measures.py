@@ -41,6 +41,16 @@ def get_eval_report(task_name, labels, preds, positive=None):
     return report
 
 
+def tabulate(reports, label_names):
+    """Return reports of `get_eval_report`, a dict from a model's name, as a table with the names of the classes."""
+    negative, positive = label_names
+    columns = {"mcc": "MCC", "accuracy": "accuracy", "tn": f"{negative} found", "tp": f"{positive} found"}
+    columns |= {"fp": f"{negative} taken for {positive}", "fn": f"{positive} taken for {negative}"}
+    columns |= {"roc_auc": "ROC AUC", "loss": "loss"}
+    table = pd.DataFrame(list(reports.values()), list(reports), list(columns)).rename(columns=columns)
+    return table.round(3).astype(object).where(table.notna(), "–")
+
+
 def probabilities(logits, temperature=1.0):
     """Return the softmax of logits of shape (n, classes), divided by `temperature`, row by row."""
     return torch.from_numpy(np.asarray(logits, np.float64) / temperature).softmax(dim=1).numpy()
@@ -97,13 +107,14 @@ def format_intervals(table):
 
 
 def size_note(name, labels, predicted):
-    """Say between which bounds the MCC of a part lies, and warn if it is too small to tell much.
+    """Say what the MCC of a part is and between which bounds it lies, and warn if it is too small to tell much.
 
     The rule: at least 30 texts of each class, and a 95 % interval no wider than 0.2. Arrays of shape (n,).
     """
-    low, high = bootstrap_figures(labels, {name: predicted}).loc[(name, "mcc"), ["low", "high"]]
+    value, low, high = bootstrap_figures(labels, {name: predicted}).loc[(name, "mcc")]
     rarer = int(min(np.sum(labels), len(labels) - np.sum(labels)))
-    note = f"{name}: {len(labels):,} texts, {rarer:,} of the rarer class; MCC between {low:.2f} and {high:.2f}."
+    note = f"{name}: MCC {value:.2f}, between {low:.2f} and {high:.2f}; "
+    note += f"{len(labels):,} texts, {rarer:,} of the rarer class."
     if rarer < 30 or high - low > 0.2:
         return f"{note} TOO SMALL TO TELL MUCH: at least 30 of each class and an interval of at most 0.2 are needed."
     return note

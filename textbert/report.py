@@ -33,8 +33,8 @@ def plot_reliability(ax, labels, positives):
         place, share = table["probability"], table["came_true"]
         tests = [binomtest(round(s * n), int(n)) for s, n in zip(share, table["texts"])]
         bounds = [test.proportion_ci(method="wilson") for test in tests]
-        ax.vlines(place, [b.low for b in bounds], [b.high for b in bounds], color=colour, alpha=0.5, linewidth=1)
-        ax.scatter(place, share, 15 + 200 * table["texts"] / table["texts"].sum(), color=colour, label=name)
+        ax.vlines(place, [b.low for b in bounds], [b.high for b in bounds], color=colour, linewidth=1.2)
+        ax.scatter(place, share, 30 + 200 * table["texts"] / table["texts"].sum(), color=colour, label=name)
     ax.set(title="Calibration", xlabel="probability the model gives", ylabel="share that came true")
     ax.legend(markerscale=0.6, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
 
@@ -99,6 +99,31 @@ def _to_html(frame, longest=600):
     options = {"border": 0, "index": not numbered, "classes": "texts" if has_text else None, "na_rep": "–"}
     with pd.option_context("display.max_colwidth", None):
         return frame.to_html(**options)
+
+
+def summarize(intervals, model, opponent, chance, groups):
+    """Say in three sentences, to somebody who knows no statistics, what was found out about a model.
+
+    Parameters
+    ----------
+    intervals : DataFrame of `bootstrap_figures`
+    model, opponent : their names in it; the model is the last
+    chance : probability of `mcnemar`
+    groups : DataFrame of `accuracy_by`
+    """
+    accuracy = intervals.loc[(model, "accuracy")]
+    others = 100 * intervals.loc[(opponent, "accuracy"), "value"]
+    lead = intervals.loc[(f"{model} minus {opponent}", "mcc")]
+    verdict = "Nobody can tell from these texts whether it is better than"
+    if chance <= 0.05 and (lead["low"] > 0 or lead["high"] < 0):
+        verdict = f"It is {'better' if lead['low'] > 0 else 'WORSE'}, hardly by chance, than"
+    weakest = groups.loc[groups["accuracy"].idxmin()]
+    right = f"{model} is right in {100 * accuracy['value']:.0f} of 100 texts; in at least {100 * accuracy['low']:.0f}"
+    return [
+        f"{right}, as far as can be told from {groups['texts'].iloc[:2].sum():,} texts.",
+        f"{verdict} {opponent}, which is right in {others:.0f} of 100.",
+        f"It errs most here: {weakest.name}, with {100 * weakest['accuracy']:.0f} of 100 right.",
+    ]
 
 
 def show_texts(frame):

@@ -122,7 +122,7 @@ def main():
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        for file in ("data_prep.ipynb", "tools.py", "download.py", "converter.py", "cache"):
+        for file in ("data_prep.ipynb", "tools.py", "textbert", "converter.py", "cache"):
             (folder / file).symlink_to(ROOT / file)
         for task in options.tasks:
             TASKS[task](folder / "data" / task, options.reviews)

@@ -14,7 +14,7 @@ those of an epoch. (With three steps all IMDB batches are 128 long, where one in
 Trainer are some 3 % faster in truth.) The loop of 2019 pads whatever it gets to 128.
 
 - 2019 loop: pytorch-pretrained-bert's own model in float32, DataLoader, BertAdam.
-- ours: the loop of train.ipynb. Dropout "torch" is torch.nn.Dropout, "ours" what `tools.load_model` gives.
+- ours: the loop of train.ipynb itself. Dropout "torch" is torch.nn.Dropout, "ours" what `tools.load_model` gives.
 - Trainer: SDPA attention, batches by length, built by our own `make_batch`, fused AdamW, nothing logged or saved.
 - matmul: the matrix products of all layers, forward and both ways back, for 24 texts of 128 word pieces.
 
@@ -40,6 +40,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict, namedtuple
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -47,7 +48,6 @@ from statistics import median
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from pytorch_pretrained_bert.modeling import BertConfig, BertForSequenceClassification
 from pytorch_pretrained_bert.optimization import BertAdam
@@ -55,9 +55,11 @@ from pytorch_pretrained_bert.tokenization import BertTokenizer
 from torch.utils.data import DataLoader, TensorDataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-import download
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from loop import load_loop
 
 import tools
+from textbert import tables
 
 ROOT = Path(tools.__file__).parent
 DATA = Path(os.environ.get("BERT_TEST_DATA") or ROOT.parent / "shared" / "data")
@@ -83,7 +85,7 @@ Slice = namedtuple("Slice", "data batches")  # one turn: a step on each batch, a
 
 def make_model(name):
     """Return the sped-up model whose archive is in cache/, else one of that shape with random weights."""
-    archive = tools.archive_path(name, ROOT / "cache")
+    archive = tools.get_archive_path(name, ROOT / "cache")
     if archive.is_file():
         return tools.load_model(str(archive))
     torch.manual_seed(SEED)
@@ -97,7 +99,7 @@ def read_features():
     sst2 = pd.read_csv(DATA / "sst2" / "train.tsv.gz", sep="\t", quoting=3, skiprows=1, **form)
     examples = []
     for frame in (imdb, sst2.sample(POOL, random_state=SEED)):
-        labels = download.binary_labels(frame["label"], download.pick_classes(frame["label"], "data"))
+        labels = tables.binary_labels(frame["label"], tables.pick_classes(frame["label"], "data"))
         examples += [tools.InputExample(None, text, label=label) for text, label in zip(frame["text"], labels)]
     tokenizer = BertTokenizer(str(DATA / "vocab" / "bert-base-uncased-vocab.txt"))
     return tools.convert_examples_to_features(examples, {0: 0, 1: 1}, LENGTH, tokenizer, progress=False)
@@ -188,27 +190,36 @@ def run_old(contender, model, features, batches, start):
         pacer.tick()
 
 
+@dataclass(frozen=True)
+class GivenPlan(tools.Plan):
+    """A plan of batches that are given, each a step."""
+
+    batches: tuple = ()
+
+    def steps(self, rows, epoch):
+        return [[batch] for batch in self.batches]
+
+
 def run_ours(contender, model, features, batches, start):
-    """Train as train.ipynb does in one process."""
+    """Let train.ipynb train, in one process, on just these batches."""
+
+    class PacedRun(tools.Run):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            self.pacer = start()
+
+        def record(self, loss):
+            super().record(loss)
+            self.pacer.tick()
+
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout) and contender.dropout == "torch":
             module.__class__ = torch.nn.Dropout
+    tools.Run = PacedRun
     accelerator = Accelerator(mixed_precision=PRECISIONS[contender.precision])
-    model = accelerator.prepare(model)
-    optimizer = accelerator.prepare(tools.make_optimizer(model, LEARNING_RATE))
-    schedule = tools.make_schedule(optimizer, len(batches), WARMUP)
-    model.train()
-    pacer = start()
-    for batch in batches:
-        inputs, truth = tools.make_batch(features, batch, accelerator.device)
-        loss = F.cross_entropy(model(**inputs), truth.long(), reduction="sum") / len(batch)
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(model.parameters(), max_norm=1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        tools.sum_over_processes(accelerator, loss.detach(), False)
-        pacer.tick()
+    plan = GivenPlan(features.lengths, BATCH, seed=SEED, batches=batches)
+    loop = load_loop(accelerator, model, features, plan, WARMUP_PROPORTION=WARMUP, validate=lambda rows: {"mcc": 0.0})
+    loop.fine_tune(np.concatenate(batches), None, LEARNING_RATE, epochs=1)
 
 
 def run_trainer(contender, model, features, batches, start):

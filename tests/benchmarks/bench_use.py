@@ -25,10 +25,8 @@ import papermill
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-import download  # noqa: E402 (found by the line above)
-import report  # noqa: E402 (found by the line above)
-
-import tools  # noqa: E402
+import tools  # noqa: E402 (found by the line above)
+from textbert import export, report, tables  # noqa: E402
 
 TEST_DATA = Path(os.environ.get("BERT_TEST_DATA", ROOT.parent / "shared" / "data"))
 
@@ -38,7 +36,7 @@ def read_texts(task, source, rows):
     path = ROOT / "data" / task / "train.csv" if source == "task" else TEST_DATA / "imdb" / "test.csv.gz"
     if not path.is_file():
         sys.exit(f"{path} is absent: set BERT_TEST_DATA to the folder that holds imdb/test.csv.gz")
-    return download.read_table(path)[1].tolist()[:rows]
+    return tables.read_table(path)[1].tolist()[:rows]
 
 
 def time_use(classifier, texts, repeats=3):
@@ -66,12 +64,12 @@ def time_use(classifier, texts, repeats=3):
 def check_exports(classifier, texts):
     """Export both ways into a temporary folder and print how far the probabilities are apart."""
     with tempfile.TemporaryDirectory() as folder:
-        path = report.export(classifier, "huggingface", folder)
-        largest, other = report.check_huggingface(classifier, path, texts)
+        path = export.export(classifier, "huggingface", folder)
+        largest, other = export.check_huggingface(classifier, path, texts)
         print(f"transformers: {len(texts):,} texts, {len(other)} cut otherwise {other[:10]}; largest gap {largest:.1e}")
-        path = report.export(classifier, "onnx", folder)
+        path = export.export(classifier, "onnx", folder)
         size = path.stat().st_size / 1e6
-        print(f"onnxruntime: largest gap {report.check_onnx(classifier, path, texts):.1e}; {size:,.0f} MB")
+        print(f"onnxruntime: largest gap {export.check_onnx(classifier, path, texts):.1e}; {size:,.0f} MB")
 
 
 def plant(task, share, seed=0):
@@ -79,7 +77,7 @@ def plant(task, share, seed=0):
     source, target = ROOT / "data" / task, ROOT / "data" / f"{task}-planted"
     target.mkdir(exist_ok=True)
     (target / "test.csv").write_bytes((source / "test.csv").read_bytes())
-    frame = download.read_table(source / "train.csv").set_axis(["label", "text"], axis=1)
+    frame = tables.read_table(source / "train.csv").set_axis(["label", "text"], axis=1)
     planted = np.random.default_rng(seed).choice(len(frame), round(share * len(frame)), replace=False)
     frame.loc[planted, "label"] = frame.loc[planted, "label"].map({"1": "2", "2": "1"})
     frame.to_csv(target / "train.csv", header=False, index=False, quoting=1)
@@ -88,7 +86,7 @@ def plant(task, share, seed=0):
 
 def rank_planted(task, planted, share=0.05):
     """Print how many planted rows stand in the first part of the list of suspicious labels, for each of its sources."""
-    classifier = tools.Classifier.load(tools.archive_path(task, ROOT / "cache"))
+    classifier = tools.Classifier.load(tools.get_archive_path(task, ROOT / "cache"))
     examples = tools.BinaryClassificationProcessor().get_train_examples(ROOT / "data" / task)
     texts, labels = [e.text_a for e in examples], np.array([int(e.label) for e in examples])
     logits = tools.predict_logits(classifier.model, classifier.convert(texts), 64)
@@ -125,7 +123,7 @@ def main():
             )
         rank_planted(task, planted)
         return
-    classifier = tools.Classifier.load(tools.archive_path(options.task, ROOT / "cache"))
+    classifier = tools.Classifier.load(tools.get_archive_path(options.task, ROOT / "cache"))
     texts = read_texts(options.task, options.texts, options.rows)
     if options.export:
         check_exports(classifier, texts)

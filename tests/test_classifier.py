@@ -1,7 +1,8 @@
-"""Using a model: `Classifier.predict_file` on files of every kind, interrupted at any moment."""
+"""Using a model: predictions by hand, and `predict_file` on files of every kind, interrupted at any moment."""
 
 import gzip
 import json
+import math
 import os
 import signal
 import subprocess
@@ -11,11 +12,74 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import ROOT
+from tiny import TEXTS
 
-import tools
+from textbert.classifier import Classifier
 
 ODD = ['say "hi"', "a,b", "line\nbreak", "two\r\nlines", "carriage\rreturn", "", " ", "NA", "null", "café 😀", "A\x85B"]
+
+
+# ---------- Texts in memory -------------------------------------------------------------------------------------------
+
+
+def test_predictions_by_hand(classifier):
+    """Each text alone, by the library's own steps, in the order given; then the threshold decides."""
+    expected = []
+    for text in TEXTS:
+        pieces = ["[CLS]", *classifier.tokenizer.tokenize(text)[-7:], "[SEP]"]
+        with torch.no_grad():
+            logits = classifier.model(torch.tensor([classifier.tokenizer.convert_tokens_to_ids(pieces)]))[0]
+        expected.append(1 / (1 + math.exp(-(logits[1] - logits[0]).item() / 2.0)))
+    frame = classifier.predict(TEXTS, batch_size=4)
+    assert list(frame.columns) == ["label", "probability"]
+    assert frame["probability"].tolist() == pytest.approx(expected, abs=1e-5)
+    middle = sorted(expected)[6]
+    classifier.settings["threshold"] = middle + 1e-4
+    frame = classifier.predict(iter(TEXTS))
+    assert frame["label"].tolist() == ["good" if p > middle + 1e-4 else "bad" for p in expected]
+    assert frame["label"].value_counts().to_dict() == {"bad": 7, "good": 6}
+    backwards = classifier.predict(TEXTS[::-1])
+    assert backwards["label"].tolist() == frame["label"].tolist()[::-1]
+
+
+def test_the_threshold_itself_is_positive(classifier):
+    logits = np.array([[0.0, 0.0], [1e-3, 0.0], [0.0, math.log(9) * 2.0]], np.float32)
+    frame = classifier.decide(logits)
+    assert frame["label"].tolist() == ["good", "bad", "good"]
+    assert frame["probability"][2] == pytest.approx(0.9)
+
+
+def test_predicting_little(classifier):
+    assert len(classifier.predict([""])) == 1
+    first, second = classifier.predict(["", " \x85"])["probability"]
+    assert first == pytest.approx(second, abs=1e-6)  # both are [CLS][SEP]
+    empty = classifier.predict([])
+    assert (list(empty.columns), len(empty)) == (["label", "probability"], 0)
+
+
+def test_a_single_text_is_no_list(classifier):
+    """A text is a sequence too: its letters would be classified one by one."""
+    with pytest.raises(TypeError, match="'good food'"):
+        classifier.predict("good food")
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), 3, b"good"])
+def test_what_is_no_text(classifier, value):
+    with pytest.raises(TypeError, match=f"text 1 is {value!r}, but must be a string"):
+        classifier.predict(["good", value])
+
+
+def test_validation_comes_with_the_archive(classifier, bert_files, pack):
+    files = bert_files(classifier=classifier.settings)
+    assert classifier.validation is None
+    files["validation.csv"] = b"id,label,logit_0,logit_1\n007,1,-1.5,2.5\n"
+    table = Classifier.load(pack(files), "cpu").validation
+    assert table.to_dict("list") == {"id": ["007"], "label": [1], "logit_0": [-1.5], "logit_1": [2.5]}
+
+
+# ---------- File to file ----------------------------------------------------------------------------------------------
 
 
 def make_table(rows):
@@ -162,16 +226,16 @@ def test_a_killed_process(classifier, bert_files, pack, tmp_path):
     """SIGKILL, wherever it strikes, and a second run give the file of one run."""
     archive = pack(bert_files(classifier=classifier.settings))
     make_table(3000).to_csv(tmp_path / "new.csv", index=False, quoting=1)
-    loaded = tools.Classifier.load(archive, "cpu")
+    loaded = Classifier.load(archive, "cpu")
     loaded.predict_file(tmp_path / "new.csv", tmp_path / "whole.csv", batch_rows=5)
     script = (
-        "import tools, torch; torch.set_num_threads(1)\n"
-        f"loaded = tools.Classifier.load({str(archive)!r}, 'cpu')\n"
+        "import torch; from textbert.classifier import Classifier; torch.set_num_threads(1)\n"
+        f"loaded = Classifier.load({str(archive)!r}, 'cpu')\n"
         "loaded.predict_file('new.csv', 'scored.csv', batch_rows=5)\n"
     )
     environment, state = {**os.environ, "PYTHONPATH": str(ROOT)}, tmp_path / "scored.csv.part.json"
     process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=environment)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not state.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.2)
@@ -180,17 +244,3 @@ def test_a_killed_process(classifier, bert_files, pack, tmp_path):
     assert 0 < json.loads(state.read_text())["rows"] < 3001
     assert loaded.predict_file(tmp_path / "new.csv", tmp_path / "scored.csv", batch_rows=5) == 3000
     assert (tmp_path / "scored.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
-
-
-@pytest.mark.parametrize("value", [None, float("nan"), 3, b"good"])
-def test_what_is_no_text(classifier, value):
-    with pytest.raises(TypeError, match=f"text 1 is {value!r}, but must be a string"):
-        classifier.predict(["good", value])
-
-
-def test_validation_comes_with_the_archive(classifier, bert_files, pack):
-    files = bert_files(classifier=classifier.settings)
-    assert classifier.validation is None
-    files["validation.csv"] = b"id,label,logit_0,logit_1\n007,1,-1.5,2.5\n"
-    table = tools.Classifier.load(pack(files), "cpu").validation
-    assert table.to_dict("list") == {"id": ["007"], "label": [1], "logit_0": [-1.5], "logit_1": [2.5]}
