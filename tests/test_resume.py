@@ -170,18 +170,22 @@ def test_killed_and_stopped_at_any_step_the_end_is_the_same_to_the_bit(project):
 
 
 def test_an_interrupted_search_goes_on_with_what_is_left(project):
-    parameters = {"SEARCH_LEARNING_RATES": [1e-3, 2e-3], "FOLDS": 2, "NUM_TRAIN_EPOCHS": 1}
+    parameters = {"LEARNING_RATE": 1e-5, "SEARCH_LEARNING_RATES": [1e-2], "FOLDS": 2, "NUM_TRAIN_EPOCHS": 4}
+    parameters |= {"GRADIENT_ACCUMULATION_STEPS": 1, "CLASS_WEIGHTS": "balanced"}
     undisturbed, folder = (project(name=name, **parameters) for name in ("undisturbed", "disturbed"))
     assert "done before" not in run(undisturbed, "none").stdout
-    # each training has three or four steps; what one run has finished is known to all that follow
-    output = run(folder, "step:6:SIGKILL", "step:6:SIGTERM", "step:3:SIGKILL", "none").stdout
+    # trainings of 28 steps, folds of 20; what one run has finished is known to all that follow
+    output = run(folder, "step:40:SIGKILL", "step:40:SIGTERM", "step:20:SIGKILL", "none").stdout
     assert steps_in(output, "STATUS -?N") == [9, 1, 9, 0], output
     known = [part.count("done before") for part in output.split("FATE")]
     assert known[0] == 0 and known[:4] == sorted(known[:4]) and known[3] > 0
     assert results(folder) == results(undisturbed)
     settings = [json.loads((f / "outputs/tiny/config.json").read_text())["classifier"] for f in (folder, undisturbed)]
     for name in ("search", "folds"):
-        assert len(settings[0][name]) >= 2 and settings[0][name] == settings[1][name]
+        assert len(settings[0][name]) == 2 and settings[0][name] == settings[1][name]
+    assert settings[0]["parameters"]["LEARNING_RATE"] == 1e-2  # the better one, whose losses and history are kept
+    losses, history = (pd.read_csv(folder / f"outputs/tiny/{name}.csv") for name in ("losses", "history"))
+    assert history["training_loss"].tolist() == pytest.approx(losses["loss"].to_numpy().reshape(4, 7).mean(1).tolist())
 
 
 def test_a_checkpoint_of_another_training_is_refused_until_told_to_start_again(project):
