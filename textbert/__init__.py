@@ -7,7 +7,7 @@ A room imports only rooms above it in this list, and none imports `tools`:
 - splits
 - wordpieces, features, workers
 - archive, layouts, hub, bert
-- batches, devices, checkpoints, training
+- batches, devices, checkpoints, vectors, training
 - classifier
 - drawing, explanation, report, export
 - tutorial

@@ -123,12 +123,24 @@ class FastDropout(torch.nn.Dropout):
 
 
 class FusedSelfAttention(modeling.BertSelfAttention):
-    """BERT's self-attention through torch's fused scaled dot-product attention."""
+    """BERT's self-attention: one product for query, key and value, then torch's fused scaled dot-product attention."""
 
-    def forward(self, hidden_states, attention_mask):
-        """Attend; hidden_states of shape (batch, length, hidden), attention_mask (batch, 1, 1, length)."""
-        layers = (self.query, self.key, self.value)
-        q, k, v = (self.transpose_for_scores(layer(hidden_states)) for layer in layers)  # (batch, heads, length, size)
+    def _project(self, x, *layers):
+        """Return what each of some linear layers makes of x, of shape (batch, heads, length, size), in one product."""
+        weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+        shape = (*x.shape[:2], len(layers), self.num_attention_heads, self.attention_head_size)
+        return F.linear(x, weight, bias).view(shape).permute(2, 0, 3, 1, 4)
+
+    def forward(self, hidden_states, attention_mask, count=None):
+        """Attend; hidden_states of shape (batch, length, hidden), attention_mask (batch, 1, 1, length).
+
+        The first `count` positions alone look at all; None means all of them do.
+        """
+        if count is None:
+            q, k, v = self._project(hidden_states, self.query, self.key, self.value)
+        else:
+            (q,) = self._project(hidden_states[:, :count], self.query)
+            k, v = self._project(hidden_states, self.key, self.value)
         if self.training and self.dropout.p > 0 and q.device.type == "cpu":
             # the fused kernel for CPUs has no dropout, and torch's detour is slower than this
             scores = (q / self.attention_head_size**0.5) @ k.transpose(-1, -2)
@@ -137,7 +149,37 @@ class FusedSelfAttention(modeling.BertSelfAttention):
         else:
             dropout = self.dropout.p if self.training else 0.0
             context = F.scaled_dot_product_attention(q, k, v, attention_mask.to(q.dtype), dropout)
-        return context.transpose(1, 2).reshape(hidden_states.shape)
+        return context.transpose(1, 2).flatten(2)
+
+
+class FastLayer(modeling.BertLayer):
+    """A layer of BERT that can be asked for its first positions alone."""
+
+    def forward(self, hidden_states, attention_mask, count=None):
+        """Return the outputs of the first `count` positions, None for all, of shape (batch, count, hidden)."""
+        attended = self.attention.self(hidden_states, attention_mask, count)
+        attended = self.attention.output(attended, hidden_states[:, :count])
+        return self.output(self.intermediate(attended), attended)
+
+
+class FastClassifier(BertForSequenceClassification):
+    """BERT as a classifier, which looks at [CLS] alone: so the last layer computes no other output.
+
+    All outputs of all layers are to be had from `self.bert`, the library's BertModel.
+    """
+
+    def forward(self, input_ids, token_type_ids=None, attention_mask=None, labels=None):
+        """Return logits of shape (batch, num_labels), with `labels` the loss; the inputs of shape (batch, length)."""
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        hidden_states = self.bert.embeddings(input_ids, token_type_ids)
+        blocked = (1.0 - attention_mask[:, None, None, :].to(hidden_states.dtype)) * -10_000.0  # as in BertModel
+        *layers, last = self.bert.encoder.layer
+        for layer in layers:
+            hidden_states = layer(hidden_states, blocked)
+        pooled = self.bert.pooler(last(hidden_states, blocked, count=1))
+        logits = self.classifier(self.dropout(pooled))
+        return logits if labels is None else F.cross_entropy(logits.view(-1, self.num_labels), labels.view(-1))
 
 
 def speed_up(model):
@@ -149,6 +191,8 @@ def speed_up(model):
     faster = {
         modeling.BertLayerNorm: FusedLayerNorm,
         modeling.BertSelfAttention: FusedSelfAttention,
+        modeling.BertLayer: FastLayer,
+        BertForSequenceClassification: FastClassifier,
         torch.nn.Dropout: FastDropout,
     }
     for module in model.modules():

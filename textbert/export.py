@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 import warnings
 from copy import deepcopy
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from textbert.archive import vocabulary_text
 from textbert.batches import make_batch, plan_batches, predict_logits
 from textbert.files import atomic_write, write_text
-from textbert.measures import probabilities
+from textbert.measures import get_eval_report, probabilities
 from textbert.parameters import MAX_POSITIONS
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -78,14 +79,18 @@ def export_huggingface(classifier, folder, figures=None):
 
 
 def export(classifier, kind, folder, figures=None):
-    """Export to "huggingface", `<folder>/huggingface/`, or "onnx", `<folder>/model.onnx`; return the path."""
+    """Export as one of `EXPORTS` and return the path.
+
+    "huggingface" is the folder `<folder>/huggingface/`, "onnx" the file `<folder>/model.onnx`, and "onnx-int8" the file
+    `<folder>/model-int8.onnx`, with "onnx" beside it.
+    """
     if kind == "huggingface":
         path = Path(folder, "huggingface")
         export_huggingface(classifier, path, figures)
-    else:
-        path = Path(folder, "model.onnx")
-        export_onnx(classifier, path)
-    return path
+        return path
+    path = Path(folder, "model.onnx")
+    export_onnx(classifier, path)
+    return quantize_onnx(path) if kind == "onnx-int8" else path
 
 
 def check_huggingface(classifier, folder, texts):
@@ -126,10 +131,58 @@ def export_onnx(classifier, path):
         torch.onnx.export(_plain_model(classifier), inputs, str(temporary), **options)
 
 
+def quantize_onnx(path):
+    """Write an ONNX file's weights as whole numbers of 8 bits, with which CPUs multiply faster; return its path.
+
+    It is called `<name>-int8.onnx`. Weights take 7 of the bits, since sums overflow on CPUs without instructions for
+    them (VNNI); what the weights multiply is rounded as it comes.
+    """
+    _require_package("onnxruntime", "onnx onnxruntime")
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    options = {"weight_type": QuantType.QInt8, "per_channel": True, "reduce_range": True}
+    target = path.with_name(f"{path.stem}-int8.onnx")
+    logging.disable(logging.WARNING)  # it advises what brings nothing here
+    try:
+        with atomic_write(target) as temporary:
+            quantize_dynamic(path, temporary, **options)
+    finally:
+        logging.disable(logging.NOTSET)
+    return target
+
+
+def _open_onnx(path):
+    runtime = _require_package("onnxruntime", "onnxruntime")
+    return runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def compare_int8(classifier, path, texts, labels, batch_size=32):
+    """Say what the file of `quantize_onnx` gains and costs beside the one it was made from: size, speed and MCC.
+
+    texts, labels : that take no part in any choice, such as dev.tsv's; labels an array of 0 and 1 of shape (n,)
+    """
+    paths = path, path.with_name(path.name.replace("-int8", ""))
+    sessions, features = [_open_onnx(each) for each in paths], classifier.convert(texts)
+    logits, seconds = np.zeros((2, len(features), 2), np.float32), np.zeros(2)
+    for batch in plan_batches(features.lengths, batch_size):
+        inputs = {name: tensor.numpy() for name, tensor in make_batch(features, batch)[0].items()}
+        for i, session in enumerate(sessions):  # in turns, so that whatever else the machine does slows both
+            start = time.perf_counter()
+            logits[i, batch] = session.run(["logits"], inputs)[0]
+            seconds[i] += time.perf_counter() - start
+    threshold = classifier.settings["threshold"]
+    int8, float32 = (get_eval_report("", labels, probabilities(each)[:, 1] >= threshold)["mcc"] for each in logits)
+    size, whole = (each.stat().st_size / 1e6 for each in paths)
+    faster = seconds[1] / seconds[0]
+    return (
+        f"{path.name} on {len(texts):,} texts: {faster:.2f} times as fast as {paths[1].name}, "
+        f"MCC {int8:.3f} for {float32:.3f} ({int8 - float32:+.3f}), {size:,.0f} MB for {whole:,.0f}"
+    )
+
+
 def check_onnx(classifier, path, texts, batch_size=32):
     """Return the largest difference of a probability between an exported ONNX file, run by onnxruntime, and ours."""
-    runtime = _require_package("onnxruntime", "onnxruntime")
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = _open_onnx(path)
     features = classifier.convert(texts)
     logits = predict_logits(classifier.model, features, batch_size)
     expected = probabilities(logits, classifier.settings["temperature"])

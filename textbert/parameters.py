@@ -11,7 +11,7 @@ DEFAULT_MODEL = "all-MiniLM-L6-v2"
 PRETRAINED_MODELS = (DEFAULT_MODEL, *PRETRAINED_VOCAB_ARCHIVE_MAP)
 MAX_POSITIONS = 512  # BERT has learned a vector for each of 512 positions, and for no more
 TRUNCATIONS = ("head", "tail", "head+tail")
-EXPORTS = ("huggingface", "onnx")
+EXPORTS = ("huggingface", "onnx", "onnx-int8")
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """The run behind the loop of train.ipynb: optimizer, schedule, plan, and where the training stands."""
 
+import math
 import re
 import time
 from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from textbert.bert import copy_weights
 from textbert.checkpoints import stop_requests
 from textbert.devices import sum_over_processes
 from textbert.display import LiveFigure, describe_seconds, plot_training, progress_bar
+from textbert.vectors import compact_vectors, find_used, fit_moments, restore_vectors
 
 # ---------- Optimizer and schedule ------------------------------------------------------------------------------------
 
@@ -148,6 +151,7 @@ class Run:
         patience=None,
         checkpoint=None,
         floor=0.0,
+        features=None,
     ):
         """Set the seed, and make optimizer and schedule.
 
@@ -159,6 +163,8 @@ class Run:
         patience : how many epochs may go by without a better MCC; None trains all
         checkpoint : a `Checkpoint`, or None for a training that is not kept
         floor : MCC before training, for the plot
+        features : the `Features` that rows and validation come from: until `watched` ends, the model has no vectors
+            but those of the words in them, if one process alone trains; None keeps all
         """
         from accelerate.utils import set_seed
 
@@ -172,9 +178,11 @@ class Run:
         self.floor = floor
         self.total_epochs = epochs
         self.steps_per_epoch = len(plan.steps(rows, 0))
-        self.optimizer = accelerator.prepare(make_optimizer(model, learning_rate))
+        self.optimizer = accelerator.prepare(self._make_optimizer(features, learning_rate))
         self.schedule = make_schedule(self.optimizer, epochs * self.steps_per_epoch, warmup_proportion)
-        self.progress = self._take_up_checkpoint() if checkpoint else Progress()
+        self.progress = Progress()
+        if checkpoint:
+            self._take_up_checkpoint()
         self.saved = time.monotonic()
         total_cost = epochs * sum(map(plan.cost, plan.steps(rows, 0)))
         self.clock = Clock(total_cost, len(self.progress.losses) / (epochs * self.steps_per_epoch))
@@ -184,18 +192,35 @@ class Run:
         """What a search or a fold wants to know: the best epoch and its validation MCC, as a dict."""
         return {"best epoch": self.progress.best_epoch, "validation MCC": self.progress.best_mcc}
 
+    def _make_optimizer(self, features, learning_rate):
+        if features is None:
+            return make_optimizer(self.model, learning_rate)
+        used = find_used(self.model, features)
+        if self.accelerator.num_processes == 1:  # several have settled what they share
+            compact_vectors(self.model, used, self._decay)
+        vectors = self.model.bert.embeddings.word_embeddings.weight
+        optimizer = make_optimizer(self.model, learning_rate)
+        optimizer.register_load_state_dict_pre_hook(partial(fit_moments, vectors=vectors, ids=used))
+        return optimizer
+
+    def _decay(self):
+        """Return what the steps up to now have left of a vector that AdamW only decays."""
+        vectors = self.model.bert.embeddings.word_embeddings.weight
+        group = next(g for g in self.optimizer.param_groups if any(p is vectors for p in g["params"]))
+        factors = map(self.schedule.lr_lambdas[0], range(len(self.progress.losses)))
+        return math.prod(1 - group["initial_lr"] * factor * group["weight_decay"] for factor in factors)
+
     def _take_up_checkpoint(self):
         found = self.checkpoint.load(self.accelerator, self.model, self.optimizer, self.schedule)
-        if not found:
-            progress = Progress()
-            self._save(progress)  # evaluate.ipynb shall know that a training was begun
-            return progress
-        total = self.total_epochs * self.steps_per_epoch
-        self.accelerator.print(f"Going on after step {len(found['losses'])} of {total}")
-        return Progress(**found)
+        if found:
+            total = self.total_epochs * self.steps_per_epoch
+            self.accelerator.print(f"Going on after step {len(found['losses'])} of {total}")
+            self.progress = Progress(**found)
+        else:
+            self._save()  # evaluate.ipynb shall know that a training was begun
 
-    def _save(self, progress):
-        self.checkpoint.save(self.accelerator, self.model, self.optimizer, self.schedule, vars(progress))
+    def _save(self):
+        self.checkpoint.save(self.accelerator, self.model, self.optimizer, self.schedule, vars(self.progress))
         self.saved = time.monotonic()
 
     @contextmanager
@@ -206,7 +231,10 @@ class Run:
         with stop_requests(self.accelerator.print) as self.stop_asked, bar as self.bar:
             self.bar.update(len(self.progress.losses))
             self.figure = LiveFigure(self._draw)
-            yield
+            try:
+                yield
+            finally:
+                restore_vectors(self.model)
             self.figure.update(at_once=True)
 
     def _draw(self):
@@ -238,7 +266,7 @@ class Run:
         self.bar.set_postfix(loss=f"{loss:.3f}")
         self.figure.update()
         if self.checkpoint and (stop or due):
-            self._save(self.progress)
+            self._save()
         if stop:
             raise KeyboardInterrupt(f"stopped after step {len(self.progress.losses)}: run it again to go on")
         if self.checkpoint and self.clock.steps == 10:
@@ -256,7 +284,7 @@ class Run:
             progress.best_epoch = progress.epoch
             progress.best_weights = copy_weights(self.model)
         if self.checkpoint:
-            self._save(progress)
+            self._save()
         line = f"epoch {progress.epoch}: training loss {training_loss:.3f}, validation MCC {report['mcc']:.3f}"
         self.accelerator.print(line + self.clock.remaining())
 

@@ -1,0 +1,186 @@
+"""How fast does a fine-tuned model classify texts, next to other ways to run the same weights?
+
+    python tests/benchmarks/bench_predict.py cache/sample.tar.gz [--rows 200] [--rounds 3] [--data imdb sst2]
+
+All take texts, of IMDB's test file cut at 256 word pieces and of SST-2's, and give answers, in turns on two cores; the
+figures are medians over the rounds. Each way takes part where its packages are importable; the project needs none:
+
+    python -m pip install --target /tmp/peers_use transformers onnx onnxscript onnxruntime openvino
+    PYTHONPATH=/tmp/peers_use python tests/benchmarks/bench_predict.py cache/sample.tar.gz
+
+- ours: `Classifier.predict`
+- pipeline: transformers' own, the texts sorted by length, with the best of some batch sizes
+- ONNX Runtime, OpenVINO: the graph of transformers' model, given our features in our batches
+- onnx-int8: ONNX Runtime with the file of `export.quantize_onnx`
+
+Texts come from the folder BERT_TEST_DATA (default: ../shared/data).
+"""
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pandas as pd
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+from textbert import export  # noqa: E402 (found by the line above)
+from textbert.batches import make_batch, plan_batches  # noqa: E402 (as above)
+from textbert.classifier import Classifier  # noqa: E402 (as above)
+
+DATA = Path(os.environ.get("BERT_TEST_DATA") or ROOT.parent / "shared" / "data")
+NAMES = ("input_ids", "token_type_ids", "attention_mask")
+CORES = 2
+
+
+def read_texts(data, rows):
+    """Return the first texts of IMDB's test file, or of SST-2's training file."""
+    if data == "imdb":
+        frame = pd.read_csv(DATA / "imdb" / "test.csv.gz", names=["label", "text"], nrows=rows, keep_default_na=False)
+    else:
+        options = {"sep": "\t", "quoting": 3, "skiprows": 1, "nrows": rows, "keep_default_na": False}
+        frame = pd.read_csv(DATA / "sst2" / "train.tsv.gz", names=["label", "text"], **options)
+    return frame["text"].astype(str).tolist()
+
+
+def make_pipeline(folder, texts, batch_sizes=(1, 8, 32)):
+    """Return transformers' pipeline as a function of texts, with the batch size that is best for some of them."""
+    import transformers
+
+    pipe = transformers.pipeline("text-classification", model=str(folder), device="cpu")
+
+    def classify(texts, batch_size):
+        order = sorted(texts, key=len, reverse=True)
+        return pipe(order, batch_size=batch_size, truncation=True)
+
+    seconds = {}
+    for batch_size in batch_sizes:
+        start = time.perf_counter()
+        classify(texts[:64], batch_size)
+        seconds[batch_size] = time.perf_counter() - start
+    best = min(seconds, key=seconds.get)
+    print(f"pipeline: batches of {best} are its fastest")
+    return lambda texts: classify(texts, best)
+
+
+def export_peer(folder, path):
+    """Write transformers' model as ONNX by torch's exporter, and return the path."""
+    if path.is_file():
+        return path
+    import transformers
+
+    class Logits(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+
+        def forward(self, input_ids, token_type_ids, attention_mask):
+            return self.model(input_ids, attention_mask, token_type_ids).logits
+
+    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=512)}
+    options = {"input_names": NAMES, "output_names": ["logits"], "dynamic_shapes": dict.fromkeys(NAMES, axes)}
+    inputs = tuple(torch.ones(2, 8, dtype=torch.int64) for _ in NAMES)
+    with torch.inference_mode():
+        torch.onnx.export(Logits(), inputs, str(path), dynamo=True, external_data=False, verbose=False, **options)
+    return path
+
+
+def in_batches(classifier, compute, texts):
+    """Convert and batch texts as `Classifier.predict` does, but let `compute` give the logits."""
+    features = classifier.convert(texts)
+    logits = np.zeros((len(features), 2), np.float32)
+    for batch in plan_batches(features.lengths, 32):
+        inputs = {name: tensor.numpy() for name, tensor in make_batch(features, batch)[0].items()}
+        logits[batch] = compute(inputs)
+    return classifier.decide(logits)
+
+
+def open_onnx(path):
+    """Return a function from inputs to logits, computed by ONNX Runtime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = CORES
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda inputs: session.run(["logits"], inputs)[0]
+
+
+def open_openvino(path):
+    """Return a function from inputs to logits, computed by OpenVINO in float32."""
+    import openvino
+
+    hints = {"INFERENCE_NUM_THREADS": CORES, "INFERENCE_PRECISION_HINT": "f32"}
+    model = openvino.Core().compile_model(str(path), "CPU", hints)
+    return lambda inputs: model(inputs)[0]
+
+
+def gather_ways(classifier, folder, texts):
+    """Return a dict from a name to a function from texts to answers; says which peers are left out, and why."""
+    ways = {"ours": lambda texts: classifier.predict(texts, progress=False)}
+    model, peer, int8 = folder / "huggingface", folder / "peer.onnx", folder / "model-int8.onnx"
+    kind = "onnx-int8", folder
+
+    def with_graph(open_graph, path):
+        compute = open_graph(path)
+        return lambda texts: in_batches(classifier, compute, texts)
+
+    peers = {
+        "pipeline": lambda: make_pipeline(model, texts),
+        "ONNX Runtime": lambda: with_graph(open_onnx, export_peer(model, peer)),
+        "OpenVINO": lambda: with_graph(open_openvino, export_peer(model, peer)),
+        "onnx-int8": lambda: with_graph(open_onnx, int8 if int8.is_file() else export.export(classifier, *kind)),
+    }
+    export.export(classifier, "huggingface", folder)
+    for name, make in peers.items():
+        try:
+            ways[name] = make()
+        except ImportError as error:
+            print(f"skipped: {name} ({error})")
+    return ways
+
+
+def race(data, ways, texts, rounds):
+    """Let all ways take turns with the texts, and print what each of them does in a second."""
+    seconds = {name: [] for name in ways}
+    for turn in range(rounds + 1):
+        for name in list(ways)[:: -1 if turn % 2 else 1]:  # there and back: nobody always comes first
+            start = time.perf_counter()
+            ways[name](texts if turn else texts[:32])  # a short turn first, which is not counted
+            seconds[name].append(time.perf_counter() - start)
+    for name, taken in seconds.items():
+        ratios = [other / ours for other, ours in zip(taken[1:], seconds["ours"][1:])]
+        rate = len(texts) / median(taken[1:])
+        print(f"{data:5} {name:13} {rate:8.1f} texts a second; ours is {median(ratios):.2f} times as fast", flush=True)
+
+
+def main():
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("archive", help="of a fine-tuned model, made by train.ipynb")
+    parser.add_argument("--data", nargs="+", choices=["imdb", "sst2"], default=["imdb", "sst2"])
+    parser.add_argument("--rows", type=int, default=200, help="texts of IMDB; of SST-2 five times as many")
+    parser.add_argument("--rounds", type=int, default=3, help="turns that each way gets")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    torch.set_num_threads(CORES)
+    classifier = Classifier.load(options.archive, "cpu")
+    classifier.settings["max_seq_length"] = 256
+    with tempfile.TemporaryDirectory() as folder:
+        for data in options.data:
+            texts = read_texts(data, options.rows * (5 if data == "sst2" else 1))
+            race(data, gather_ways(classifier, Path(folder), texts), texts, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
