@@ -2,8 +2,10 @@
 
 import csv
 import hashlib
+import io
 import json
 import os
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,36 +15,70 @@ import torch
 from textbert.archive import CONFIG, check_settings, read_config, read_validation
 from textbert.batches import predict_logits
 from textbert.bert import build_model, build_tokenizer
+from textbert.delimited import count_rows, read_delimited, read_rows
 from textbert.display import progress_bar
 from textbert.features import UNLABELLED
-from textbert.files import exclusive_lock, explain_writing, require_encoding, require_file, write_text
+from textbert.files import exclusive_lock, explain_writing, require_file, write_text
 from textbert.hub import read_bert
 from textbert.measures import probabilities
+from textbert.packed import require_sound, require_text, split_suffixes
+from textbert.parameters import require_count
 from textbert.wordpieces import Conversion
 from textbert.workers import convert_pairs
 
 
-def _read_rows(source, batch_rows):
-    """Yield a CSV file, header first, as DataFrames of strings with at most `batch_rows` rows and numbered columns."""
-    options = {"header": None, "dtype": str, "keep_default_na": False, "encoding": "utf-8"}
-    try:
-        with pd.read_csv(source, chunksize=batch_rows, **options) as chunks:
-            yield from chunks
-    except pd.errors.EmptyDataError:
-        raise ValueError(f"{source} is empty: it needs a header, and a row for each text") from None
-    except (UnicodeDecodeError, pd.errors.ParserError) as error:
-        if source.suffix == ".csv":  # not compressed
-            require_encoding(source)
-        raise ValueError(f"{source}: {error}") from None
-
-
 def _find_text_column(header, text_column, source):
     """Return the position of the text column; ValueError if it is not there, or if a name to be added is."""
-    if text_column not in header:
-        raise ValueError(f"{source} has no column {text_column!r}: set text_column to one of {', '.join(header)}")
-    if taken := {"label", "probability"} & set(header):
+    names = [name.strip() for name in header]
+    if taken := {"label", "probability"} & set(names):
         raise ValueError(f"{source} has a column {min(taken)!r} already, which would be added: rename it")
-    return header.index(text_column)
+    if type(text_column) is int and 0 <= text_column < len(names):
+        return text_column
+    wanted = text_column.strip() if isinstance(text_column, str) else text_column
+    if names.count(wanted) > 1:
+        places = [i for i, name in enumerate(names) if name == wanted]
+        raise ValueError(
+            f"{source}: the name {wanted!r} is there twice: give its number, one of {places}, in text_column"
+        )
+    if wanted not in names:
+        raise ValueError(
+            f"{source} has no column {text_column!r}: set text_column to one of {', '.join(map(repr, names))}, or to its "
+            "number from 0"
+        )
+    return names.index(wanted)
+
+
+def _read_header(source, encoding, text_column):
+    """Return (header, position of the text column, number of rows, Form) of a table; all of it is checked."""
+    kind, compression = split_suffixes(source)
+    if kind in (".xlsx", ".xls", ".parquet", ".jsonl", ".json"):
+        raise ValueError(f"predict_file reads CSV and TSV, and {source} is neither: save the table as CSV (UTF-8)")
+    if compression:
+        require_sound(source)
+    require_text(source, encoding, "encoding")
+    (header, rows), form = read_delimited(source, kind, encoding, count_rows, "encoding")
+    if header is None:
+        raise ValueError(f"{source} is empty: it needs a header, and a row for each text")
+    return header, _find_text_column(header, text_column, source), rows - 1, form
+
+
+def _require_target(target, source):
+    """Raise ValueError for a target that cannot be written, CannotWriteError if there is no right to."""
+    if target.suffix.lower() in (".gz", ".bz2", ".zip", ".xz", ".zst", ".xlsx", ".parquet"):
+        raise ValueError(f"target is {target}, but must be a CSV file, and not a compressed one")
+    if target.is_dir() or not target.name:
+        raise ValueError(f"target is {target}, but must be a file and not a folder")
+    if target.resolve() == source.resolve() or (target.exists() and target.samefile(source)):
+        raise ValueError(f"target is {target}, but must be another file than the source")
+    part = Path(f"{target}.part")
+    with explain_writing(target):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for path in (part, Path(f"{part}.json"), target):
+                if path.exists():
+                    open(path, "ab").close()
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            raise ValueError(f"target is {target}, but {error.filename} is in its way: give another one") from None
 
 
 def _find_done(part, state, fingerprint):
@@ -57,6 +93,13 @@ def _find_done(part, state, fingerprint):
     part.parent.mkdir(parents=True, exist_ok=True)
     part.write_bytes(b"")
     return 0
+
+
+def _to_csv(rows):
+    """Return rows as CSV in bytes; quoting all texts keeps a lone carriage return."""
+    file = io.StringIO()
+    csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n").writerows(rows)
+    return file.getvalue().encode()
 
 
 class Classifier:
@@ -115,46 +158,51 @@ class Classifier:
         labels = np.full(len(texts), UNLABELLED, "<i4")
         return convert_pairs(conversion, [(text, None) for text in texts], labels, progress=progress)
 
-    def predict_file(self, source, target, text_column="text", batch_rows=5000, batch_size=32, progress=True):
-        """Classify the texts of a CSV file of any size; return how many there are.
+    def predict_file(
+        self, source, target, text_column="text", batch_rows=5000, batch_size=32, progress=True, encoding="utf-8"
+    ):
+        """Classify the texts of a CSV or TSV file of any size; return how many there are.
 
-        `source` is UTF-8 with a header and may be compressed (`.gz`, `.zip` and the like). `target` gets all its
-        columns, and `label` and `probability` (six decimals). It appears when all is done; until then `<target>.part`
-        grows by `batch_rows` rows at a time. Interrupted, the same call goes on there, and ends in the same file.
+        `source` has a header and may be compressed (`.gz`, `.zip` and the like); how it is written is found as in
+        data_prep.ipynb, and all of it is checked before the work. `text_column` is a name or a number from 0. `target`
+        is CSV in UTF-8 with all its columns, and `label` and `probability` (six decimals). It appears when all is done;
+        until then `<target>.part` grows by `batch_rows` rows at a time. Interrupted, the same call goes on there, and
+        ends in the same file.
 
-        Raises FileNotFoundError, and ValueError for a file that is not such a table.
+        Raises FileNotFoundError, CannotWriteError, and ValueError for a file that is not such a table, a target that
+        cannot be written, or a size that is no whole number from 1.
         """
         source, target = Path(source), Path(target)
-        require_file(source, "predict_file reads a CSV file with a header")
-        if target.suffix in (".gz", ".bz2", ".zip", ".xz", ".zst") or target.resolve() == source.resolve():
-            raise ValueError(f"target is {target}, but must be another file than the source, and not a compressed one")
+        require_file(source, "predict_file reads a CSV or TSV file with a header")
+        require_count("batch_rows", batch_rows)
+        require_count("batch_size", batch_size)
+        _require_target(target, source)
         part, state = Path(f"{target}.part"), Path(f"{target}.part.json")
-        about = [source.stat().st_size, source.stat().st_mtime_ns, text_column, batch_rows, batch_size, self.settings]
+        header, column, rows, form = _read_header(source, encoding, text_column)
+        about = [source.stat().st_size, source.stat().st_mtime_ns, column, encoding, batch_rows, batch_size]
         weights = self.model.classifier.weight.detach().cpu().numpy().tobytes()
-        fingerprint = hashlib.sha256(json.dumps(about).encode() + weights).hexdigest()
-        names = next(_read_rows(source, 1)).iloc[0].tolist()
-        column = _find_text_column(names, text_column, source)
-        rows = sum(map(len, _read_rows(source, batch_rows)))  # a fault at the end is found before the work
+        fingerprint = hashlib.sha256(json.dumps([about, self.settings]).encode() + weights).hexdigest()
         with exclusive_lock(target, 0, "wait until it is done"), explain_writing(part):
             done, read = _find_done(part, state, fingerprint), 0
             with open(part, "ab") as file, progress_bar(rows, "Predicting", " rows", progress) as bar:
-                for chunk in _read_rows(source, batch_rows):
-                    first, read = read == 0, read + len(chunk)
+                if not done:
+                    file.write(_to_csv([[*header, "label", "probability"]]))
+                texts = islice(read_rows(source, form), 1, None)
+                while chunk := list(islice(texts, batch_rows)):
+                    read += len(chunk)
                     bar.update(len(chunk))
                     if read <= done:
                         continue
-                    chunk = chunk.iloc[int(first) :]  # without the header
-                    predicted = self.predict(chunk[column], batch_size, progress=False).round(6).set_index(chunk.index)
-                    table = pd.concat([chunk, predicted], axis=1)
-                    # quoting all texts keeps a lone "\r"
-                    form = {"index": False, "quoting": csv.QUOTE_NONNUMERIC, "lineterminator": "\n"}
-                    file.write(table.to_csv(header=[*names, *predicted] if first else False, **form).encode())
+                    predicted = self.predict([row[column] for row in chunk], batch_size, progress=False).round(6)
+                    file.write(
+                        _to_csv([*row, *answer] for row, answer in zip(chunk, predicted.itertuples(index=False)))
+                    )
                     file.flush()
                     write_text(state, json.dumps({"fingerprint": fingerprint, "rows": read, "bytes": file.tell()}))
             os.replace(part, target)
-            state.unlink()
-        print(f"{rows - 1:,} texts classified in {target}" + (f", {done - 1:,} of them before" if done else ""))
-        return rows - 1
+            state.unlink(missing_ok=True)
+        print(f"{rows:,} texts classified in {target}" + (f", {done:,} of them before" if done else ""))
+        return rows
 
     def decide(self, logits):
         """Turn logits of shape (n, 2) into the DataFrame of `predict`."""

@@ -126,8 +126,23 @@ def require_disk_space(folder, needed):
         )
 
 
-def require_encoding(path, encoding="utf-8", opener=open):
-    """Raise ValueError naming the first line and byte of `path` that is not in the encoding, and a likelier one."""
+def _guess_encoding(sample):
+    """Return a hint at the encoding of some bytes: the name of one where they look like it, else the usual ones."""
+    marks = {b"\xff\xfe": "'utf-16'", b"\xfe\xff": "'utf-16'"}
+    if sample[:2] in marks:
+        return f"perhaps to {marks[sample[:2]]}"
+    runs = re.findall(rb"[\x80-\xff]+", sample)
+    single = sum(1 for run in runs if len(run) == 1)
+    if single >= 0.8 * len(runs) and sum(map(len, runs)) < 0.2 * len(sample.replace(b" ", b"")):
+        return "perhaps to 'cp1252' (Western Europe) or 'cp1250' (Central Europe)"
+    return "to 'gb18030' (Chinese), 'shift_jis' (Japanese), 'cp949' (Korean), 'cp1251' (Russian) or what it is"
+
+
+def require_encoding(path, encoding="utf-8", opener=open, setting="ENCODING"):
+    """Raise ValueError naming the first line and byte of `path` that is not in the encoding, and a likelier one.
+
+    `setting` is the parameter that says the encoding.
+    """
     decoder = codecs.getincrementaldecoder(encoding)()  # in UTF-16 a line end is two bytes, and the loop parts them
     with opener(path, "rb") as file:
         for number, line in enumerate(chain(file, [b""]), start=1):
@@ -135,9 +150,9 @@ def require_encoding(path, encoding="utf-8", opener=open):
                 decoder.decode(line, final=not line.endswith(b"\n"))
             except UnicodeError as error:  # in UTF-16 it may not say where
                 start, seen = getattr(error, "start", 0), getattr(error, "object", line)
-                likely = "cp1252" if encoding.lower() in ("utf-8", "utf8") else "utf-8"
-                likely = "utf-16" if line[:2] in (b"\xff\xfe", b"\xfe\xff") else likely
+                likely = _guess_encoding(line + file.read(2**16))
+                likely = likely if encoding.lower() in ("utf-8", "utf8") else "perhaps to 'utf-8'"
                 raise ValueError(
                     f"{path}, line {number}: its byte {start + 1} (0x{seen[start]:02x}) is not {encoding.upper()}: "
-                    f"save the file as UTF-8, or set ENCODING, perhaps to {likely!r}"
+                    f"save the file as UTF-8, or set {setting}, {likely}"
                 ) from None

@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 
 from pytorch_pretrained_bert.tokenization import PRETRAINED_VOCAB_ARCHIVE_MAP
 
@@ -172,6 +173,12 @@ def find_fault(value, rule):
     except Exception:  # an array is neither true nor false, and a number of 5,000 digits has no text
         return f"a {type(value).__name__}"
     return None if accepted else shown
+
+
+def require_count(name, value):
+    """Raise ValueError, which calls it `name`, for a value that is no whole number from 1."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name} is {value!r}, but must be a whole number from 1")
 
 
 def check_parameters(notebook, names):
