@@ -67,11 +67,11 @@ def _find_done(part, state, fingerprint):
 def _take_texts(texts):
     """Return texts in a row as a list; TypeError for what is no row of texts, or holds what is no text."""
     kinds = {
-        str | bytes | bytearray | os.PathLike: "put it into a list",
+        str | bytes | bytearray: "put it into a list",
         pd.DataFrame: 'give one of its columns, such as table["text"]',
         Mapping: "give a list of its texts",
         Set: "it has no order: give a list",
-        io.IOBase: "read its texts, or use predict_file",
+        os.PathLike | io.IOBase: "read its texts, or use predict_file",
     }
     remedies = [remedy for kind, remedy in kinds.items() if isinstance(texts, kind)]
     if not isinstance(texts, Iterable) or getattr(texts, "ndim", 1) != 1:

@@ -286,6 +286,7 @@ class Stages:
     def __init__(self, notebook):
         """Begin with nothing made; `notebook` is one of `STAGES`."""
         self.notebook = notebook
+        self.headings = STAGES[notebook]
         self.made = {}
 
     @contextmanager
@@ -295,17 +296,21 @@ class Stages:
         `names` is the notebook's `globals()`. If this is made with other parameters than the last time, what was made
         under later headings is out of date. Raises ValueError, which says from where to run again.
         """
-        parameters, before = check_parameters(self.notebook, names), True
-        for other, decisive in STAGES[self.notebook].items():
-            values = {name: parameters[name] for name in decisive}
-            if other == heading:
-                before, known = False, self.made.pop(heading, None)
-            elif before:
-                self._require(other, values)
-            elif known != values:
-                self.made.pop(other, None)
+        parameters, headings = check_parameters(self.notebook, names), list(self.headings)
+        given = {one: {name: parameters[name] for name in decisive} for one, decisive in self.headings.items()}
+        place = headings.index(heading)
+        for earlier in headings[:place]:
+            self._require(earlier, given[earlier])
+        if self.made.pop(heading, None) != given[heading]:
+            for later in headings[place:]:
+                self.made.pop(later, None)
         yield parameters
-        self.made[heading] = {name: parameters[name] for name in STAGES[self.notebook][heading]}
+        self.made[heading] = given[heading]
+
+    def note(self, heading, names):
+        """Do what `making` does, for what a single cell makes."""
+        with self.making(heading, names):
+            pass
 
     def _require(self, heading, values):
         if heading not in self.made:
