@@ -13,7 +13,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 
-from textbert.archive import get_archive_path, pack_model, write_archive
+from textbert.archive import get_archive_path, pack_model, require_replaceable, save_seen, write_archive
 from textbert.batches import make_batch, plan_batches, predict_logits
 from textbert.bert import copy_weights, load_model, load_tokenizer, reset_pooler, save_model, speed_up
 from textbert.checkpoints import Checkpoint, Trials, get_checkpoint_path, remove_checkpoint, training_lock
@@ -28,7 +28,16 @@ from textbert.devices import (
     take_share,
 )
 from textbert.display import describe_seconds, progress_bar, show_figure
-from textbert.features import UNLABELLED, Features, InputFeatures, get_fingerprint, load_features, save_features
+from textbert.features import (
+    UNLABELLED,
+    Features,
+    InputFeatures,
+    get_fingerprint,
+    label_ids,
+    load_features,
+    require_texts,
+    save_features,
+)
 from textbert.files import (
     CannotWriteError,
     atomic_write,
@@ -44,6 +53,7 @@ from textbert.parameters import (
     MAX_POSITIONS,
     PRETRAINED_MODELS,
     TRUNCATIONS,
+    Stages,
     check_parameters,
     get_deciding,
 )
@@ -51,7 +61,7 @@ from textbert.splits import digest_text, pick_rows, split_folds, split_train_val
 from textbert.training import Plan, Run, get_class_weights, make_optimizer, make_schedule, moved_words
 from textbert.tsv import TsvPart, clean_text, read_label_names, split_line, write_tsv
 from textbert.wordpieces import Conversion, WordPieceMemo, count_word_pieces
-from textbert.workers import convert_batches, convert_pairs, worker_pool
+from textbert.workers import convert_batches, convert_pairs, may_start_workers, worker_pool
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -111,14 +121,17 @@ __all__ = [
     "require_disk_space",
     "require_encoding",
     "require_file",
+    "require_replaceable",
     "reset_pooler",
     "Run",
     "save_features",
     "save_model",
+    "save_seen",
     "show_figure",
     "speed_up",
     "split_folds",
     "split_train_validation",
+    "Stages",
     "sum_over_processes",
     "take_share",
     "training_lock",
@@ -225,21 +238,6 @@ class BinaryClassificationProcessor(DataProcessor):
             return False
 
 
-def _label_ids(examples, label_map, output_mode):
-    """Return the labels of examples as an array of shape (n,), int32 or (in regression) float64."""
-    if output_mode == "regression":
-        return np.array([np.nan if e.label is None else float(e.label) for e in examples], "<f8")
-    if output_mode != "classification":
-        raise ValueError(f"output_mode is {output_mode!r}, but must be classification or regression")
-    known = {None: UNLABELLED, **label_map}
-    labels = []
-    for example in examples:
-        if example.label not in known:
-            raise ValueError(f"example {example.guid!r} has the label {example.label!r}, which is not in {label_map}")
-        labels.append(known[example.label])
-    return np.array(labels, "<i4")
-
-
 def convert_examples_to_features(
     examples,
     label_map,
@@ -256,7 +254,7 @@ def convert_examples_to_features(
 
     Parameters
     ----------
-    examples : list of InputExample; a label of None becomes `UNLABELLED` (in regression NaN)
+    examples : InputExamples, a list or an iterator; a label of None becomes `UNLABELLED` (in regression NaN)
     label_map : dict from label to integer; not used in regression
     max_seq_length : how many word pieces to keep, special ones included; at most 512, or what the tokenizer's model has
     output_mode : "classification" or "regression"
@@ -265,10 +263,13 @@ def convert_examples_to_features(
     truncation : what to keep of a text that is too long: its "head", its "tail", or "head+tail" (a quarter of the room
         for the head; Sun et al. 2019). Of a pair the longer text is cut first.
 
-    Raises ValueError for a bad argument or an unknown label, BrokenExecutor (a RuntimeError) if a worker was killed.
+    Raises ValueError for a bad argument, a text that is no string or an unknown label, BrokenExecutor (a RuntimeError)
+    if a worker was killed.
     """
+    examples = list(examples)
+    require_texts(examples)
     pairs = [(example.text_a, example.text_b) for example in examples]
-    labels = _label_ids(examples, label_map, output_mode)
+    labels = label_ids(examples, label_map, output_mode)
     return convert_pairs(Conversion(tokenizer, max_seq_length, truncation), pairs, labels, processes, progress)
 
 
@@ -304,10 +305,10 @@ def _convert_tsv(tsv, conversion, output_mode, processes):
     """
     processor, parts = BinaryClassificationProcessor(), TsvPart.split(tsv)
     label_map = {label: i for i, label in enumerate(processor.get_labels())}
-    many = processes or joblib.cpu_count()
+    many = (processes or joblib.cpu_count()) if may_start_workers() else 1
     with worker_pool(conversion, many) if many > 1 and len(parts) > TsvPart.MANY else nullcontext() as pool:
         fingerprint = get_fingerprint(tsv, conversion, output_mode)
-        labels = _label_ids(processor.read_examples(tsv, output_mode), label_map, output_mode)
+        labels = label_ids(processor.read_examples(tsv, output_mode), label_map, output_mode)
         require_disk_space(tsv.parent, len(labels) * (4 * conversion.max_seq_length + 12))
         features = convert_batches(conversion, parts, labels, many if pool else processes, pool)
     features.fingerprint = fingerprint

@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from pytorch_pretrained_bert import modeling
@@ -31,7 +32,8 @@ WEIGHTS = "pytorch_model.bin"
 VOCABULARY = "vocab.txt"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 OLD_CONFIG = "bert_config.json"  # what archives of 2018 call config.json
-ARCHIVE_MEMBERS = (CONFIG, OLD_CONFIG, TOKENIZER_CONFIG, VOCABULARY, "validation.csv", WEIGHTS)
+SEEN = "seen.bin"  # digests of the texts that training has looked at, sorted, 8 bytes each
+ARCHIVE_MEMBERS = (CONFIG, OLD_CONFIG, TOKENIZER_CONFIG, VOCABULARY, "validation.csv", SEEN, WEIGHTS)
 MAX_ARCHIVE_BYTES = 4 * 2**30  # bert-large has 1.3 GB
 # what makes a model a BERT, and can be missing where nothing else was known; models of other kinds compute otherwise
 BERT_SETTINGS = {
@@ -39,6 +41,12 @@ BERT_SETTINGS = {
     "hidden_act": tuple(modeling.ACT2FN),
     "position_embedding_type": ("absolute",),
 }
+# those that cut texts as BERT's own does; the general ones say in tokenizer.json what they do
+TOKENIZER_CLASSES = (
+    *(f"{name}Tokenizer{kind}" for name in ("Bert", "DistilBert", "Electra") for kind in ("", "Fast")),
+    "PreTrainedTokenizerFast",
+    "TokenizersBackend",
+)
 HEADS = ("cls.", "qa_outputs.")  # weights of other tasks, which a classifier has no use for
 BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")  # no weights at all; newer code stored them
 
@@ -151,7 +159,7 @@ def match_weights(state, expected, path):
     """Compare a checkpoint's weights with those a model expects; both are dicts from name to tensor.
 
     Returns (names that are new to the model, names it has no use for). Raises ValueError if one of BERT's own weights
-    is missing, for a weight that no BERT has, and for one of another shape.
+    is missing, for a weight that no BERT has, and for one of another shape or with what is no number.
     """
     new, unused = [n for n in expected if n not in state], [n for n in state if n not in expected]
     if lost := [name for name in new if not name.startswith(("classifier.", "bert.pooler."))]:
@@ -162,6 +170,11 @@ def match_weights(state, expected, path):
         if expected[name].shape != state[name].shape:
             found, needed = tuple(state[name].shape), tuple(expected[name].shape)
             raise ValueError(f"{path}: {name} has the shape {found}, but its {CONFIG} asks for {needed}")
+        if not torch.isfinite(state[name]).all():
+            raise ValueError(
+                f"{path}: {name} holds NaN or infinity, as after a training that went astray or in a damaged copy: get "
+                "it again, or train it again"
+            )
     return new, unused
 
 
@@ -232,6 +245,27 @@ def require_vocabulary(files, path):
         raise ValueError(f"{path}: its {VOCABULARY} has {len(pieces)} lines, but its {CONFIG} says {size}")
 
 
+def require_bert_tokenizer(settings, path):
+    """Raise ValueError if a tokenizer's settings, of tokenizer_config.json, ask for another way than BERT's own."""
+    lower = settings.get("do_lower_case", True)
+    accents = (None, bool(lower)) if isinstance(lower, bool) else (None, True, False)
+    fitting = {
+        "tokenizer_class": (None, *TOKENIZER_CLASSES),
+        "word_tokenizer_type": (None, "basic"),
+        "subword_tokenizer_type": (None, "wordpiece"),
+        "do_basic_tokenize": (None, True),
+        "do_word_tokenize": (None, True),
+        "do_subword_tokenize": (None, True),
+        "tokenize_chinese_chars": (None, True),
+        "strip_accents": accents,
+    }
+    if wrong := [f"{name} {settings[name]!r}" for name, fits in fitting.items() if settings.get(name) not in fits]:
+        raise ValueError(
+            f"{path}: its tokenizer has the {', '.join(wrong)}, and cuts texts otherwise than BERT's own, which is "
+            f"used here: what the model has learned would be lost. Take another BERT, such as {DEFAULT_MODEL}"
+        )
+
+
 def vocabulary_text(pieces):
     """Return a dict from number to word piece as the content of vocab.txt; numbers without one are filled."""
     return "".join(f"{pieces.get(number, f'[gap{number}]')}\n" for number in range(max(pieces) + 1))
@@ -245,6 +279,44 @@ def pack_model(output_dir, archive_path):
     for name in (CONFIG, WEIGHTS, VOCABULARY):
         require_file(Path(output_dir, name), "train.ipynb saves it")
     write_archive(read_members(Path(output_dir)), archive_path)
+
+
+def require_replaceable(archive_path, output_dir, task_name, model):
+    """Raise ValueError if packing a task's model would replace something else than an earlier model of the task.
+
+    `model` is the name or path of the BERT that the training starts from.
+    """
+    archive_path = Path(archive_path)
+    sources = {Path(model).resolve(), get_archive_path(model, archive_path.parent).resolve()}
+    for path in (archive_path, Path(output_dir)):
+        if path.resolve() in sources:
+            raise ValueError(
+                f"TASK_NAME is {task_name!r}, and {path}, where its model goes, is what BERT_MODEL {model!r} is read "
+                "from: choose another TASK_NAME"
+            )
+    if not archive_path.is_file():
+        return
+    classifier = read_config(read_archive(archive_path), archive_path).get("classifier")
+    trained_as = (classifier or {}).get("parameters", {}).get("TASK_NAME", task_name)
+    if classifier is None or trained_as != task_name:
+        what = "a BERT that was not fine-tuned" if classifier is None else f"the model of the task {trained_as!r}"
+        raise ValueError(
+            f"TASK_NAME is {task_name!r}, but {archive_path}, where its model goes, holds {what}: choose another "
+            "TASK_NAME, or give that file another name"
+        )
+
+
+def save_seen(digests, output_dir):
+    """Write the digests (`digest_text`) of the texts that a training has looked at, for `pack_model`."""
+    with atomic_write(Path(output_dir, SEEN)) as temporary:
+        temporary.write_bytes(np.unique(np.array(digests, "<i8")).tobytes())
+
+
+def read_seen(content, path):
+    """Return what `save_seen` wrote as a sorted int64 array; ValueError if it is damaged."""
+    if len(content) % 8:
+        raise ValueError(f"{path}: its {SEEN} is damaged: train again with train.ipynb")
+    return np.sort(np.frombuffer(content, "<i8"))
 
 
 def check_settings(settings, positions, path):

@@ -20,6 +20,7 @@ from textbert.archive import (
     match_weights,
     read_config,
     read_weights,
+    require_bert_tokenizer,
     require_sizes,
     require_vocabulary,
     vocabulary_text,
@@ -47,6 +48,7 @@ def build_tokenizer(files, path):
             raise ValueError
     except (ValueError, TypeError, RecursionError):
         raise ValueError(f"{path}: its {TOKENIZER_CONFIG} does not say whether case matters: get it again") from None
+    require_bert_tokenizer(settings, path)
     with tempfile.TemporaryDirectory() as folder, explain_writing(folder):
         vocabulary = Path(folder, VOCABULARY)
         vocabulary.write_bytes(files[VOCABULARY])

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Iterable, Mapping, Set
 from itertools import islice
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from textbert.archive import CONFIG, check_settings, read_config, read_validation
+from textbert.archive import CONFIG, SEEN, check_settings, read_config, read_seen, read_validation
 from textbert.batches import predict_logits
 from textbert.bert import build_model, build_tokenizer
 from textbert.delimited import count_rows, read_delimited, read_rows
@@ -23,6 +24,8 @@ from textbert.hub import read_bert
 from textbert.measures import probabilities
 from textbert.packed import require_sound, require_text, split_suffixes
 from textbert.parameters import require_count
+from textbert.splits import digest_text
+from textbert.tsv import read_label_names
 from textbert.wordpieces import Conversion
 from textbert.workers import convert_pairs
 
@@ -102,18 +105,55 @@ def _to_csv(rows):
     return file.getvalue().encode()
 
 
+def _take_texts(texts):
+    """Return texts in a row as a list; TypeError for what is no row of texts, or holds what is no text."""
+    kinds = {
+        str | bytes | bytearray: "put it into a list",
+        pd.DataFrame: 'give one of its columns, such as table["text"]',
+        Mapping: "give a list of its texts",
+        Set: "it has no order: give a list",
+        os.PathLike | io.IOBase: "read its texts, or use predict_file",
+    }
+    remedies = [remedy for kind, remedy in kinds.items() if isinstance(texts, kind)]
+    if not isinstance(texts, Iterable) or getattr(texts, "ndim", 1) != 1:
+        remedies.append("a text for each answer is needed")
+    if remedies:
+        shown = repr(texts)[:50] if not isinstance(texts, pd.DataFrame) else "with a shape of " + str(texts.shape)
+        raise TypeError(
+            f"texts must be a list of texts (or a Series, an array, an iterator), but is a {type(texts).__name__}, "
+            f"{shown}: {remedies[0]}"
+        )
+    texts = list(texts)
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"text {row} is {text!r}, but must be a string; '' if there is none")
+    return texts
+
+
+def _use_one_thread():
+    """torch's threads do not survive a fork: what waits for them would wait for ever."""
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_use_one_thread)
+
+
 class Classifier:
     """A fine-tuned BERT with all that is needed to classify texts: `Classifier.load(archive)`.
 
     `settings` are what training has decided; `validation` is a DataFrame with the columns id, label, logit_0 and
-    logit_1 of the texts it decided on, or None if the archive has none.
+    logit_1 of the texts it decided on, and `seen` an array of the digests of all texts that training has looked at;
+    each is None if the archive has none. `path` is where it was loaded from.
     """
 
-    def __init__(self, model, tokenizer, settings, validation=None):
+    def __init__(self, model, tokenizer, settings, validation=None, seen=None, path=None):
         self.model = model
         self.tokenizer = tokenizer
         self.settings = settings
         self.validation = validation
+        self.seen = seen
+        self.path = path
 
     @classmethod
     def load(cls, archive_path, device=None):
@@ -135,25 +175,60 @@ class Classifier:
         check_settings(settings, config["max_position_embeddings"], path)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         validation = read_validation(files["validation.csv"], path) if "validation.csv" in files else None
-        return cls(model.to(device).eval(), build_tokenizer(files, path), settings, validation)
+        seen = read_seen(files[SEEN], path) if SEEN in files else None
+        return cls(model.to(device).eval(), build_tokenizer(files, path), settings, validation, seen, path)
+
+    def check_labels(self, data_dir):
+        """Compare the names of the classes with `labels.json` in a folder; return a sentence about it.
+
+        Raises ValueError if there 0 and 1 are other classes than in this model's training.
+        """
+        ours, theirs = self.settings["label_names"], read_label_names(data_dir)
+        path = Path(data_dir, "labels.json")
+        if not path.is_file():
+            return f"There is no {path}: that 0 is {ours[0]!r} and 1 is {ours[1]!r} cannot be checked."
+        if ours != theirs:
+            raise ValueError(
+                f"{path} says 0 is {theirs[0]!r} and 1 is {theirs[1]!r}, but {self.path} was trained with 0 as "
+                f"{ours[0]!r} and 1 as {ours[1]!r}: run train.ipynb again, or data_prep.ipynb as it was run before it"
+            )
+        return f"{path} and {self.path} have the same classes."
+
+    def find_unseen(self, texts, labels, source):
+        """Return (the rows of texts that training has not looked at, as a sorted array, a sentence about them).
+
+        Texts are compared with case and white space folded; labels are an array of 0 and 1, of shape (n,), and `source`
+        is what messages call the file. Without digests in the archive all rows are returned, and the sentence says that
+        nothing could be checked. Raises ValueError if half of the texts were seen, or what is left has one class.
+        """
+        if self.seen is None:
+            return np.arange(len(texts)), (
+                f"whether training has seen them cannot be checked, for {self.path} is of a time before it noted that: "
+                "train again with train.ipynb to know"
+            )
+        seen = np.isin(np.array([digest_text(text) for text in texts], np.int64), self.seen)
+        rows, count = np.flatnonzero(~seen), int(seen.sum())
+        counted = f"{count:,} of the {len(texts):,} texts of {source} were in the training of {self.path}"
+        if 2 * count >= len(texts) or len(set(np.asarray(labels)[rows].tolist())) < 2:
+            raise ValueError(f"{counted}, so that too few are left to judge it by: run train.ipynb again")
+        return rows, f"it had never seen ({counted}{' and are left out' if count else ''})"
 
     def predict(self, texts, batch_size=32, progress=True):
         """Classify texts.
 
         Returns a DataFrame with a row for each text, in order: `label`, the name of the class, and `probability`, that
-        of the positive class. Raises TypeError for a single string, or for what is no string.
+        of the positive class. `texts` is a list, tuple, array, Series (whose index the answers carry) or iterator of
+        strings. Raises TypeError for anything else, such as a single string or a DataFrame, or for what is no string in
+        it, and ValueError for a `batch_size` that is no whole number from 1.
         """
-        if isinstance(texts, str):
-            raise TypeError(f"texts must be a list of texts, but is the text {texts[:50]!r}: put it into a list")
+        require_count("batch_size", batch_size)
         features = self.convert(texts, progress)
-        return self.decide(predict_logits(self.model, features, batch_size, progress=progress))
+        answers = self.decide(predict_logits(self.model, features, batch_size, progress=progress))
+        return answers.set_index(texts.index) if isinstance(texts, pd.Series) else answers
 
     def convert(self, texts, progress=False):
         """Convert texts to the Features that this model was trained on."""
-        texts = list(texts)
-        for row, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise TypeError(f"text {row} is {text!r}, but must be a string; '' if there is none")
+        texts = _take_texts(texts)
         conversion = Conversion(self.tokenizer, self.settings["max_seq_length"], self.settings["truncation"])
         labels = np.full(len(texts), UNLABELLED, "<i4")
         return convert_pairs(conversion, [(text, None) for text in texts], labels, progress=progress)

@@ -38,10 +38,15 @@ def get_environment():
 def make_accelerator():
     """Return accelerate's Accelerator for this machine, or for this process among those that torchrun started.
 
-    Raises RuntimeError if fewer processes work together than were started.
+    A WORLD_SIZE without a MASTER_ADDR, as some clusters set it, says nothing of other processes and is taken out of the
+    environment. Raises RuntimeError if fewer processes work together than were started.
     """
     from accelerate import Accelerator
 
+    if os.environ.get("WORLD_SIZE", "1") != "1" and not os.environ.get("MASTER_ADDR"):
+        print(f"WORLD_SIZE is {os.environ['WORLD_SIZE']!r}, but MASTER_ADDR is not set: this process works by itself")
+        for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+            os.environ.pop(name, None)
     world = int(os.environ.get("WORLD_SIZE", 1))
     # on CPUs accelerate must be told so, or each process works for itself
     cpu = True if world > 1 and not torch.cuda.is_available() else None

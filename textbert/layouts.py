@@ -20,11 +20,13 @@ from textbert.archive import (
     read_config,
     read_weights,
     rename_weights,
+    require_bert_tokenizer,
     require_sizes,
 )
 
 SAFETENSORS = "model.safetensors"  # the hub's layout has these two besides
 TOKENIZER = "tokenizer.json"
+ADDED_TOKENS = "added_tokens.json"
 
 
 def explain_tensorflow(checkpoint):
@@ -38,12 +40,16 @@ def explain_tensorflow(checkpoint):
 
 
 def read_folder(folder):
-    """Return the files of a BERT in a local folder of the hub's layout as those of an archive.
+    """Return the files of a BERT in a local folder, in the library's layout or the hub's, as those of an archive.
 
     Raises ValueError for a TensorFlow checkpoint (the message has the line that converts it) and what is not a BERT.
     """
-    names = (*ARCHIVE_MEMBERS, TOKENIZER, SAFETENSORS)
+    names = (*ARCHIVE_MEMBERS, TOKENIZER, ADDED_TOKENS, SAFETENSORS)
     files = {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
+    check_tokenizer(files, folder)
+    if {WEIGHTS, VOCABULARY} <= files.keys():
+        say_added_tokens(files, files[VOCABULARY], folder)
+        return {name: content for name, content in files.items() if name in ARCHIVE_MEMBERS}
     if files.keys() & {SAFETENSORS, WEIGHTS}:
         return convert_bert(files, folder)
     for index in sorted(folder.glob("*.ckpt*.index")):
@@ -60,6 +66,37 @@ def read_json(files, name, source):
     if not isinstance(content, dict):
         raise ValueError(f"{source}: its {name} does not hold a JSON object: get it again")
     return content
+
+
+def check_tokenizer(files, source):
+    """Raise ValueError if tokenizer_config.json or tokenizer.json ask for another tokenizer than BERT's own."""
+    settings = read_json(files, TOKENIZER_CONFIG, source)
+    require_bert_tokenizer(settings, source)
+    fast = read_json(files, TOKENIZER, source)
+    kinds = {"model": "WordPiece", "pre_tokenizer": "BertPreTokenizer", "normalizer": "BertNormalizer"}
+    parts = {name: part for name in kinds if isinstance(part := fast.get(name), dict)}
+    for name, part in parts.items():
+        if part.get("type", kinds[name]) not in (kinds[name], "Sequence"):
+            raise ValueError(
+                f"{source}: its {TOKENIZER} has the {name} {part['type']!r}, but BERT needs a {kinds[name]}"
+            )
+    normalizer = parts.get("normalizer", {})
+    said = {"do_lower_case": normalizer.get("lowercase", settings.get("do_lower_case", True))}
+    said |= {"tokenize_chinese_chars": normalizer.get("handle_chinese_chars")}
+    require_bert_tokenizer(said | {"strip_accents": normalizer.get("strip_accents")}, source)
+
+
+def say_added_tokens(files, vocabulary, source):
+    """Say which tokens were added to a vocabulary, given as the bytes of vocab.txt: they are not used."""
+    decoder = read_json(files, TOKENIZER_CONFIG, source).get("added_tokens_decoder")
+    listed = [*decoder.values()] if isinstance(decoder, dict) else []
+    fast = read_json(files, TOKENIZER, source).get("added_tokens")
+    listed += fast if isinstance(fast, list) else []
+    tokens = [one["content"] for one in listed if isinstance(one, dict) and isinstance(one.get("content"), str)]
+    known = set(vocabulary.decode("utf-8", "replace").splitlines())
+    if added := sorted({*tokens, *read_json(files, ADDED_TOKENS, source)} - known):
+        shown = ", ".join(added[:5]) + (" and so on" if len(added) > 5 else "")
+        print(f"  {len(added)} tokens that were added to its vocabulary are not used, but cut into pieces: {shown}")
 
 
 def find_casing(files, source):
@@ -129,14 +166,14 @@ def convert_bert(files, source):
     is from. Raises ValueError for what is not a BERT.
     """
     config = read_config(files, source)
+    check_tokenizer(files, source)
     converted = {CONFIG: files.get(CONFIG, files.get(OLD_CONFIG))}
     if vocabulary := read_vocabulary(files, source, config["vocab_size"]):
         converted[VOCABULARY] = vocabulary
+        say_added_tokens(files, vocabulary, source)
     if casing := find_casing(files, source):
         lower, said_by = casing
         print(f"  {'texts are put into lower case' if lower else 'case matters'}, says its {said_by}")
         converted[TOKENIZER_CONFIG] = json.dumps({"do_lower_case": lower}).encode()
-        if lower and read_json(files, TOKENIZER_CONFIG, source).get("strip_accents") is False:
-            print("  it learned from texts with accents, which BERT's own lower-casing takes off: expect it to do less")
     converted[WEIGHTS] = convert_weights(files, source)
     return converted

@@ -26,10 +26,14 @@ def get_eval_report(task_name, labels, preds, positive=None):
 
     Returns a dict with task, mcc (Matthews correlation), tp, tn, fp, fn, accuracy, precision, recall and f1; given the
     probabilities of class 1 as `positive`, of shape (n,), also roc_auc and loss (mean cross-entropy in nats). A ratio
-    with nothing below the line is 0.
+    with nothing below the line is 0. Raises ValueError for probabilities that are NaN.
     """
     from sklearn import metrics
 
+    if positive is not None and not np.isfinite(positive).all():
+        raise ValueError(
+            "the model answers with NaN, which is no probability: its training went astray. Try a smaller LEARNING_RATE"
+        )
     tn, fp, fn, tp = metrics.confusion_matrix(labels, preds, labels=[0, 1]).ravel().tolist()
     precision, recall, f1, _ = metrics.precision_recall_fscore_support(labels, preds, average="binary", zero_division=0)
     report = {"task": task_name, "mcc": float(metrics.matthews_corrcoef(labels, preds))}

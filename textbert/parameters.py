@@ -1,8 +1,10 @@
 """The notebooks' parameters: what each may be, said once, in words for a message and as a function."""
 
+import ast
 import difflib
 import re
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
 
@@ -60,9 +62,11 @@ def zero_or(rule):
 
 def list_of(rule):
     """Return the rule for a list, perhaps an empty one, of what a rule allows."""
-    return Rule(
-        f"a list in which each value is {rule.words}", lambda v: isinstance(v, list) and all(map(rule.accepts, v))
-    )
+
+    def accepts(values):
+        return isinstance(values, list) and all(map(rule.accepts, values))
+
+    return Rule(f"a list in which each value is {rule.words}", accepts)
 
 
 def _is_task_name(value):
@@ -85,7 +89,7 @@ def _is_column(value):
 def _are_classes(value):
     lists = isinstance(value, list) and len(value) == 2 and all(isinstance(one, list) and one for one in value)
     labels = [label for one in value for label in one] if lists else []
-    known = all(isinstance(label, str | int | float) for label in labels)
+    known = all(isinstance(label, str | int | float) and type(label) is not bool for label in labels)
     return lists and known and len(set(map(str, labels))) == len(labels)
 
 
@@ -97,10 +101,16 @@ def _is_encoding(value):
 
 
 TRUE_OR_FALSE = Rule("True or False", lambda v: type(v) is bool)
-TASK = Rule("a folder name, not the name of a pretrained model", _is_task_name)
+TASK = Rule(
+    "a folder name of at most 100 characters, which are the letters A to Z and a to z, digits, _, . and - (a letter or "
+    "digit first), and not the name of a pretrained model",
+    _is_task_name,
+)
 FILE = none_or(Rule("a file's name", _is_name))
 COLUMN = none_or(Rule("a column's name, or its number from 0", _is_column))
-CLASSES = none_or(Rule('two lists of labels, such as [["1", "2"], ["4", "5"]]', _are_classes))
+CLASSES = none_or(
+    Rule('two lists of labels, such as [["1", "2"], ["4", "5"]]; yes, no, true and false in quotes', _are_classes)
+)
 TWO_NAMES = Rule("a list of two different names", _are_two_names)
 ENCODING = Rule("an encoding's name, such as utf-8 or cp1252", _is_encoding)
 MODEL = Rule("a model's name or path", _is_name)
@@ -181,8 +191,35 @@ def require_count(name, value):
         raise ValueError(f"{name} is {value!r}, but must be a whole number from 1")
 
 
+def _read_again(value):
+    """Return what a value was meant as before a command line or YAML made it a text or another kind of number."""
+    if isinstance(value, list):
+        return [_read_again(one) for one in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str):
+        words = {"true": True, "false": False, "none": None, "null": None, "~": None}
+        if value.strip().lower() in words:
+            return words[value.strip().lower()]
+        try:
+            return ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return value
+    return value
+
+
+def _find_meant(value, rule):
+    """Return (True, the value that one which breaks a rule must have been meant as), (False, None) if there is none."""
+    once = _read_again(value)
+    meant = [once, _read_again(once), *([str(value)] if type(value) is int else [])]
+    return next(((True, one) for one in meant if find_fault(one, rule) is None), (False, None))
+
+
 def check_parameters(notebook, names):
     """Check a notebook's parameters and return them as a dictionary.
+
+    A value that a command line or YAML has turned into another kind, such as the text "[2, 4]" or "2e-5", or the number
+    2024 for a name, is taken as what it can alone mean, put right in `names`, and that is said.
 
     Parameters
     ----------
@@ -203,6 +240,11 @@ def check_parameters(notebook, names):
         if name not in given:
             raise ValueError(f"parameter {name} of {notebook}.ipynb is missing: set it to {parameter.rule.words}")
         if shown := find_fault(given[name], parameter.rule):
+            found, meant = _find_meant(given[name], parameter.rule)
+            if found:
+                print(f"{name} {shown} is taken as {meant!r}")
+                given[name] = names[name] = meant
+                continue
             raise ValueError(f"{name} is {shown}, but must be {parameter.rule.words}")
     return {name: given[name] for name in known}
 
@@ -211,3 +253,71 @@ def get_deciding(parameters):
     """Return those of train.ipynb's `parameters`, a dict, that the model which comes out depends on."""
     deciding = get_parameters("train")
     return {name: value for name, value in parameters.items() if deciding[name].decides}
+
+
+# the headings of a notebook under which something is made that later cells use, and the parameters it is made with
+STAGES = {
+    "train": {
+        "the check of the parameters": ("TASK_NAME",),
+        "The examples": ("TASK_NAME",),
+        "Hold something out": ("TRAIN_ROWS", "VALIDATION_SHARE", "RANDOM_SEED"),
+        "What BERT reads": ("BERT_MODEL", "MAX_SEQ_LENGTH", "TRUNCATION"),
+        "The model": ("BERT_MODEL", "RANDOM_SEED"),
+        "How the learning rate moves": ("TRAIN_BATCH_SIZE", "GRADIENT_ACCUMULATION_STEPS", "RANDOM_SEED"),
+        "Which settings?": ("LEARNING_RATE", "NUM_TRAIN_EPOCHS", "SEARCH_LEARNING_RATES", "SEARCH_EPOCHS"),
+        "How much is chance?": ("FOLDS",),
+        "the training itself": ("WARMUP_PROPORTION", "CLASS_WEIGHTS", "ADVERSARIAL_EPSILON", "PATIENCE"),
+        "From how many percent on is it a yes?": ("FALSE_POSITIVE_COST",),
+        "Save and pack": (),
+    },
+    "evaluate": {
+        "the check of the parameters": ("TASK_NAME",),
+        "The model": ("TASK_NAME",),
+        "Where is it wrong?": ("SHOW_MISTAKES",),
+        "Are the labels right?": ("CHECK_LABELS", "SHOW_MISTAKES"),
+        "A report to pass on": (),
+    },
+}
+
+
+class Stages:
+    """What the cells of a notebook have made so far, with which parameters: so they can be run in any order."""
+
+    def __init__(self, notebook):
+        """Begin with nothing made; `notebook` is one of `STAGES`."""
+        self.notebook = notebook
+        self.headings = STAGES[notebook]
+        self.made = {}
+
+    @contextmanager
+    def making(self, heading, names):
+        """Check the parameters, and that all that was made under earlier headings is as they say; note this one.
+
+        `names` is the notebook's `globals()`. If this is made with other parameters than the last time, what was made
+        under later headings is out of date. Raises ValueError, which says from where to run again.
+        """
+        parameters, headings = check_parameters(self.notebook, names), list(self.headings)
+        given = {one: {name: parameters[name] for name in decisive} for one, decisive in self.headings.items()}
+        place = headings.index(heading)
+        for earlier in headings[:place]:
+            self._require(earlier, given[earlier])
+        if self.made.pop(heading, None) != given[heading]:
+            for later in headings[place:]:
+                self.made.pop(later, None)
+        yield parameters
+        self.made[heading] = given[heading]
+
+    def note(self, heading, names):
+        """Do what `making` does, for what a single cell makes."""
+        with self.making(heading, names):
+            pass
+
+    def _require(self, heading, values):
+        if heading not in self.made:
+            raise ValueError(f"what {heading!r} makes is not there, or out of date: run the cells again from there on")
+        for name, value in values.items():
+            if self.made[heading][name] != value:
+                raise ValueError(
+                    f"{name} is {value!r}, but was {self.made[heading][name]!r} when {heading!r} was run: run the "
+                    "cells again from there on"
+                )

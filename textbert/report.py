@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from scipy.stats import binomtest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -48,12 +49,30 @@ def plot_thresholds(ax, curve, threshold):
     ax.legend()
 
 
+_find_words = TfidfVectorizer(ngram_range=(1, 2)).build_analyzer()
+
+
+def _find_terms(text):
+    """Return the words and word pairs of a text; where it has no word of two letters, what stands between spaces."""
+    return _find_words(text) or text.lower().split() or [""]
+
+
 def make_baseline():
     """Return the cheap model that BERT is compared with: TF-IDF of words and word pairs, and logistic regression."""
-
     return make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10, max_iter=1000)
+        TfidfVectorizer(analyzer=_find_terms, sublinear_tf=True), LogisticRegression(C=10, max_iter=1000)
     )
+
+
+def drawable_names(names):
+    """Return the names of the two classes as plots can show them: where the font lacks a letter, "label 0" it is."""
+    letters = get_font(findfont(FontProperties())).get_charmap()
+    return [
+        name.replace("$", r"\$")
+        if name.strip() and all(ord(letter) in letters for letter in name)
+        else f"label {number}"
+        for number, name in enumerate(names)
+    ]
 
 
 def suspicious_labels(texts, labels, positive, baseline, folds=5, seed=0):
@@ -65,10 +84,16 @@ def suspicious_labels(texts, labels, positive, baseline, folds=5, seed=0):
     positive : BERT's probabilities of class 1, of shape (n,)
     baseline : a scikit-learn classifier of texts; it judges each row after learning from the other folds, so that it
         cannot know the label by heart, as BERT may
+    folds : at most; no more than the rarer class has rows
 
-    Returns a DataFrame with row, baseline and bert (the probability that each gives to the label).
+    Returns a DataFrame with row, baseline and bert (the probability that each gives to the label). It is empty, and
+    that is said, where a class has fewer than two rows.
     """
     labels = np.asarray(labels)
+    folds = min(folds, *np.bincount(labels, minlength=2))
+    if folds < 2:
+        print(f"Among {len(labels)} rows a class has fewer than two: too few to tell which labels may be wrong")
+        return pd.DataFrame({"row": [], "baseline": [], "bert": []}).astype({"row": int})
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
     out_of_fold = cross_val_predict(baseline, np.asarray(texts, object), labels, cv=split, method="predict_proba")[:, 1]
     believed = {

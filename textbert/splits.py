@@ -1,9 +1,10 @@
 """Parts of a data set: a stratified few, and parts that share no text."""
 
 import hashlib
-from collections import defaultdict
 
 import numpy as np
+
+from textbert.overlaps import Overlaps
 
 # scikit-learn takes a second to import, which a conversion need not wait for: each function imports what it needs
 
@@ -20,55 +21,31 @@ def pick_rows(labels, rows, seed):
 
 def digest_text(text):
     """Return a whole number of 64 bits, the same for texts that differ in case and white space alone."""
-    return _digest_words(text.lower().split())
-
-
-def _digest_words(words):
-    content = " ".join(words).encode("utf-8", "surrogatepass")
+    content = " ".join(text.lower().split()).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), signed=True)
-
-
-def _find_contained(texts):
-    """Map each text that stands word for word inside others to those of them that stand in none.
-
-    `texts` is a dict from `digest_text` to text, and the result has digests. Where a text stands in another one, so do
-    its first three words; there its length and its last word are compared, and seldom more.
-    """
-    lengths, ends = defaultdict(tuple), set()  # hashes take less memory than words
-    for words in (text.lower().split() for text in texts.values()):
-        start, count = hash(tuple(words[:3])), len(words)
-        if count and count not in lengths[start]:
-            lengths[start] += (count,)
-        ends.add(hash((*words[:1], *words[-1:], count)))
-    containing = defaultdict(set)
-    for whole, words in ((digest, text.lower().split()) for digest, text in texts.items()):
-        for i, j in ((i, i + n) for i in range(len(words)) for n in (1, 2, 3)):
-            for count in lengths.get(hash(tuple(words[i:j])), ()):
-                if i + count <= len(words) != count and hash((words[i], words[i + count - 1], count)) in ends:
-                    part = _digest_words(words[i : i + count])
-                    if part in texts:
-                        containing[part].add(whole)
-    # (a set minus the keys of a dict would look at all the keys)
-    return {part: {whole for whole in wholes if whole not in containing} for part, wholes in containing.items()}
 
 
 def _split(texts, labels, choose, remedy):
     """Yield (training rows, validation rows), sorted, for each choice of texts for validation.
 
-    `choose` gets the texts that stand in no other, as digests, and their labels, and yields the indices of those
+    `choose` gets a list of those texts that stand in no other, and their labels, and yields the indices of those
     chosen.
     """
     digests = [digest_text(text) for text in texts]
-    label_of = dict(zip(digests, labels))
-    contained = _find_contained(dict(zip(digests, texts)))
-    whole = [digest for digest in label_of if digest not in contained]
+    different = dict(zip(digests, zip(texts, labels)))
+    place = {digest: number for number, digest in enumerate(different)}
+    text_of_row = np.array([place[digest] for digest in digests])
+    overlaps = Overlaps([text for text, _ in different.values()])
+    whole = np.flatnonzero(~overlaps.inside)
+    different_labels = [label for _, label in different.values()]
     try:
-        choices = list(choose(whole, [label_of[digest] for digest in whole]))
+        choices = list(choose(whole, [different_labels[text] for text in whole]))
     except ValueError as error:
         raise ValueError(f"{len(labels)} rows cannot be split like that ({error}): {remedy}") from None
     for choice in choices:
-        chosen = {whole[i] for i in choice}
-        in_validation = np.array([np.mean([w in chosen for w in contained.get(d, (d,))]) for d in digests])
+        chosen = np.zeros(len(different), bool)
+        chosen[whole[choice]] = True
+        in_validation = overlaps.get_shares(chosen)[text_of_row]
         parts = np.flatnonzero(in_validation == 0), np.flatnonzero(in_validation == 1)
         for name, part in zip(("training", "validation"), parts):
             if len({labels[row] for row in part}) < 2:

@@ -255,10 +255,15 @@ class Run:
     def record(self, loss):
         """Note the loss of a step, this process's share of it; write a checkpoint if it is time, stop if it is asked.
 
-        Raises KeyboardInterrupt after the checkpoint if somebody wants to stop.
+        Raises KeyboardInterrupt after the checkpoint if somebody wants to stop, ValueError for a loss of NaN.
         """
         due = bool(self.checkpoint) and time.monotonic() - self.saved >= 60 * self.checkpoint.minutes
         loss, stop, due = sum_over_processes(self.accelerator, loss, bool(self.stop_asked), due)
+        if not np.isfinite(loss):
+            raise ValueError(
+                f"the loss of step {len(self.progress.losses) + 1} is {loss}: the training went astray. Try a smaller "
+                "LEARNING_RATE, or a larger WARMUP_PROPORTION"
+            )
         self.progress.losses.append(loss)
         self.progress.step += 1
         self.clock.count(self.cost)

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from itertools import islice
+from numbers import Integral
 
 import numpy as np
 from pytorch_pretrained_bert.tokenization import BertTokenizer
@@ -107,6 +108,8 @@ class Conversion:
 
     def require_sound(self, pairs=False):
         """Raise ValueError for a length or a truncation that cannot be; pairs need room for a third special piece."""
+        if not isinstance(self.max_seq_length, Integral) or isinstance(self.max_seq_length, bool):
+            raise ValueError(f"max_seq_length is {self.max_seq_length!r}, but must be a whole number")
         least, most = 3 if pairs else 2, min(MAX_POSITIONS, self.tokenizer.max_len)
         if not least <= self.max_seq_length <= most:
             raise ValueError(

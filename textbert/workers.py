@@ -1,5 +1,6 @@
 """The conversion of texts to features, in one process or in several."""
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from joblib.externals.loky import ProcessPoolExecutor
 
 from textbert.display import progress_bar
 from textbert.features import Features
+from textbert.parameters import require_count
 from textbert.wordpieces import Encoder
 
 BATCH_TEXTS = 500  # a few milliseconds of work, and little to hand over
@@ -70,6 +72,11 @@ def _kill_workers(pool):
         pool.shutdown(kill_workers=True)
     finally:
         threading.excepthook = hook
+
+
+def may_start_workers():
+    """Tell whether this process may start others, which a daemonic one, as in a multiprocessing.Pool, may not."""
+    return not multiprocessing.current_process().daemon
 
 
 @contextmanager
@@ -144,13 +151,16 @@ def convert_batches(conversion, batches, labels, processes=None, pool=None, prog
     ----------
     conversion : a sound `Conversion`
     labels : array of shape (n,), int32 or float64
-    processes : how many to use at most; None starts more than one when that is worth their start-up
+    processes : how many to use at most; None starts more than one when that is worth their start-up. A daemonic process
+        uses one, for it may not start others
     pool : of `worker_pool`, where one has been started
 
     Raises ValueError for `processes` under 1, BrokenExecutor (a RuntimeError) if a worker was killed.
     """
-    if processes is not None and processes < 1:
-        raise ValueError(f"processes is {processes}, but must be at least 1, or None")
+    if processes is not None:
+        require_count("processes", processes)
+    if not may_start_workers():
+        processes, pool = 1, None
     with progress_bar(len(labels), "Converting", " texts", progress) as bar:
         try:
             parts = _encode_batches(conversion, batches, processes, bar, pool)
