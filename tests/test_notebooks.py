@@ -183,7 +183,7 @@ def test_another_encoding_is_an_error_that_names_it(workspace, planted):
 
 def test_planted_problems_are_found_and_cleaned_by_parameters_alone(workspace, planted):
     output = run(workspace, "data_prep", **TINY, TASK_NAME="planted", ENCODING="cp1252", CLEAN_TRAIN=True)
-    assert "train.csv.gz: 67 rows; label in column 'target', text in 'review'" in output
+    assert "train.csv.gz: 67 rows, columns taken: {'label': 'target', 'text': 'review'}" in output
     assert "label 1, the positive class: '1', from ['1']" in output
     assert "the rarer class makes up 12% of train" in output and 'set CLASS_WEIGHTS = "balanced"' in output
     assert "train.csv.gz: 1 rows with empty text left out: row 68" in output
@@ -241,7 +241,7 @@ def stars_printed(workspace, stars):
 def test_classes_and_a_part_held_out(workspace, stars, stars_printed):
     assert "train: 28 rows with other labels left out" in stars_printed
     assert "label 0, the negative class: '1 or 2', from ['1', '2']" in stars_printed
-    assert "1 texts (0.9%) stand inside texts of both parts and are left out" in stars_printed
+    assert "1 texts (0.9%) stand inside texts of both: left out" in stars_printed
     train, dev = read_tsv(stars / "train.tsv"), read_tsv(stars / "dev.tsv")
     assert len(train) + len(dev) == 143 - 28 - 1
     assert 0.2 < len(dev) / 114 < 0.4

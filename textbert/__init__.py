@@ -4,7 +4,7 @@ A room imports only rooms above it in this list, and none imports `tools`:
 
 - files, display, parameters, measures, downloads
 - tsv, tables, datasets
-- splits
+- splits, inspection
 - wordpieces, features, workers
 - archive, layouts, hub, bert
 - batches, devices, checkpoints, vectors, training

@@ -45,8 +45,8 @@ def _find_text_column(header, text_column, source):
         )
     if wanted not in names:
         raise ValueError(
-            f"{source} has no column {text_column!r}: set text_column to one of {', '.join(map(repr, names))}, or to its "
-            "number from 0"
+            f"{source} has no column {text_column!r}: set text_column to one of {', '.join(map(repr, names))}, or to "
+            "its number from 0"
         )
     return names.index(wanted)
 

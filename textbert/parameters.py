@@ -256,17 +256,24 @@ def get_deciding(parameters):
 
 
 # the headings of a notebook under which something is made that later cells use, and the parameters it is made with
+# the headings of a notebook under which something is made, and the parameters that decide what
 STAGES = {
     "train": {
         "the check of the parameters": ("TASK_NAME",),
-        "The examples": ("TASK_NAME",),
-        "Hold something out": ("TRAIN_ROWS", "VALIDATION_SHARE", "RANDOM_SEED"),
-        "What BERT reads": ("BERT_MODEL", "MAX_SEQ_LENGTH", "TRUNCATION"),
+        "Hold something out": ("TASK_NAME", "TRAIN_ROWS", "VALIDATION_SHARE", "RANDOM_SEED"),
         "The model": ("BERT_MODEL", "RANDOM_SEED"),
+        "What BERT reads": ("BERT_MODEL", "MAX_SEQ_LENGTH", "TRUNCATION"),
         "How the learning rate moves": ("TRAIN_BATCH_SIZE", "GRADIENT_ACCUMULATION_STEPS", "RANDOM_SEED"),
-        "Which settings?": ("LEARNING_RATE", "NUM_TRAIN_EPOCHS", "SEARCH_LEARNING_RATES", "SEARCH_EPOCHS"),
+        "Training": (
+            "LEARNING_RATE",
+            "NUM_TRAIN_EPOCHS",
+            "WARMUP_PROPORTION",
+            "CLASS_WEIGHTS",
+            "ADVERSARIAL_EPSILON",
+            "PATIENCE",
+        ),
+        "More from the same texts": ("SEARCH_LEARNING_RATES", "SEARCH_EPOCHS"),
         "How much is chance?": ("FOLDS",),
-        "the training itself": ("WARMUP_PROPORTION", "CLASS_WEIGHTS", "ADVERSARIAL_EPSILON", "PATIENCE"),
         "From how many percent on is it a yes?": ("FALSE_POSITIVE_COST",),
         "Save and pack": (),
     },
@@ -308,9 +315,9 @@ class Stages:
         self.made[heading] = given[heading]
 
     def note(self, heading, names):
-        """Do what `making` does, for what a single cell makes."""
-        with self.making(heading, names):
-            pass
+        """Do what `making` does, for what a single cell makes; return the parameters."""
+        with self.making(heading, names) as parameters:
+            return parameters
 
     def _require(self, heading, values):
         if heading not in self.made:
