@@ -42,8 +42,8 @@ def _find_text_column(header, text_column, source):
         )
     if wanted not in names:
         raise ValueError(
-            f"{source} has no column {text_column!r}: set text_column to one of {', '.join(map(repr, names))}, or to its "
-            "number from 0"
+            f"{source} has no column {text_column!r}: set text_column to one of "
+            f"{', '.join(map(repr, names))}, or to its number from 0"
         )
     return names.index(wanted)
 
@@ -59,7 +59,9 @@ def _read_header(source, encoding, text_column):
     (header, rows), form = read_delimited(source, kind, encoding, count_rows, "encoding")
     if header is None:
         raise ValueError(f"{source} is empty: it needs a header, and a row for each text")
-    return header, _find_text_column(header, text_column, source), rows - 1, form
+    unusual = form.describe(kind)
+    named = f"{source} (read as a table with {unusual})" if unusual else source
+    return header, _find_text_column(header, text_column, named), rows - 1, form
 
 
 def _require_target(target, source):

@@ -37,7 +37,8 @@ def _explain_no_table(data_dir):
         + (f", but {names}: a table's name ends in {', '.join(KINDS)}" if others else "")
         + (f" (for {sheets[0]} pip install openpyxl, or save it as CSV)" if sheets else "")
         + ": put train.csv (and test.csv) there, see README; or take a task that is fetched for you: "
-        f"{', '.join(FETCHED)}. {' and '.join(OUTPUTS)} are names for what data_prep.ipynb writes: call your own files otherwise"
+        f"{', '.join(FETCHED)}. {' and '.join(OUTPUTS)} are names for what data_prep.ipynb writes: "
+        "call your own files otherwise"
     )
 
 
@@ -252,13 +253,13 @@ def pick_classes(labels, source, classes=None):
     if count := int(_is_missing(labels).sum()):
         empty, other = (next((v for v in known if (v.strip().lower() in MISSING) == e), "1") for e in (True, False))
         raise ValueError(
-            f"{count:,} rows of {source} have no label: {_list_labels(labels)}. Label them, leave them out by saying the "
-            f"others in CLASSES, or set CLASSES = [[{empty!r}], [{other!r}]] if no label means the other class"
+            f"{count:,} rows of {source} have no label: {_list_labels(labels)}. Label them, leave them out by saying "
+            f"the others in CLASSES, or set CLASSES = [[{empty!r}], [{other!r}]] if no label means the other class"
         )
     if len(known) != 2:
         raise ValueError(
-            f"{source} has {len(known)} different labels, but two are needed: {_list_labels(labels)}. Correct it, or say "
-            'in CLASSES which make up the two classes, such as [["1", "2"], ["4", "5"]]; others are left out'
+            f"{source} has {len(known)} different labels, but two are needed: {_list_labels(labels)}. Correct it, or "
+            'say in CLASSES which make up the two classes, such as [["1", "2"], ["4", "5"]]; others are left out'
         )
     try:
         ordered = sorted(known, key=float)
