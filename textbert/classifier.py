@@ -67,7 +67,7 @@ def _read_header(source, encoding, text_column):
 def _require_target(target, source):
     """Raise ValueError for a target that cannot be written, CannotWriteError if there is no right to."""
     if target.suffix.lower() in (".gz", ".bz2", ".zip", ".xz", ".zst", ".xlsx", ".parquet"):
-        raise ValueError(f"target is {target}, but must be a CSV file, and not a compressed one")
+        raise ValueError(f"target is {target}, but must be another file than the source, and not a compressed one")
     if target.is_dir() or not target.name:
         raise ValueError(f"target is {target}, but must be a file and not a folder")
     if target.resolve() == source.resolve() or (target.exists() and target.samefile(source)):
