@@ -45,8 +45,8 @@ def _find_text_column(header, text_column, source):
         )
     if wanted not in names:
         raise ValueError(
-            f"{source} has no column {text_column!r}: set text_column to one of {', '.join(map(repr, names))}, or to "
-            "its number from 0"
+            f"{source} has no column {text_column!r}: set text_column to one of "
+            f"{', '.join(map(repr, names))}, or to its number from 0"
         )
     return names.index(wanted)
 
@@ -62,13 +62,15 @@ def _read_header(source, encoding, text_column):
     (header, rows), form = read_delimited(source, kind, encoding, count_rows, "encoding")
     if header is None:
         raise ValueError(f"{source} is empty: it needs a header, and a row for each text")
-    return header, _find_text_column(header, text_column, source), rows - 1, form
+    unusual = form.describe(kind)
+    named = f"{source} (read as a table with {unusual})" if unusual else source
+    return header, _find_text_column(header, text_column, named), rows - 1, form
 
 
 def _require_target(target, source):
     """Raise ValueError for a target that cannot be written, CannotWriteError if there is no right to."""
     if target.suffix.lower() in (".gz", ".bz2", ".zip", ".xz", ".zst", ".xlsx", ".parquet"):
-        raise ValueError(f"target is {target}, but must be a CSV file, and not a compressed one")
+        raise ValueError(f"target is {target}, but must be another file than the source, and not a compressed one")
     if target.is_dir() or not target.name:
         raise ValueError(f"target is {target}, but must be a file and not a folder")
     if target.resolve() == source.resolve() or (target.exists() and target.samefile(source)):

@@ -204,7 +204,7 @@ def _split_sample(sample, separator, quoted):
 
 def _find_separator(path, sample, usual):
     """Return what separates the columns in a sample: the usual, unless another one fits better."""
-    rows = {separator: _split_sample(sample, separator, separator != "\t") for separator in SEPARATORS}
+    rows = {s: _split_sample(sample, s, not s == usual == "\t") for s in SEPARATORS}
     fits = [s for s, found in rows.items() if len(set(map(len, found))) == 1 and len(found[0]) > 1]
     others = [separator for separator in fits if separator != usual]
     if usual in fits:  # in prose a blank follows: "1;good soup, bad tea"
@@ -236,15 +236,18 @@ def sniff(path, kind, encoding="utf-8"):
 
 def _shows(plain, other):
     """Tell whether a file is meant as a second Form reads it: (rows read one way, rows read the other way)."""
-    always = None
+    first, always = set(), None  # the columns in which the first row, and each row below it, stands in marks
     for count, (before, after) in enumerate(zip_longest(plain, other), start=1):
         if before is None or after is None:  # a text of several lines
             return True
         changed = {i for i, (a, b) in enumerate(zip(before, after)) if a != b and a.lstrip(" ").startswith('"')}
         if any('"' in after[i] or before[i].startswith(" ") for i in changed):
             return True
-        always = changed if always is None else always & changed if count > 2 else always | changed
-    return bool(always) and count > 1
+        if count == 1:
+            first = changed
+        else:
+            always = changed if always is None else always & changed
+    return bool(always and (count > 2 or always & first))
 
 
 def read_delimited(path, kind, encoding="utf-8", consume=list, setting="ENCODING"):

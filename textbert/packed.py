@@ -1,6 +1,7 @@
 """A file as it lies on disk: how it is compressed, whether it is sound, and whether it can be text at all."""
 
 import bz2
+import codecs
 import gzip
 import io
 import lzma
@@ -58,9 +59,12 @@ def require_text(path, encoding="utf-8", setting="ENCODING"):
     for magic, what in MAGIC.items():
         if start.startswith(magic):
             raise ValueError(f"{path} is no text but {what}: give it that name, or save the table as CSV")
-    for place, name in ((1, "utf-16-le"), (0, "utf-16-be")) if encoding.lower() in ("utf-8", "utf8") else ():
-        half = start[place::2]
-        if len(half) > 4 and half.count(0) > 0.7 * len(half) and start[1 - place :: 2].count(0) < len(half) / 10:
+    marked = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if marked or encoding.lower() not in ("utf-8", "utf8"):
+        return
+    for place, name in ((1, "utf-16-le"), (0, "utf-16-be")):
+        half, other = start[place::2], start[1 - place :: 2]
+        if len(half) > 4 and half.count(0) > 0.7 * len(half) and other.count(0) < len(half) / 10:
             raise ValueError(f"{path} looks like UTF-16: save the file as UTF-8, or set {setting}, perhaps to {name!r}")
 
 

@@ -1,0 +1,135 @@
+"""Delimited text is read as it was meant, or refused with the line where the trouble begins."""
+
+import csv
+import gzip
+import io
+import zipfile
+
+import pytest
+
+from textbert import delimited, tables
+
+
+def read(path, kind=".csv", encoding="utf-8"):
+    return delimited.read_delimited(path, kind, encoding)[0]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(content, name="new.csv"):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write_file
+
+
+ROWS = [["id", "text"], ["1", "good soup, warm"], ["2", 'he said "no"'], ["3", "two\nlines"]]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('id,text\n1,"good soup, warm"\n2,"he said ""no"""\n3,"two\nlines"\n', ""),
+        ('id;text\n1;good soup, warm\n2;"he said ""no"""\n3;"two\nlines"\n', "semicolons"),
+        ('id|text\n1|good soup, warm\n2|"he said ""no"""\n3|"two\nlines"\n', "bars"),
+        ('id\ttext\n1\tgood soup, warm\n2\t"he said ""no"""\n3\t"two\nlines"\n', "tabs"),
+        ('sep=;\r\nid;text\r\n1;good soup, warm\r\n2;"he said ""no"""\r\n3;"two\nlines"\r\n', "sep="),
+        ('id, text\n1, "good soup, warm"\n2, "he said ""no"""\n3, "two\nlines"\n', "blanks"),
+        ('id,text\n1,"good soup, warm"\n2,"he said \\"no\\""\n3,"two\nlines"\n', "backslashes"),
+        ('id,text\r1,"good soup, warm"\r2,"he said ""no"""\r3,"two\nlines"', ""),
+        ('\ufeff"id","text"\n"1","good soup, warm"\n"2","he said ""no"""\n"3","two\nlines"\n\n\n', ""),
+    ],
+)
+def test_what_is_beyond_doubt_is_read_as_it_is_meant(write, capsys, content, said):
+    assert read(write(content)) == ROWS
+    printed = capsys.readouterr().out
+    assert said in printed and bool(printed) == bool(said)
+
+
+def test_a_backslash_before_anything_else_stays(write):
+    content = 'id,text\n1,"C:\\new and \\"old\\""\n2,"at the end \\\\"\n3,"a \\"b\\", c"\n'
+    assert read(write(content))[1:] == [["1", 'C:\\new and "old"'], ["2", "at the end \\"], ["3", 'a "b", c']]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('1\t"say ""hi"" now"\n2\tplain\n', 'say "hi" now'),
+        ('1\t"a"\n2\t"b"\n', "a"),  # every text is quoted
+        ('1\t"a"\n2\tb\n', '"a"'),  # as BERT's own files have it
+        ('1\t"a ""b"" c"\n2\t"d" e\n', '"a ""b"" c"'),
+        ('1\t"a\nb"\n2\tc\n', "a\nb"),
+    ],
+)
+def test_quotation_marks_in_a_tsv(write, expected, content):
+    assert read(write(content, "new.tsv"), ".tsv")[0][1] == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('1,a\n0,"we loved it\n1,b\n0,"c" d\n', "line 2: a quotation mark opens a text and is closed in line 4"),
+        ('1,a\n0,b\n0,"we\n' + "1,c\n" * 99, "line 3: a quotation mark opens a text and is never closed"),
+        ('1,a\n0,b\n0,"we\n1,never again"\n1,c\n', "line 3: .* looks like rows of their own"),
+        ('a,1\nb,0\n"we,0\nnever again",1\nc,1\n', "line 3: .* looks like rows of their own"),
+        ("1,a\n0,b\ntorn\n", "the row in line 3 has 1 columns, but the first has 2 .* torn by a line break, in line 2"),
+        ("1,a\n0,b\rtorn\n", "the row in line 3 has 1 columns"),
+        ("1,a\n0,b,c\n1,d", r"the row in line 2 has 3 columns.*\(a text with commas stands in double quotes\)"),
+        ("1,a\n0", "the row in line 2 has 1 columns"),
+        ("text\na\n\nb\n", "line 3 is blank"),
+        ("text\na\nb\rc\nd\n", "line 3 ends otherwise"),
+        ("text\r\na\r\nb\nc\r\n", "line 3 ends otherwise"),
+        ("1,a;b|c\n1,d;e|f\n"[:0] + "1;a|b\n2;c|d\n", "apart by semicolons or bars: say which in a first line"),
+    ],
+)
+def test_what_is_in_doubt_is_refused_where_it_begins(write, content, message):
+    with pytest.raises(ValueError, match=message):
+        read(write(content))
+
+
+def test_a_text_of_several_lines_stays_one(write):
+    rows = [["1", "a"], ["0", "first, the soup\nthen, the tea\n1, 2, 3"], ["1", "b\r\n0,c"]]
+    file = io.StringIO()
+    csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(rows)
+    assert read(write(file.getvalue())) == rows
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("id,text\n1,caf\xe9\n".encode("cp1252"), "cp1252"),
+        ("id,text\n1,这家店很好吃\n".encode("gbk"), "gb18030"),
+        ("id,text\n1,очень вкусный суп\n".encode("cp1251"), "cp1251"),
+        ("id,text\n1,soup\n".encode("utf-16"), "utf-16"),
+    ],
+)
+def test_a_hint_at_the_encoding_looks_at_the_bytes(write, content, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        tables.read_table(write(content))
+    assert message == "cp1252" or "cp1252" not in str(raised.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark(write, encoding):
+    path = write("id,text\n1,soup\n".encode(encoding))
+    with pytest.raises(ValueError, match=f"looks like UTF-16: .*{encoding}"):
+        tables.read_table(path)
+    assert tables.read_table(path, encoding).to_numpy().tolist() == [["id", "text"], ["1", "soup"]]
+
+
+@pytest.mark.parametrize(("content", "what"), [(gzip.compress(b"a,b\n"), r"\.gz"), (b"PK\3\4\x14\0", r"\.xlsx")])
+def test_what_is_no_text(write, content, what):
+    with pytest.raises(ValueError, match=f"is no text but .*{what}"):
+        tables.read_table(write(content))
+
+
+def test_a_zip_as_a_mac_makes_it(tmp_path):
+    with zipfile.ZipFile(tmp_path / "new.csv.zip", "w") as archive:
+        for name, content in (("a/", ""), ("a/t.csv", "1,a\n2,b\n"), ("a/.DS_Store", "x"), ("__MACOSX/a/._t.csv", "x")):
+            archive.writestr(name, content)
+    assert tables.read_table(tmp_path / "new.csv.zip").to_numpy().tolist() == [["1", "a"], ["2", "b"]]
+    with zipfile.ZipFile(tmp_path / "new.csv.zip", "a") as archive:
+        archive.writestr("b.csv", "1,a\n")
+    with pytest.raises(ValueError, match=r"holds 2 files \(a/t\.csv, b\.csv\)"):
+        tables.read_table(tmp_path / "new.csv.zip")
