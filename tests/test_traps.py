@@ -452,7 +452,7 @@ def test_folders_and_repacked_archives_are_taken(bert_files, tmp_path):
 
 
 @pytest.mark.parametrize("load", [tools.Classifier.load, tools.load_model, tools.load_tokenizer, tools.load_features])
-def test_nobody_is_told_to_delete_what_is_theirs(bert_files, tmp_path, load):
+def test_nobody_is_told_to_remove_what_is_theirs(bert_files, tmp_path, load):
     folder = write_folder(tmp_path, bert_files(classifier=SETTINGS))
     for name in ("pytorch_model.bin", "vocab.txt"):
         with pytest.raises(ValueError, match=": give a") as error:

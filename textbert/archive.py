@@ -111,6 +111,8 @@ def read_archive(path):
                 if member.isdir() and folder is None and not folders and name not in ("", "."):
                     folder = name
                     continue
+                if folder is None and len(folders) == 1 and not files:
+                    (folder,) = folders
                 if folders not in ([], [folder]):
                     raise ValueError(f"it has {member.name!r}, which is not a file of BERT's")
                 is_file = name in ARCHIVE_MEMBERS and member.isreg() and not member.issparse()
