@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import tarfile
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -433,3 +434,27 @@ def test_names_are_drawn_without_warnings(recwarn):
     figure.canvas.draw()
     plt.close(figure)
     assert not list(recwarn)
+
+
+# ---------- paths that are not quite an archive -----------------------------------------------------------------------
+
+
+def test_folders_and_repacked_archives_are_taken(bert_files, tmp_path):
+    folder = write_folder(tmp_path, bert_files(classifier=SETTINGS))
+    with tarfile.open(tmp_path / "plain.tar", "w") as plain, tarfile.open(tmp_path / "mac.tar.gz", "w:gz") as mac:
+        mac.add(folder / "vocab.txt", "mine/._vocab.txt")
+        for name in ("config.json", "vocab.txt", "pytorch_model.bin"):
+            plain.add(folder / name, f"./{name}")
+            mac.add(folder / name, f"mine/{name}")
+    expected = tools.Classifier.load(folder, "cpu").predict(ARTICLES)
+    for name in ("plain.tar", "mac.tar.gz"):
+        pd.testing.assert_frame_equal(tools.Classifier.load(tmp_path / name, "cpu").predict(ARTICLES), expected)
+
+
+@pytest.mark.parametrize("load", [tools.Classifier.load, tools.load_model, tools.load_tokenizer, tools.load_features])
+def test_nobody_is_told_to_remove_what_is_theirs(bert_files, tmp_path, load):
+    folder = write_folder(tmp_path, bert_files(classifier=SETTINGS))
+    for name in ("pytorch_model.bin", "vocab.txt"):
+        with pytest.raises(ValueError, match=": give a") as error:
+            load(folder / name)
+        assert "delete" not in str(error.value)

@@ -67,28 +67,54 @@ def write_archive(files, path):
                 archive.addfile(member, io.BytesIO(files[name]))
 
 
-class _BoundedGzip(gzip.GzipFile):
-    """A gzip file that never gives more than is right for its size, whatever its content claims or unpacks to."""
+class _Bounded:
+    """A file that never gives more than is right for its size, whatever its content claims or unpacks to."""
 
     def __init__(self, path):
-        super().__init__(path)
+        super().__init__(path, "rb")
         # weights hardly shrink when they are packed: what grows more than 200-fold is there to fill the memory
         self.room = min(MAX_ARCHIVE_BYTES, 200 * Path(path).stat().st_size + 2**24)
 
     def read(self, size=-1):
-        """Read as GzipFile does; raise ValueError, and reserve no memory, for what goes beyond the room."""
+        """Read as a file does; raise ValueError, and reserve no memory, for what goes beyond the room."""
         if not 0 <= size <= self.room - self.tell():
             raise ValueError(f"it unpacks to more than {self.room:,} bytes")
         return super().read(size)
 
 
+class _BoundedGzip(_Bounded, gzip.GzipFile):
+    """A gzip file that is bounded."""
+
+
+class _BoundedFile(_Bounded, io.FileIO):
+    """A file that is not compressed, as a browser may have left it, and bounded."""
+
+
+def _open_archive(path):
+    with open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return _BoundedGzip(path) if packed or Path(path).stat().st_size < 1024 else _BoundedFile(path)
+
+
 def read_archive(path):
-    """Return the members of a `.tar.gz` as a dict from name to bytes; nothing is unpacked to disk."""
-    files, seen = {}, set()
+    """Return the members of a `.tar.gz` (or `.tar`) as a dict from name to bytes; nothing is unpacked to disk.
+
+    The members may stand in one folder, and what a Mac adds to an archive is passed over.
+    """
+    files, seen, folder = {}, set(), None
     try:
-        with _BoundedGzip(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as archive:
+        with _open_archive(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as archive:
             for member in archive:
-                name = member.name.removeprefix("./")
+                *folders, name = member.name.removeprefix("./").split("/")
+                if name.startswith("._") or name in (".DS_Store", "PaxHeader") or "__MACOSX" in folders:
+                    continue
+                if member.isdir() and folder is None and not folders and name not in ("", "."):
+                    folder = name
+                    continue
+                if folder is None and len(folders) == 1 and not files:
+                    (folder,) = folders
+                if folders not in ([], [folder]):
+                    raise ValueError(f"it has {member.name!r}, which is not a file of BERT's")
                 is_file = name in ARCHIVE_MEMBERS and member.isreg() and not member.issparse()
                 if name in seen or not (is_file or (name == "." and member.isdir())):
                     raise ValueError(f"it has {member.name!r}, which is not a file of BERT's")
@@ -98,7 +124,10 @@ def read_archive(path):
             while unpacked.read(min(2**16, unpacked.room - unpacked.tell())):  # its checksum stands at the end
                 pass
     except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{path} is not an archive of BERT ({error}): delete it, or get it again") from None
+        raise ValueError(
+            f"{path} is not an archive of BERT ({error}): give a model's folder, or an archive that "
+            "train.ipynb has packed or that was fetched into cache/; if this is such a one, make or fetch it again"
+        ) from None
     return files
 
 

@@ -159,12 +159,13 @@ class Classifier:
 
     @classmethod
     def load(cls, archive_path, device=None):
-        """Load an archive that train.ipynb packed.
+        """Load an archive that train.ipynb packed, or the folder that it was packed from.
 
         `device` is a torch device; None takes a GPU if there is one. Raises FileNotFoundError, and ValueError for an
         archive that is none or holds a BERT that was not fine-tuned.
         """
-        require_file(archive_path, "train.ipynb makes it")
+        if not Path(archive_path).is_dir():
+            require_file(archive_path, "train.ipynb makes it")
         files, path = read_bert(archive_path, cache_dir=None)
         config = read_config(files, path)
         model = build_model(files, path, num_labels=2, new_weights=False)

@@ -188,7 +188,9 @@ def load_features(path):
         return features
     except Exception as error:  # a damaged pickle can raise nearly anything
         what = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{path} is not a sound features file ({what}): delete it, it will be made again") from None
+        ours = str(path).endswith("_features.pkl")
+        remedy = "delete it, it will be made again" if ours else "give a file that save_features or converter.py wrote"
+        raise ValueError(f"{path} is not a sound features file ({what}): {remedy}") from None
 
 
 def get_fingerprint(tsv_path, conversion, output_mode):
