@@ -6,7 +6,7 @@ A room imports only rooms above it in this list, and none imports `tools`:
 - tsv, tables, datasets
 - splits, inspection
 - wordpieces, features, workers
-- archive, layouts, hub, bert
+- archive, weights, layouts, hub, bert
 - batches, devices, checkpoints, vectors, training
 - classifier
 - drawing, explanation, report, export

@@ -13,20 +13,17 @@ from pytorch_pretrained_bert.tokenization import BertTokenizer
 
 from textbert.archive import (
     CONFIG,
-    HEADS,
     TOKENIZER_CONFIG,
     VOCABULARY,
     WEIGHTS,
-    match_weights,
     read_config,
-    read_weights,
     require_bert_tokenizer,
-    require_sizes,
     require_vocabulary,
     vocabulary_text,
 )
 from textbert.files import atomic_write, explain_writing, write_text
 from textbert.hub import read_bert
+from textbert.weights import HEADS, match_weights, read_weights, require_sizes
 
 
 def load_tokenizer(name_or_path, cache_dir="cache/"):

@@ -16,13 +16,10 @@ from textbert.archive import (
     TOKENIZER_CONFIG,
     VOCABULARY,
     WEIGHTS,
-    match_weights,
     read_config,
-    read_weights,
-    rename_weights,
     require_bert_tokenizer,
-    require_sizes,
 )
+from textbert.weights import match_weights, read_weights, rename_weights, require_sizes
 
 SAFETENSORS = "model.safetensors"  # the hub's layout has these two besides
 TOKENIZER = "tokenizer.json"

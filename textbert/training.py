@@ -168,6 +168,7 @@ class Run:
         """
         from accelerate.utils import set_seed
 
+        restore_vectors(model)  # a run that was refused, as for its checkpoint, has left those in use
         set_seed(plan.seed, device_specific=True)
         self.accelerator = accelerator
         self.model = model
