@@ -3,8 +3,8 @@
 A room imports only rooms above it in this list, and none imports `tools`:
 
 - files, display, parameters, measures, downloads
-- tsv, tables, datasets
-- splits, inspection
+- tsv, packed, delimited, typed, tables, datasets
+- overlaps, splits, inspection
 - wordpieces, features, workers
 - archive, weights, layouts, hub, bert
 - batches, devices, checkpoints, vectors, training

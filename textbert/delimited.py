@@ -92,6 +92,7 @@ class _Columns:
         self.suspects = []  # (line, row, swallowed beginnings, swallowed ends)
 
     def add(self, row):
+        """Note what stands at the ends of a row."""
         for place, seen in zip((0, -1), self.seen):
             if len(seen) <= FEW:
                 seen.add(row[place])
