@@ -1,6 +1,7 @@
 """Broken and hostile tables through predict_file: as many answers as rows and nothing else changed, or a ValueError."""
 
 import csv
+import io
 
 import numpy as np
 import pandas as pd
@@ -55,5 +56,7 @@ def test_as_many_answers_as_rows_or_a_refusal(folder, table, rows):
     assert all(float(row[-1]) == len(row[1]) and row[-2] == "good" for row in answers)
     if not changes:
         text = content.decode("utf-8-sig" if encoding == "utf-8" else encoding)
-        if '"' not in text and not text.startswith("sep=") and not any(sign in text for sign in ";|\t"):
-            assert count == sum(any(field.strip() for field in row) for row in csv.reader(text.splitlines(True))) - 1
+        if not any(sign in text for sign in '";|\t') and not text.startswith("sep="):
+            rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+            rows = [row for row in rows if len(row) > 1 or row[0].strip() or len(rows[0]) == 1]
+            assert count == len(rows) - 1
