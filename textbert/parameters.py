@@ -89,7 +89,7 @@ def _is_column(value):
 def _are_classes(value):
     lists = isinstance(value, list) and len(value) == 2 and all(isinstance(one, list) and one for one in value)
     labels = [label for one in value for label in one] if lists else []
-    known = all(isinstance(label, str | int | float) and type(label) is not bool for label in labels)
+    known = all(isinstance(label, str | int | float) for label in labels)
     return lists and known and len(set(map(str, labels))) == len(labels)
 
 
@@ -108,9 +108,7 @@ TASK = Rule(
 )
 FILE = none_or(Rule("a file's name", _is_name))
 COLUMN = none_or(Rule("a column's name, or its number from 0", _is_column))
-CLASSES = none_or(
-    Rule('two lists of labels, such as [["1", "2"], ["4", "5"]]; yes, no, true and false in quotes', _are_classes)
-)
+CLASSES = none_or(Rule('two lists of labels, such as [["1", "2"], ["4", "5"]]', _are_classes))
 TWO_NAMES = Rule("a list of two different names", _are_two_names)
 ENCODING = Rule("an encoding's name, such as utf-8 or cp1252", _is_encoding)
 MODEL = Rule("a model's name or path", _is_name)
@@ -211,7 +209,7 @@ def _read_again(value):
 def _find_meant(value, rule):
     """Return (True, the value that one which breaks a rule must have been meant as), (False, None) if there is none."""
     once = _read_again(value)
-    meant = [once, _read_again(once), *([str(value)] if type(value) is int else [])]
+    meant = [once, _read_again(once), *([str(value)] if type(value) is int and rule is TASK else [])]
     return next(((True, one) for one in meant if find_fault(one, rule) is None), (False, None))
 
 

@@ -1,0 +1,110 @@
+"""A parameter changed and some cells run again: what comes out is what the parameters say, or a word from where on."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pytest
+from conftest import ROOT
+
+import tools
+from textbert.archive import read_archive, read_weights
+from textbert.parameters import get_parameters
+
+BASE = {
+    "train": {
+        **{"TASK_NAME": "tiny", "BERT_MODEL": "tiny-bert", "MAX_SEQ_LENGTH": 12, "TRAIN_BATCH_SIZE": 16},
+        **{"NUM_TRAIN_EPOCHS": 1, "LEARNING_RATE": 3e-3, "VALIDATION_SHARE": 0.2, "CHECKPOINT_MINUTES": 5},
+    },
+    "evaluate": {"TASK_NAME": "tiny", "SHOW_MISTAKES": 2, "CHECK_LABELS": 0},
+}
+CHANGED = {
+    "train": {
+        **{"MAX_SEQ_LENGTH": 7, "TRUNCATION": "tail", "TRAIN_BATCH_SIZE": 8, "LEARNING_RATE": 1e-3, "RANDOM_SEED": 7},
+        **{"VALIDATION_SHARE": 0.4, "TRAIN_ROWS": 30, "CLASS_WEIGHTS": "balanced", "FALSE_POSITIVE_COST": 3.0},
+    },
+    "evaluate": {"SHOW_MISTAKES": 1, "CHECK_LABELS": 9, "EVAL_BATCH_SIZE": 3, "REPORT_TEXTS": False},
+}
+
+
+class Session:
+    """A notebook whose code cells are run in one namespace, in any order."""
+
+    def __init__(self, notebook):
+        cells = nbformat.read(ROOT / f"{notebook}.ipynb", as_version=4).cells
+        self.notebook = notebook
+        self.cells = [cell.source for cell in cells if cell.cell_type == "code"]
+        self.parameters = next(i for i, cell in enumerate(self.cells) if re.match("TASK_NAME: str", cell))
+        self.names = {"__name__": "__main__"}
+
+    def run(self, start=0, **changed):
+        """Run the cells from `start` on; the parameters are those of the notebook, or given."""
+        self.names.update(changed)
+        for number, cell in enumerate(self.cells[start:], start=start):
+            exec(compile(cell, f"{self.notebook}, code cell {number}", "exec"), self.names)
+            if number == self.parameters:
+                self.names.update(BASE[self.notebook] | changed)
+            plt.close("all")
+
+    def cells_with(self, parameter):
+        """Return the numbers of the cells, but for that of the parameters, that name a parameter."""
+        found = [i for i, cell in enumerate(self.cells) if re.search(rf"\b{parameter}\b", cell)]
+        return [i for i in found if i > self.parameters]
+
+
+def read_results(notebook):
+    """Return what a notebook has left, but for the time of day."""
+    if notebook == "evaluate":
+        report = Path("outputs/tiny/report/report.html").read_text(encoding="utf-8")
+        return re.sub(r'src="data:[^"]*"', "", report)
+    files = read_archive("cache/tiny.tar.gz")
+    config = json.loads(files["config.json"])
+    del config["classifier"]["trained"]
+    weights = {name: tensor.numpy().tobytes() for name, tensor in read_weights(files, "tiny").items()}
+    return config, weights, files["validation.csv"], files["seen.bin"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, bert_files):
+    """A folder with a tiny data set and a tiny BERT, which is the current one."""
+    folder, before = tmp_path_factory.mktemp("project"), os.getcwd()
+    shutil.copy(ROOT / "tools.py", folder)
+    (folder / "data/tiny").mkdir(parents=True)
+    rng = np.random.default_rng(2)
+    for name, rows in (("train", 60), ("dev", 16)):
+        lines = (f"{i}\t{i % 2}\ta\t{('bad', 'good')[i % 2]} soup {rng.integers(10**6)} tea\n" for i in range(rows))
+        (folder / f"data/tiny/{name}.tsv").write_text("".join(lines))
+    tools.write_archive(bert_files(), folder / "cache/tiny-bert.tar.gz")
+    os.environ["TQDM_DISABLE"] = "1"
+    os.chdir(folder)
+    plt.switch_backend("agg")
+    yield folder
+    os.chdir(before)
+    del os.environ["TQDM_DISABLE"]
+
+
+@pytest.mark.parametrize("notebook", ["train", "evaluate"])
+def test_cells_run_again_give_what_the_parameters_say(project, notebook):
+    assert CHANGED[notebook].keys() <= get_parameters(notebook).keys()
+    session, told, right = Session(notebook), 0, 0
+    for parameter, value in CHANGED[notebook].items():
+        Session(notebook).run(**{parameter: value})
+        expected = read_results(notebook)
+        first, *_, last = session.cells_with(parameter) * 2
+        for start in {first, last}:
+            session.run()
+            session.names[parameter] = value
+            try:
+                session.run(start)
+            except ValueError as error:
+                assert "again from there on" in str(error)
+                told += 1
+            else:
+                assert read_results(notebook) == expected, (parameter, start)
+                right += 1
+    assert right >= len(CHANGED[notebook]) and told <= right
