@@ -102,15 +102,19 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
 # ---------- Trials ----------------------------------------------------------------------------------------------------
 
 
+class Interrupted(Exception):
+    """Stands for Ctrl-C or a power cut."""
+
+
 class Tried:
-    """Stands for `fine_tune`: notes its arguments, and is interrupted when it is told so."""
+    """Stands for `fine_tune`: notes its arguments, and is interrupted where the rate is None."""
 
     def __init__(self):
         self.calls = []
 
     def __call__(self, rate, epochs):
         if rate is None:
-            raise KeyboardInterrupt
+            raise Interrupted
         self.calls.append((rate, epochs))
         return SimpleNamespace(summary={"best epoch": epochs, "validation MCC": rate / 3})
 
@@ -128,7 +132,7 @@ def test_a_finished_trial_is_not_run_again_after_an_interruption(tmp_path, capsy
     assert tried == [(0.1, 2), (0.2, 2), (0.7, 2)]
     assert expected[2] == {"best epoch": 2, "validation MCC": 0.7 / 3}
     for interrupted in ([None], [0.1, 0.2, None]):
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Interrupted):
             search(path, {"SEED": 1}, interrupted)
     capsys.readouterr()
     tried, found = search(path, {"SEED": 1}, [0.1, 0.2, 0.7])

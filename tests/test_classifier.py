@@ -135,12 +135,12 @@ def test_a_header_alone(classifier, tmp_path):
     ("content", "message"),
     [
         (b"", "new.csv is empty: it needs a header"),
-        (b"id,review\n1,good\n", "has no column 'text': set text_column to one of id, review"),
+        (b"id,review\n1,good\n", "has no column 'text': set text_column to one of 'id', 'review'"),
         (b"text,label\ngood,1\n", "has a column 'label' already"),
         (b"probability,text\ngood,1\n", "has a column 'probability' already"),
         (b"text\ngood\ncaf\xe9\n", r"new.csv, line 3: its byte 4 \(0xe9\) is not UTF-8"),
-        (b"id,text\n1,good\n2,good,bad\n", "new.csv: .*Expected 2 fields in line 3, saw 3"),
-        (b'id,text\n1,good\n2,"bad\n', "new.csv: .*EOF inside string"),
+        (b"id,text\n1,good\n2,good,bad\n", "new.csv: the row in line 3 has 3 columns"),
+        (b'id,text\n1,good\n2,"bad\n', "new.csv.*never closed"),
     ],
 )
 def test_files_that_are_refused(classifier, tmp_path, content, message):
@@ -195,7 +195,7 @@ def test_it_goes_on_after_any_chunk(classifier, source, tmp_path, monkeypatch, c
         stop_after(classifier, 4 - chunks, patched)  # what is done is not done again
         classifier.predict_file(source, tmp_path / "scored.csv", batch_rows=7)
     assert (tmp_path / "scored.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
-    assert (f"{7 * chunks - 1} of them before" in capsys.readouterr().out) == (chunks > 0)
+    assert (f"{7 * chunks} of them before" in capsys.readouterr().out) == (chunks > 0)
 
 
 @pytest.mark.parametrize("change", ["source", "model", "settings", "rows", "state", "part"])
