@@ -31,6 +31,7 @@ def test_the_environment_names_versions_and_precision(monkeypatch, precision, na
 
 def test_fewer_processes_than_were_started_is_an_error(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setattr(accelerate, "Accelerator", lambda **_: SimpleNamespace(num_processes=1))
     with pytest.raises(RuntimeError, match="2 processes were started, but 1 work together"):
         devices.make_accelerator()
@@ -41,6 +42,7 @@ def test_processes_on_cpus_are_told_to_work_together(monkeypatch, world, cpu):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(accelerate, "Accelerator", lambda **asked: SimpleNamespace(num_processes=world or 1, **asked))
     monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     if world:
         monkeypatch.setenv("WORLD_SIZE", str(world))
     accelerator = devices.make_accelerator()

@@ -44,6 +44,7 @@ from pytorch_pretrained_bert.tokenization import BertTokenizer
 import converter
 import tools
 from textbert import hub, tables
+from textbert.typed import as_text
 
 resource = pytest.importorskip("resource")
 if not Path("/proc/self/clear_refs").is_file():
@@ -333,7 +334,7 @@ def test_a_table_is_read_as_it_is_or_refused(folder, table):
     if not changes:
         rows = read_plainly(kind, content, encoding)
         if kind == "jsonl":
-            rows = [[tables._as_text(row.get(column)) for column in frame] for row in rows]
+            rows = [[as_text(row.get(column)) for column in frame] for row in rows]
         assert frame.to_numpy().tolist() == rows
     lines = (folder / "train.tsv").read_bytes().decode().split("\n")
     assert lines.pop() == "" and names_in(folder) == sorted([name, "train.tsv"])

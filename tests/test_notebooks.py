@@ -65,7 +65,7 @@ def run(workspace, notebook, doubled=False, **parameters):
 def run_all(workspace, doubled=False):
     """Run all three notebooks; return what they printed."""
     return {
-        "data_prep": run(workspace, "data_prep", doubled, **TINY),
+        "data_prep": run(workspace, "data_prep", doubled, **TINY, LABEL_NAMES=["bad", "good"]),
         "train": run(workspace, "train", doubled, **TRAINING),
         "evaluate": run(workspace, "evaluate", doubled, EVAL_BATCH_SIZE=5),
     }

@@ -13,8 +13,9 @@ import pytest
 from conftest import ROOT
 
 import tools
-from textbert.archive import read_archive, read_weights
+from textbert.archive import read_archive
 from textbert.parameters import get_parameters
+from textbert.weights import read_weights
 
 BASE = {
     "train": {

@@ -305,6 +305,16 @@ def test_the_training_loss_is_the_mean_of_an_epoch(features):
     assert [epoch["training_loss"] for epoch in run.progress.history] == [3.0, 3.5]
 
 
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_training_that_went_astray_ends(features, tmp_path, saved, loss):
+    """The checkpoint that stands is the last one with a loss that is a number."""
+    losses = iter(map(torch.tensor, [0.5, loss]))
+    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", {}, minutes=0)
+    with pytest.raises(ValueError, match=f"the loss of step 2 is {loss}.* Try a smaller LEARNING_RATE"):
+        train(make_model(), features, 2, 5, checkpoint=checkpoint, add_gradients=lambda *_: next(losses))
+    assert saved == [(0, 0), (0, 1)]
+
+
 def test_a_long_training_says_once_how_long_it_takes(features, tmp_path, capsys):
     train(make_model(), features, epochs=2, batch_size=1, checkpoint=Checkpoint(tmp_path / "checkpoint.pt", {}))
     assert capsys.readouterr().out.count("This will take about") == 1
