@@ -211,10 +211,13 @@ class Classifier:
             )
         seen = np.isin(np.array([digest_text(text) for text in texts], np.int64), self.seen)
         rows, count = np.flatnonzero(~seen), int(seen.sum())
-        counted = f"{count:,} of the {len(texts):,} texts of {source} were in the training of {self.path}"
+        of = f"of the {len(texts):,} texts of {source}"
+        counted = f"{count:,} {of} were in the training of {self.path}"
         if 2 * count >= len(texts) or len(set(np.asarray(labels)[rows].tolist())) < 2:
             raise ValueError(f"{counted}, so that too few are left to judge it by: run train.ipynb again")
-        return rows, f"it had never seen ({counted}{' and are left out' if count else ''})"
+        if count:
+            return rows, f"{counted} and are left out"
+        return rows, f"it has seen none {of} in training"
 
     def predict(self, texts, batch_size=32, progress=True):
         """Classify texts.
