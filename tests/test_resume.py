@@ -206,7 +206,8 @@ def test_evaluate_says_that_a_training_was_not_finished(project):
     folder = project()
     notebook = nbformat.read(ROOT / "evaluate.ipynb", as_version=4)
     nbformat.write(notebook, folder / "evaluate.ipynb")
-    (folder / "data/tiny/dev.tsv").write_bytes((folder / "data/tiny/train.tsv").read_bytes())
+    others = (folder / "data/tiny/train.tsv").read_text().replace("soup", "food")
+    (folder / "data/tiny/dev.tsv").write_text(others)
 
     def evaluate():
         parameters = {"TASK_NAME": "tiny"}
