@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, SETTINGS
 from tiny import TEXTS
 
 from textbert.classifier import Classifier
@@ -244,3 +244,14 @@ def test_a_killed_process(classifier, bert_files, pack, tmp_path):
     assert 0 < json.loads(state.read_text())["rows"] < 3001
     assert loaded.predict_file(tmp_path / "new.csv", tmp_path / "scored.csv", batch_rows=5) == 3000
     assert (tmp_path / "scored.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+@pytest.mark.parametrize(("threshold", "label"), [(None, "bad"), (0.0, "good"), (1, "bad")])
+def test_another_threshold_than_the_archives(bert_files, pack, threshold, label):
+    archive = pack(bert_files(classifier={**SETTINGS, "threshold": 0.99}))
+    assert Classifier.load(archive, "cpu", threshold).predict(["soup"])["label"].tolist() == [label]
+
+
+def test_a_threshold_that_cannot_be(bert_files, pack):
+    with pytest.raises(ValueError, match="threshold 1.5"):
+        Classifier.load(pack(bert_files(classifier=SETTINGS)), "cpu", threshold=1.5)

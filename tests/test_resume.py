@@ -210,17 +210,24 @@ def test_evaluate_says_that_a_training_was_not_finished(project):
     (folder / "data/tiny/dev.tsv").write_text(others)
 
     def evaluate():
-        parameters = {"TASK_NAME": "tiny"}
-        done = papermill.execute_notebook(folder / "evaluate.ipynb", None, parameters, cwd=folder, progress_bar=False)
-        return "".join(o.get("text", "") for cell in done.cells for o in cell.get("outputs", []))
+        """Return what evaluate.ipynb prints, and the name of the error it ends with."""
+        error, source, target = None, folder / "evaluate.ipynb", folder / "done.ipynb"
+        try:
+            papermill.execute_notebook(source, target, {"TASK_NAME": "tiny"}, cwd=folder, progress_bar=False)
+        except PapermillExecutionError as caught:
+            error = caught.ename
+        done = nbformat.read(folder / "done.ipynb", as_version=4)
+        return "".join(o.get("text", "") for cell in done.cells for o in cell.get("outputs", [])), error
 
     run(folder, "step:3:SIGKILL")
-    with pytest.raises(PapermillExecutionError, match="was not finished"):
-        evaluate()
+    printed, error = evaluate()
+    assert "tiny was not finished: run train.ipynb again" in printed and error == "FileNotFoundError"
     run(folder, "none")
-    assert "not finished" not in evaluate()
+    printed, error = evaluate()
+    assert "not finished" not in printed and error is None
     run(folder, "step:3:SIGKILL")
-    assert "the model of an earlier training" in evaluate()
+    printed, error = evaluate()
+    assert "tiny was not finished" in printed and "is of an earlier training" in printed and error is None
 
 
 # 48 rows to train: with 47 to a batch there is 1 in the last, too few for two

@@ -158,10 +158,11 @@ class Classifier:
         self.path = path
 
     @classmethod
-    def load(cls, archive_path, device=None):
+    def load(cls, archive_path, device=None, threshold=None):
         """Load an archive that train.ipynb packed, or the folder that it was packed from.
 
-        `device` is a torch device; None takes a GPU if there is one. Raises FileNotFoundError, and ValueError for an
+        `device` is a torch device; None takes a GPU if there is one. `threshold` is the probability from which on the
+        positive class is said; None takes the archive's. Raises FileNotFoundError, and ValueError for an
         archive that is none or holds a BERT that was not fine-tuned.
         """
         if not Path(archive_path).is_dir():
@@ -175,6 +176,7 @@ class Classifier:
                 f"{path} holds a fine-tuned BERT, but its {CONFIG} does not say how it is used: train.ipynb writes "
                 'length, names, temperature and threshold there, under "classifier". Train again with it'
             )
+        settings |= {} if threshold is None else {"threshold": threshold}
         check_settings(settings, config["max_position_embeddings"], path)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         validation = read_validation(files["validation.csv"], path) if "validation.csv" in files else None
