@@ -133,7 +133,7 @@ def _guess_encoding(sample):
         return f"perhaps to {marks[sample[:2]]}"
     runs = re.findall(rb"[\x80-\xff]+", sample)
     single = sum(1 for run in runs if len(run) == 1)
-    if single >= 0.8 * len(runs) and sum(map(len, runs)) < 0.2 * len(sample.replace(b" ", b"")):
+    if single >= 0.6 * len(runs) and sum(map(len, runs)) < 0.2 * len(sample.replace(b" ", b"")):
         return "perhaps to 'cp1252' (Western Europe) or 'cp1250' (Central Europe)"
     return "to 'gb18030' (Chinese), 'shift_jis' (Japanese), 'cp949' (Korean), 'cp1251' (Russian) or what it is"
 
