@@ -346,9 +346,9 @@ def test_cells_are_run_again_in_order_or_told_from_where():
     with pytest.raises(ValueError, match="VALIDATION_SHARE is 0.3, but was 0.1 when 'Hold something out' was run"):
         stages.note("Save and pack", names)
     stages.note("Hold something out", names)
-    with pytest.raises(ValueError, match="'What BERT reads' makes is not there, or out of date"):
+    with pytest.raises(ValueError, match="'The model' makes is not there, or out of date"):
         stages.note("Save and pack", names)
-    run_through(stages, names, *headings[3:])
+    run_through(stages, names, *headings[2:])
     names["FALSE_POSITIVE_COST"] = 2
     run_through(stages, names, *headings[-2:])
 
@@ -356,13 +356,13 @@ def test_cells_are_run_again_in_order_or_told_from_where():
 def test_what_failed_is_not_made():
     names, stages = dict(TRAIN), Stages("train")
     run_through(stages, names, *stages.headings)
-    with pytest.raises(KeyboardInterrupt), stages.making("the training itself", names):
+    with pytest.raises(KeyboardInterrupt), stages.making("Training", names):
         raise KeyboardInterrupt
-    with pytest.raises(ValueError, match="'the training itself' makes is not there"):
+    with pytest.raises(ValueError, match="'Training' makes is not there"):
         stages.note("Save and pack", names)
     names["MAX_SEQ_LENGTH"] = "long"
     with pytest.raises(ValueError, match="MAX_SEQ_LENGTH is 'long'"):
-        stages.note("The examples", names)
+        stages.note("Hold something out", names)
 
 
 # ---------- examples --------------------------------------------------------------------------------------------------
