@@ -253,7 +253,6 @@ def get_deciding(parameters):
     return {name: value for name, value in parameters.items() if deciding[name].decides}
 
 
-# the headings of a notebook under which something is made that later cells use, and the parameters it is made with
 # the headings of a notebook under which something is made, and the parameters that decide what
 STAGES = {
     "train": {

@@ -178,14 +178,15 @@ class Run:
         self.checkpoint = checkpoint
         self.floor = floor
         self.total_epochs = epochs
-        self.steps_per_epoch = len(plan.steps(rows, 0))
+        first_epoch = plan.steps(rows, 0)
+        self.steps_per_epoch = len(first_epoch)
         self.optimizer = accelerator.prepare(self._make_optimizer(features, learning_rate))
         self.schedule = make_schedule(self.optimizer, epochs * self.steps_per_epoch, warmup_proportion)
         self.progress = Progress()
         if checkpoint:
             self._take_up_checkpoint()
         self.saved = time.monotonic()
-        total_cost = epochs * sum(map(plan.cost, plan.steps(rows, 0)))
+        total_cost = epochs * sum(map(plan.cost, first_epoch))
         self.clock = Clock(total_cost, len(self.progress.losses) / (epochs * self.steps_per_epoch))
 
     @property
