@@ -332,7 +332,10 @@ def load_or_convert_features(
         print(f"{len(features):,} features loaded from {pickled}")
         return features
     start = time.perf_counter()
-    features = _convert_tsv(tsv, conversion, output_mode, processes)
+    try:
+        features = _convert_tsv(tsv, conversion, output_mode, processes)
+    except KeyboardInterrupt as stopped:  # who has stopped it need not wade through what was called
+        raise stopped.with_traceback(None) from None
     rate = len(features) / (time.perf_counter() - start)
     save_features(features, pickled)
     print(f"{len(features):,} examples converted ({rate:,.0f} a second) and saved to {pickled}")

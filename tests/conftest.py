@@ -17,6 +17,7 @@ import pandas as pd
 import papermill
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from hypothesis import HealthCheck, settings, strategies
 from nbconvert import ScriptExporter
 from pytorch_pretrained_bert.modeling import BertConfig, BertForPreTraining, BertForSequenceClassification
@@ -304,3 +305,11 @@ def test_data():
         return folder / name
 
     return find
+
+
+@pytest.fixture
+def fresh_accelerator():
+    """Let accelerate, which keeps its state for a whole process, begin anew, and forget this test after it."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)

@@ -90,6 +90,7 @@ def project(tmp_path_factory, bert_files):
 
 
 @pytest.mark.parametrize("notebook", ["train", "evaluate"])
+@pytest.mark.usefixtures("fresh_accelerator")
 def test_cells_run_again_give_what_the_parameters_say(project, notebook):
     assert CHANGED[notebook].keys() <= get_parameters(notebook).keys()
     session, told, right = Session(notebook), 0, 0

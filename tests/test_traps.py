@@ -198,7 +198,7 @@ def test_only_the_task_s_own_model_is_replaced(bert_files, tmp_path):
             require_replaceable(archive, tmp_path / "out" / task, task, model)
 
 
-def test_a_world_size_without_an_address_is_one_process(monkeypatch, capsys):
+def test_a_world_size_without_an_address_is_one_process(monkeypatch, capsys, fresh_accelerator):
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("RANK", "2")
     monkeypatch.delenv("MASTER_ADDR", raising=False)

@@ -32,12 +32,18 @@ class ProgressBar(tqdm):
             self.container.close()
 
 
+def in_notebook():
+    """Tell whether this code runs in a notebook's kernel, and not only beside a module that has imported one."""
+    ipython = sys.modules.get("IPython")
+    return hasattr(ipython and ipython.get_ipython(), "kernel")
+
+
 def progress_bar(total, description, unit="it", visible=True):
     """Return a `ProgressBar`.
 
     It is quiet if not `visible`, if nobody can see it, and if TQDM_DISABLE is set.
     """
-    seen = sys.stderr.isatty() or "ipykernel" in sys.modules
+    seen = sys.stderr.isatty() or in_notebook()
     options = {} if visible and seen and not os.environ.get("TQDM_DISABLE") else {"disable": True}
     return ProgressBar(total=total, desc=description, unit=unit, leave=False, mininterval=0.2, **options)
 
@@ -53,7 +59,7 @@ class LiveFigure:
     def __init__(self, draw):
         self.draw = draw
         self.drawn = time.perf_counter()
-        self.handle = show_figure(draw()) if "ipykernel" in sys.modules else None
+        self.handle = show_figure(draw()) if in_notebook() else None
 
     def update(self, at_once=False):
         """Draw again if it is time, or `at_once`."""
@@ -90,7 +96,7 @@ def plot_training(losses, history, steps_per_epoch, floor):
 
 def show_figure(figure):
     """Show a matplotlib figure in a notebook and return the handle that updates it; elsewhere do nothing."""
-    if "ipykernel" not in sys.modules:
+    if not in_notebook():
         return None
     import matplotlib.pyplot as plt
     from IPython.display import display
