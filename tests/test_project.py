@@ -86,7 +86,7 @@ def test_a_planted_fault_is_found(fault):
 def test_notebook_rhythm_and_opening(name):
     notebook = read(name)
     lengths = [len(cell.source.splitlines()) for cell in code_cells(notebook)]
-    assert statistics.median(lengths) <= 12  # of at most 88 columns
+    assert statistics.median(lengths) <= 10
     opening = notebook.cells[0].source.splitlines()
     assert opening[0].startswith("# ") and opening[2].startswith("> ")
     assert [line[:6] for line in opening[-3:]] == ["* **In", "* **Ou", "* **Ti"]
