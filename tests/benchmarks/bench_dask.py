@@ -1,0 +1,82 @@
+"""Measure one process with all its cores against a local Dask cluster of as many workers with one thread each.
+
+    python tests/benchmarks/bench_dask.py sample --texts imdb
+
+Both classify the same texts, in turns, and their answers are compared. The workers are started, and have loaded the
+classifier, before the clock runs: that start is what a small file does not pay back, and it is printed. Needs
+pip install dask distributed pyarrow.
+"""
+
+import argparse
+import time
+from functools import cache
+
+import dask
+import dask.dataframe
+import numpy as np
+import pandas as pd
+import torch
+from bench_use import ROOT, read_texts
+from dask.distributed import Client, LocalCluster
+
+from textbert.archive import get_archive_path
+from textbert.classifier import Classifier
+
+
+@cache
+def get_classifier(path):
+    """Load a classifier, once in each worker process."""
+    torch.set_num_threads(1)
+    return Classifier.load(path, "cpu")
+
+
+def score(part, path):
+    """Return the answers to the texts of one part."""
+    return get_classifier(path).predict(part["text"], progress=False)
+
+
+def time_in_turns(ways, rows, repeats):
+    """Print texts a second of each way, the middle one of some; return what each gave, as a dict."""
+    seconds, answers = {name: [] for name in ways}, {}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            answers[name] = way()
+            seconds[name].append(time.perf_counter() - start)
+    first = np.median(next(iter(seconds.values())))
+    for name, taken in seconds.items():
+        middle, each = np.median(taken), ", ".join(f"{rows / second:.1f}" for second in taken)
+        print(f"{name:28} {rows / middle:8.1f} texts a second ({each}); {first / middle:.3f} times")
+    return answers
+
+
+def main():
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("task", help="folder under data/, with its archive in cache/")
+    parser.add_argument("--texts", choices=["task", "imdb"], default="task")
+    parser.add_argument("--rows", type=int, default=2000, help="how many texts")
+    parser.add_argument("--parts", type=int, default=8, help="into how many parts Dask cuts them")
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    path = str(get_archive_path(options.task, ROOT / "cache"))
+    table = pd.DataFrame({"text": read_texts(options.task, options.texts, options.rows)})
+    here, threads, start = Classifier.load(path, "cpu"), torch.get_num_threads(), time.perf_counter()
+    workers = {"n_workers": threads, "threads_per_worker": 1, "dashboard_address": None, "memory_limit": 0}
+    with LocalCluster(**workers) as cluster, Client(cluster) as client:
+        client.run(get_classifier, path)
+        print(f"{threads} workers were ready after {time.perf_counter() - start:.1f} s")
+        parts = dask.dataframe.from_pandas(table, npartitions=options.parts)
+        answers = parts.map_partitions(score, path, meta={"label": object, "probability": "f4"})
+        ways = {
+            f"one process, {threads} threads": lambda: here.predict(table["text"], progress=False),
+            f"Dask, {threads} workers": answers.compute,
+        }
+        one, many = time_in_turns(ways, len(table), options.repeats).values()
+    gap = np.abs(one["probability"] - many["probability"]).max()
+    other = (one["label"].to_numpy() != many["label"].to_numpy()).sum()
+    print(f"largest gap of a probability {gap:.1e}; {other} other labels")
+
+
+if __name__ == "__main__":
+    main()
