@@ -45,7 +45,7 @@ def draw_bert(model, pieces, optimizer):
     rate_of = {id(weights): group["lr"] for group in optimizer.param_groups for weights in group["params"]}
     parts = [model.bert.embeddings, *model.bert.encoder.layer, model.bert.pooler, model.classifier]
     described = _describe_parts(model, [rate_of[id(next(part.parameters()))] for part in parts])
-    figure, ax = plt.subplots(figsize=(6, 0.85 * len(described) + 2.2), layout="constrained")
+    figure, ax = plt.subplots(figsize=(5.2, 0.8 * len(described) + 2), layout="constrained")
     width = 6.6 / len(pieces)
     for place, piece in enumerate(pieces):
         colour = ORANGE if piece == "[CLS]" else BLUE
@@ -55,6 +55,6 @@ def draw_bert(model, pieces, optimizer):
         ax.annotate("", (3.3, y + 0.45), (3.3, y), arrowprops={"arrowstyle": "->", "color": "#555555"})
         _box(ax, y + 0.45, height, colour, title, note)
         y += 0.45 + height
-    ax.set(xlim=(-0.2, 9.8), ylim=(-0.5, y + 0.3))
+    ax.set(xlim=(-0.1, 9.3), ylim=(-0.5, y + 0.3))
     ax.axis("off")
     return figure
