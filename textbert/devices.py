@@ -4,6 +4,7 @@ import os
 import platform
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from importlib import metadata
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -54,6 +55,38 @@ def make_accelerator():
     if accelerator.num_processes != world:
         raise RuntimeError(f"{world} processes were started, but {accelerator.num_processes} work together")
     return accelerator
+
+
+@contextmanager
+def tracked(accelerator, track_with=None, output_dir=".", name="training", parameters=None):
+    """Yield a function that notes figures, a dict of numbers, and the step they belong to, with accelerate's trackers.
+
+    Each training is a run of its own there, so no two of a search or of folds draw one line; gone on with, it begins
+    another run whose steps go on.
+
+    Parameters
+    ----------
+    track_with : a name that accelerate knows, such as "tensorboard"; None notes nothing
+    output_dir : of the task, whose name is the project's; files go to `<output_dir>/tracking/<name>/`
+    name : of the training
+    parameters : dict of what the training was told
+    """
+    if track_with is None:
+        yield lambda figures, step: None
+        return
+    folder = Path(output_dir, "tracking", name)
+    folder.mkdir(parents=True, exist_ok=True)
+    accelerator.log_with = [track_with]
+    accelerator.project_configuration.set_directories(str(folder))
+    plain = {key: value if isinstance(value, int | float | str) else str(value) for key, value in parameters.items()}
+    options = {"wandb": {"name": name, "dir": str(folder)}, "mlflow": {"run_name": name}}
+    accelerator.init_trackers(Path(output_dir).name, {"training": name, **plain}, options)
+    try:
+        yield accelerator.log
+    finally:
+        for tracker in accelerator.trackers:
+            tracker.finish()
+        accelerator.trackers.clear()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import difflib
 import re
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 
 from pytorch_pretrained_bert.tokenization import PRETRAINED_VOCAB_ARCHIVE_MAP
@@ -15,14 +15,20 @@ PRETRAINED_MODELS = (DEFAULT_MODEL, *PRETRAINED_VOCAB_ARCHIVE_MAP)
 MAX_POSITIONS = 512  # BERT has learned a vector for each of 512 positions, and for no more
 TRUNCATIONS = ("head", "tail", "head+tail")
 EXPORTS = ("huggingface", "onnx", "onnx-int8")
+# those of accelerate, under the names of their packages
+TRACKERS = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value must be: `words` for a message, `accepts` from the value to whether it may be."""
+    """What a value must be: `words` for a message, `accepts` from the value to whether it may be.
+
+    `require` raises an error that says what this machine lacks for it.
+    """
 
     words: str
     accepts: Callable
+    require: Callable = lambda value: None
 
 
 def whole_number(low, high, why=""):
@@ -100,6 +106,13 @@ def _is_encoding(value):
         return False
 
 
+def _require_tracker(name):
+    from accelerate.tracking import get_available_trackers  # seconds, which predicting need not wait for
+
+    if name is not None and name not in get_available_trackers():
+        raise ImportError(f"TRACK_WITH is {name!r}, which is not installed. Run: python -m pip install {name}")
+
+
 TRUE_OR_FALSE = Rule("True or False", lambda v: type(v) is bool)
 TASK = Rule(
     "a folder name of at most 100 characters, which are the letters A to Z and a to z, digits, _, . and - (a letter or "
@@ -118,6 +131,7 @@ SHARE = number(0, 0.5, open_low=True)
 SEED = whole_number(0, 2**32 - 1)
 RATE = number(0, 1, open_low=True, open_high=True)
 EPOCHS = whole_number(1, 1000)
+TRACKER = replace(none_or(one_of(*TRACKERS)), require=_require_tracker)
 
 
 @dataclass(frozen=True)
@@ -225,7 +239,8 @@ def check_parameters(notebook, names):
     names : dict; what the notebook has defined, usually its `globals()`. Every name in capitals is taken for a
         parameter, so a mistyped one does not go unnoticed.
 
-    Raises ValueError for an unknown name (with the nearest known one), a missing name, or a value against its rule.
+    Raises ValueError for an unknown name (with the nearest known one), a missing name, or a value against its rule, and
+    ImportError, with the pip command, for a value that needs a package which is not installed.
     """
     known = get_parameters(notebook)
     given = {name: value for name, value in names.items() if re.fullmatch(r"[A-Z][A-Z0-9_]{2,}", name)}
@@ -239,11 +254,11 @@ def check_parameters(notebook, names):
             raise ValueError(f"parameter {name} of {notebook}.ipynb is missing: set it to {parameter.rule.words}")
         if shown := find_fault(given[name], parameter.rule):
             found, meant = _find_meant(given[name], parameter.rule)
-            if found:
-                print(f"{name} {shown} is taken as {meant!r}")
-                given[name] = names[name] = meant
-                continue
-            raise ValueError(f"{name} is {shown}, but must be {parameter.rule.words}")
+            if not found:
+                raise ValueError(f"{name} is {shown}, but must be {parameter.rule.words}")
+            print(f"{name} {shown} is taken as {meant!r}")
+            given[name] = names[name] = meant
+        parameter.rule.require(given[name])
     return {name: given[name] for name in known}
 
 

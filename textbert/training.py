@@ -14,7 +14,7 @@ import torch
 from textbert.batches import padded_length, plan_batches
 from textbert.bert import copy_weights
 from textbert.checkpoints import stop_requests
-from textbert.devices import sum_over_processes
+from textbert.devices import sum_over_processes, tracked
 from textbert.display import LiveFigure, describe_seconds, plot_training, progress_bar
 from textbert.vectors import compact_vectors, find_used, fit_moments, restore_vectors
 
@@ -152,6 +152,7 @@ class Run:
         checkpoint=None,
         floor=0.0,
         features=None,
+        tracking=None,
     ):
         """Set the seed, and make optimizer and schedule.
 
@@ -165,6 +166,7 @@ class Run:
         floor : MCC before training, for the plot
         features : the `Features` that rows and validation come from: until `watched` ends, the model has no vectors
             but those of the words in them, if one process alone trains; None keeps all
+        tracking : a context of `tracked`, where the losses and what validation says are noted; None notes nothing
         """
         from accelerate.utils import set_seed
 
@@ -177,6 +179,7 @@ class Run:
         self.patience = patience or epochs
         self.checkpoint = checkpoint
         self.floor = floor
+        self.tracking = tracking or tracked(accelerator)
         self.total_epochs = epochs
         first_epoch = plan.steps(rows, 0)
         self.steps_per_epoch = len(first_epoch)
@@ -230,7 +233,7 @@ class Run:
         """Show a bar and, in a notebook, a live plot; note when somebody wants to stop."""
         visible, total = self.accelerator.is_main_process, self.total_epochs * self.steps_per_epoch
         bar = progress_bar(total, "Training", " steps", visible)
-        with stop_requests(self.accelerator.print) as self.stop_asked, bar as self.bar:
+        with stop_requests(self.accelerator.print) as self.stop_asked, bar as self.bar, self.tracking as self.note:
             self.bar.update(len(self.progress.losses))
             self.figure = LiveFigure(self._draw)
             try:
@@ -268,6 +271,7 @@ class Run:
             )
         self.progress.losses.append(loss)
         self.progress.step += 1
+        self.note({"training/loss": loss}, len(self.progress.losses))
         self.clock.count(self.cost)
         self.bar.update()
         self.bar.set_postfix(loss=f"{loss:.3f}")
@@ -286,6 +290,8 @@ class Run:
         progress.epoch += 1
         progress.step = 0
         progress.history.append({"epoch": progress.epoch, "training_loss": training_loss, **report})
+        figures = {f"validation/{name}": value for name, value in report.items() if name != "task"}
+        self.note({"training/mean_loss": training_loss, **figures}, len(progress.losses))
         if report["mcc"] > progress.best_mcc:
             progress.best_mcc = report["mcc"]
             progress.best_epoch = progress.epoch

@@ -1,0 +1,173 @@
+"""What accelerate's trackers are told of a training: tensorboard's files are read back."""
+
+import os
+import subprocess
+import sys
+from contextlib import suppress
+
+import accelerate.tracking
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from tiny import make_features, make_loop, make_model
+
+import tools
+from textbert.checkpoints import Checkpoint
+from textbert.devices import tracked
+from textbert.parameters import TRACKER, TRACKERS, find_fault
+
+PARAMETERS = {"LEARNING_RATE": 1e-3, "NUM_TRAIN_EPOCHS": 2, "SEARCH_EPOCHS": [2, 4], "PATIENCE": None, "RESUME": True}
+
+
+class Killed(Exception):
+    """The end of a training that no code of it sees coming."""
+
+
+@pytest.fixture(scope="module")
+def features(tokenizers):
+    return make_features(tokenizers["uncased"])
+
+
+@pytest.fixture
+def read_figures():
+    """A function from a folder to the figures in it: a dict from a name to its list of (step, figure)."""
+    reason = "optional: pip install tensorboard"
+    pytest.importorskip("tensorboard", reason=reason)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def read(folder):
+        found = EventAccumulator(str(folder), {"scalars": 0}).Reload()
+        return {name: [(event.step, event.value) for event in found.Scalars(name)] for name in found.Tags()["scalars"]}
+
+    return read
+
+
+def learn(features, monkeypatch, output_dir, name="training", track_with="tensorboard", checkpoint=None, **names):
+    """Train for two epochs of three steps, tracked; return the Run."""
+    loop, rows, real = make_loop(make_model(), features, 5, **names), np.arange(13), tools.Run
+
+    def make_run(accelerator, *arguments, **options):
+        tracking = tracked(accelerator, track_with, output_dir, name, PARAMETERS)
+        return real(accelerator, *arguments, **options | {"tracking": tracking})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tools, "Run", make_run)
+        return loop.fine_tune(rows, rows, 1e-3, 2, checkpoint)
+
+
+def test_tensorboard_has_losses_validation_and_parameters(features, monkeypatch, tmp_path, read_figures):
+    run = learn(features, monkeypatch, tmp_path / "task")
+    folder = tmp_path / "task" / "tracking" / "training" / "task"
+    found, losses = read_figures(folder), run.progress.losses
+    assert found.pop("training/loss") == [(step, np.float32(loss)) for step, loss in enumerate(losses, start=1)]
+    means = [np.float32(np.mean(losses[:3])), np.float32(np.mean(losses[3:]))]
+    assert found.pop("training/mean_loss") == [(3, means[0]), (6, means[1])]
+    reports = run.progress.history
+    assert found.pop("validation/mcc") == [(3, np.float32(reports[0]["mcc"])), (6, np.float32(reports[1]["mcc"]))]
+    measured = reports[0].keys() - {"task", "epoch", "training_loss", "mcc"}
+    assert found.keys() == {f"validation/{name}" for name in measured} and "loss" in measured
+    (told,) = folder.glob("*/hparams.yml")
+    expected = {"training": "training", **PARAMETERS, "SEARCH_EPOCHS": "[2, 4]", "PATIENCE": "None"}
+    assert yaml.safe_load(told.read_text()) == expected
+
+
+def test_tracking_changes_no_result(features, monkeypatch, tmp_path, read_figures):
+    plain, seen = (learn(features, monkeypatch, tmp_path, track_with=name).progress for name in (None, "tensorboard"))
+    assert plain.losses == seen.losses
+    assert all(torch.equal(plain.best_weights[name], tensor) for name, tensor in seen.best_weights.items())
+
+
+@pytest.mark.parametrize("step", [2, 5])
+def test_what_is_gone_on_with_has_the_right_steps(features, monkeypatch, tmp_path, read_figures, step):
+    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", PARAMETERS, minutes=0)
+    with monkeypatch.context() as patch, suppress(Killed):
+        real, seen = tools.take_share, []
+
+        def take_share(batch, accelerator):
+            seen.append(batch)
+            if len(seen) == step + 1:
+                raise Killed
+            return real(batch, accelerator)
+
+        patch.setattr(tools, "take_share", take_share)
+        learn(features, monkeypatch, tmp_path, checkpoint=checkpoint)
+    folder = tmp_path / "tracking" / "training" / tmp_path.name
+    assert [step for step, _ in read_figures(folder)["training/loss"]] == list(range(1, step + 1))
+    run = learn(features, monkeypatch, tmp_path, checkpoint=checkpoint)
+    losses = [(number, np.float32(loss)) for number, loss in enumerate(run.progress.losses, start=1)]
+    assert sorted(read_figures(folder)["training/loss"]) == losses and len(losses) == 6
+    assert [number for number, _ in sorted(read_figures(folder)["validation/mcc"])] == [3, 6]
+
+
+def test_no_two_trainings_draw_one_line(features, monkeypatch, tmp_path, read_figures):
+    names = ["training", "learning rate 0.001, 2 epochs", "fold 1 of 2"]
+    runs = [learn(features, monkeypatch, tmp_path, name, seed=seed) for seed, name in enumerate(names)]
+    losses = [run.progress.losses for run in runs]
+    for name, expected in zip(names, losses):
+        found = read_figures(tmp_path / "tracking" / name / tmp_path.name)["training/loss"]
+        assert found == [(step, np.float32(loss)) for step, loss in enumerate(expected, start=1)]
+    assert len(set(map(tuple, losses))) == 3
+
+
+def test_a_tracker_is_finished_when_a_training_breaks_off(features, monkeypatch, tmp_path):
+    events = []
+
+    class Tracker(accelerate.tracking.GeneralTracker):
+        name, requires_logging_directory, tracker = "spy", False, None
+
+        def __init__(self, run_name):
+            super().__init__()
+            events.append(run_name)
+
+        def finish(self):
+            events.append("finished")
+
+    def add_gradients(batches, class_weights):
+        raise Killed
+
+    monkeypatch.setitem(accelerate.tracking.LOGGER_TYPE_TO_CLASS, "spy", Tracker)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            learn(features, monkeypatch, tmp_path / "task", track_with="spy", add_gradients=add_gradients)
+    assert events == ["task", "finished"] * 2
+
+
+TWO = """
+import sys
+from textbert.devices import make_accelerator, tracked
+
+accelerator = make_accelerator()
+assert accelerator.num_processes == 2
+with tracked(accelerator, "tensorboard", sys.argv[1], "training", {}) as note:
+    note({"training/loss": 1.0 + accelerator.process_index}, 1)
+accelerator.end_training()
+"""
+
+
+def test_of_two_processes_the_first_writes(tmp_path, read_figures):
+    (tmp_path / "two.py").write_text(TWO)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "two.py", "task"]
+    python_path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": python_path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "task" / "tracking" / "training" / "task"
+    assert read_figures(folder) == {"training/loss": [(1, 1.0)]}
+    assert len(list(folder.glob("events.*"))) == 1
+
+
+# ---------- The parameter ---------------------------------------------------------------------------------------------
+
+
+def test_the_names_are_those_of_accelerate():
+    assert sorted(accelerate.tracking.LOGGER_TYPE_TO_CLASS) == list(TRACKERS)
+
+
+def test_what_is_not_installed_is_refused_at_once(monkeypatch):
+    monkeypatch.setattr(accelerate.tracking, "_available_trackers", ["tensorboard"])
+    TRACKER.require("tensorboard"), TRACKER.require(None)
+    with pytest.raises(ImportError, match="TRACK_WITH is 'comet_ml', which .* Run: python -m pip install comet_ml"):
+        TRACKER.require("comet_ml")
+    assert find_fault("comet_ml", TRACKER) is None and find_fault("Tensorboard", TRACKER) == "'Tensorboard'"
