@@ -97,3 +97,43 @@ def test_the_first_sentences_need_no_statistics(right, chance, verdict):
     assert first.endswith("as far as can be told from 100 texts.")
     assert second == f"{verdict}, which is right in 70 of 100."
     assert third == f"It errs most here: late, with {(right - 40) / 0.6:.0f} of 100 right."
+
+
+@pytest.mark.parametrize(("labels", "found"), [([1], 0), ([0, 1, 1], 0), ([0, 0, 1, 1, 1], 5), ([0] * 7 + [1] * 9, 16)])
+def test_suspicious_labels_of_few_rows(labels, found, capsys):
+    texts = [f"{'bad' if label == 0 else 'good'} {row}" for row, label in enumerate(labels)]
+    table = report.suspicious_labels(texts, labels, np.full(len(labels), 0.5), report.make_baseline())
+    assert len(table) == found and list(table) == ["row", "baseline", "bert"]
+    assert ("too few to tell" in capsys.readouterr().out) == (found == 0)
+
+
+@pytest.mark.parametrize("texts", [["a", "b"], ["!", "?"], ["", ""], ["好", "坏"], ["😀", "😡"]])
+def test_the_baseline_learns_from_any_texts(texts):
+    baseline = report.make_baseline().fit(texts * 3, [0, 1] * 3)
+    assert np.isfinite(baseline.predict_proba(texts)).all()
+
+
+def test_curves_speak_of_the_classes_by_name():
+    labels, positive = np.array([0, 0, 0, 1, 1]), np.array([0.1, 0.9, 0.2, 0.8, 0.7])
+    positives = {"words": positive, "BERT": labels * 0.5}
+    figure = report.plot_curves(labels, positive >= 0.75, positives, ["ham", "spam"])
+    matrix, roc, precision = figure.axes
+    plt.close(figure)
+    assert [text.get_text() for text in matrix.texts] == ["2", "1", "1", "1"]
+    assert [label.get_text() for label in matrix.get_xticklabels()] == ["ham", "spam"]
+    assert (roc.get_xlabel(), roc.get_ylabel()) == ("share of ham taken for spam", "share of spam found")
+    assert (precision.get_xlabel(), precision.get_ylabel()) == (roc.get_ylabel(), "share of spam in what is called so")
+    # of the six pairs of a spam and a ham, four are in the right order
+    shown = [text.get_text() for text in roc.get_legend().get_texts()]
+    assert shown == ["words (AUC = 0.67)", "BERT (AUC = 1.00)"]
+
+
+def test_names_are_drawn_without_warnings(recwarn):
+    names = report.drawable_names(["好评", "costs $5 or $_"])
+    assert names == ["label 0", r"costs \$5 or \$_"]
+    assert report.drawable_names([" ", "naïve"]) == ["label 0", "naïve"]
+    figure, ax = plt.subplots()
+    ax.set(title=names[0], xlabel=names[1])
+    figure.canvas.draw()
+    plt.close(figure)
+    assert not list(recwarn)

@@ -12,6 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from scipy.stats import binomtest
+from sklearn import metrics
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -21,6 +22,39 @@ from textbert.display import BLUE, ORANGE
 from textbert.explanation import Html
 from textbert.files import write_text
 from textbert.measures import reliability
+
+
+def drawable_names(names):
+    """Return the names of the two classes as plots can show them: where the font lacks a letter, "label 0" it is."""
+    letters = get_font(findfont(FontProperties())).get_charmap()
+    return [
+        name.replace("$", r"\$")
+        if name.strip() and all(ord(letter) in letters for letter in name)
+        else f"label {number}"
+        for number, name in enumerate(names)
+    ]
+
+
+def plot_curves(labels, predicted, positives, names):
+    """Return a figure with the confusion matrix of a model's answers, and ROC and precision-recall curves.
+
+    labels, predicted : arrays of 0 and 1, of shape (n,)
+    positives : dict from a model's name to its probabilities of class 1, of shape (n,); a curve for each
+    names : those of the two classes
+    """
+    no, yes = drawable_names(names)
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.8))
+    matrix = metrics.confusion_matrix(labels, predicted, labels=[0, 1])
+    metrics.ConfusionMatrixDisplay(matrix, display_labels=[no, yes]).plot(cmap="Blues", colorbar=False, ax=left)
+    for name, values in positives.items():
+        metrics.RocCurveDisplay.from_predictions(labels, values, name=name, ax=middle)
+        metrics.PrecisionRecallDisplay.from_predictions(labels, values, name=name, ax=right)
+    found = f"share of {yes} found"
+    left.set(title="Confusion matrix")
+    middle.set(title="ROC curve", xlabel=f"share of {no} taken for {yes}", ylabel=found)
+    right.set(title="Precision and recall", xlabel=found, ylabel=f"share of {yes} in what is called so")
+    figure.tight_layout()
+    return figure
 
 
 def plot_reliability(ax, labels, positives):
@@ -62,17 +96,6 @@ def make_baseline():
     return make_pipeline(
         TfidfVectorizer(analyzer=_find_terms, sublinear_tf=True), LogisticRegression(C=10, max_iter=1000)
     )
-
-
-def drawable_names(names):
-    """Return the names of the two classes as plots can show them: where the font lacks a letter, "label 0" it is."""
-    letters = get_font(findfont(FontProperties())).get_charmap()
-    return [
-        name.replace("$", r"\$")
-        if name.strip() and all(ord(letter) in letters for letter in name)
-        else f"label {number}"
-        for number, name in enumerate(names)
-    ]
 
 
 def suspicious_labels(texts, labels, positive, baseline, folds=5, seed=0):
