@@ -1,13 +1,23 @@
 """A classifier for others: what the exported files hold, and that they give the same probabilities."""
 
+import csv
+import gzip
 import importlib.util
 import json
+import re
+import sys
+from itertools import islice
 
+import numpy as np
 import pytest
+from conftest import make_vocabulary
+from pytorch_pretrained_bert.tokenization import BertTokenizer
 from tiny import teach
 
 from textbert import export
 from textbert.parameters import TRUNCATIONS
+from textbert.wordpieces import Conversion
+from textbert.workers import convert_pairs
 
 TEXTS = [
     "good soup",
@@ -54,12 +64,127 @@ def test_transformers_gives_the_same_probabilities(taught, tmp_path, monkeypatch
     assert other == ([4] if truncation == "head+tail" else [])
 
 
+def run_card(folder, monkeypatch, texts=None):
+    """Run the lines for a service that stand in the card, in its folder, as they are or for other texts."""
+    (code,) = re.findall(r"```python\n(.+?)```", (folder / "README.md").read_text(encoding="utf-8"), re.S)
+    if texts is not None:
+        code, count = re.subn(r"(?m)^texts = .+$", lambda _: f"texts = {texts!r}", code)
+        assert count == 1
+    monkeypatch.chdir(folder)
+    names = {}
+    exec(code, names)
+    return names
+
+
+@pytest.mark.parametrize("truncation", ["head", "tail"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("huggingface", marks=needs("transformers")),
+        pytest.param("onnx", marks=needs("onnx", "onnxscript", "onnxruntime", "tokenizers")),
+    ],
+)
+def test_the_lines_for_a_service_run_as_written(taught, tmp_path, monkeypatch, kind, truncation):
+    monkeypatch.setitem(taught.settings, "truncation", truncation)
+    path = export.export(taught, kind, tmp_path)
+    folder = path if path.is_dir() else path.parent
+    assert len(run_card(folder, monkeypatch)["labels"]) == 2
+    names, expected = run_card(folder, monkeypatch, TEXTS), taught.predict(TEXTS, progress=False)
+    assert list(names["labels"]) == expected["label"].tolist() and expected["label"].nunique() == 2
+    np.testing.assert_allclose(names["probabilities"], expected["probability"], atol=1e-4)
+
+
 @needs("onnx", "onnxscript", "onnxruntime")
 def test_onnxruntime_gives_the_same_probabilities(taught, tmp_path):
     path = export.export(taught, "onnx", tmp_path)
     for batch_size in (1, 3, 7):
         assert export.check_onnx(taught, path, TEXTS, batch_size) < 1e-4
-    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+    found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
+    assert found - {"onnx/tokenizer.json"} == {"onnx/model.onnx", "onnx/README.md"}
+
+
+# ---------- The tokenizer beside the ONNX file ------------------------------------------------------------------------
+
+CONTEXTS = [
+    *("a [SEP] b", "a[SEP]b", "[sep] [Sep]", " [MASK]  ", "A\x85B a\u2028b\u2029 a\x1cb", "a\ufffd\0b a\u00adb"),
+    *("x" * 100 + " " + "x" * 101, "é" * 60, "e\u0301" * 101, "ΟΔΟΣ ΣΑΣ Σ. ΑΣ. αΣ1", "İstanbul", "ﬁ ß ẞ", "中a文"),
+]
+
+
+@needs("tokenizers")
+@pytest.mark.parametrize("truncation", ["head", "tail"])
+@pytest.mark.parametrize("length", [2, 3, 9, 64])
+def test_the_tokenizer_cuts_as_we_do(tokenizer, truncation, length):
+    how = (tokenizer, length, truncation)
+    texts = TEXTS + CONTEXTS
+    features = convert_pairs(Conversion(*how), [(text, None) for text in texts], np.zeros(len(texts)), progress=False)
+    made = export.make_tokenizer(*how)
+    assert export.find_cut_otherwise(made, features, texts) == []
+    one, other = made.encode("good soup"), made.encode_batch(["good soup", ""])[1]
+    assert sum(one.attention_mask) == len(one.ids) and set(one.type_ids) == {0}
+    assert other.ids[:2] == features.ids[features.offsets[2] :][:2].tolist() and sum(other.attention_mask) == 2
+
+
+@needs("tokenizers")
+def test_a_text_that_is_cut_otherwise_is_found(tokenizer):
+    """A mark that Unicode got after the tables of tokenizers, and a special piece in brackets."""
+    texts = ["good", "a[SEP] b", "([SEP])", "soup"]
+    how = (tokenizer, 9, "head")
+    features = convert_pairs(Conversion(*how), [(text, None) for text in texts], np.zeros(4), progress=False)
+    assert export.find_cut_otherwise(export.make_tokenizer(*how), features, texts) == [2]
+
+
+@needs("tokenizers")
+def test_the_sigma_that_ends_a_word(tmp_path):
+    letters = [f"{mark}{letter}" for mark in ("", "##") for letter in "οδασς"]
+    (tmp_path / "vocab.txt").write_text("\n".join(make_vocabulary(False) + letters), encoding="utf-8")
+    how = (BertTokenizer(str(tmp_path / "vocab.txt")), 32, "head")
+    texts = ["ΟΔΟΣ", "ΣΑΣ. ΑΣ", "Σ", "ΑΣ1 αΣ", "οδος ΑΣΑ"]
+    features = convert_pairs(Conversion(*how), [(text, None) for text in texts], np.zeros(5), progress=False)
+    assert export.find_cut_otherwise(export.make_tokenizer(*how), features, texts) == []
+    assert how[0].vocab["##ς"] in features.ids and how[0].vocab["[UNK]"] not in features.ids
+
+
+def read_real_texts(test_data, each):
+    """Return the first texts of IMDB's test file and of SST-2's training file, so many of each."""
+    with gzip.open(test_data("imdb/test.csv.gz"), "rt", encoding="utf-8", newline="") as file:
+        reviews = [row[-1] for row in islice(csv.reader(file), each)]
+    with gzip.open(test_data("sst2/train.tsv.gz"), "rt", encoding="utf-8") as file:
+        phrases = [line.rstrip("\n").split("\t")[-1] for line in islice(file, 1, each + 1)]
+    return reviews + phrases
+
+
+@needs("tokenizers")
+@pytest.mark.parametrize("casing", ["uncased", "cased"])
+def test_no_real_text_is_cut_otherwise(test_data, casing):
+    texts = read_real_texts(test_data, 5000)
+    tokenizer = BertTokenizer(str(test_data(f"vocab/bert-base-{casing}-vocab.txt")), casing == "uncased")
+    how = (tokenizer, 256, "head")
+    features = convert_pairs(
+        Conversion(*how), [(text, None) for text in texts], np.zeros(len(texts)), 1, progress=False
+    )
+    other = export.find_cut_otherwise(export.make_tokenizer(*how), features, texts)
+    print(f"{casing}: {len(other)} of {len(texts):,} texts are cut otherwise")
+    assert other == [] and len(texts) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("truncation", "hidden", "reason"),
+    [
+        ("head+tail", None, "truncation is 'head+tail', but a tokenizer.json can only say 'head' or 'tail'"),
+        ("head", "tokenizers", "this needs more packages. Run: python -m pip install tokenizers"),
+    ],
+)
+def test_a_tokenizer_that_is_left_out_says_why(taught, tmp_path, monkeypatch, capsys, truncation, hidden, reason):
+    monkeypatch.setitem(taught.settings, "truncation", truncation)
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "tokenizer.json").write_text("of an export before")
+    monkeypatch.setattr(export, "export_onnx", lambda classifier, path: None)
+    if hidden:
+        monkeypatch.setitem(sys.modules, hidden, None)
+    path = export.export(taught, "onnx", tmp_path)
+    assert [each.name for each in path.parent.iterdir()] == ["README.md"]
+    assert reason in capsys.readouterr().out and reason in (path.parent / "README.md").read_text()
 
 
 def test_a_missing_extra_says_which_command_helps():

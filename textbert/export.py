@@ -37,6 +37,17 @@ def _plain_model(classifier):
     return model
 
 
+def _write_card(classifier, folder, kind, figures, tokenizer_missing=None):
+    """Write README.md, with the lines that a service needs; `tokenizer_missing` says why there is no tokenizer.json."""
+    settings = classifier.settings
+    task = settings.get("parameters", {}).get("TASK_NAME", Path(folder).name)
+    pages = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True)  # Markdown: no escaping
+    negative, positive = map(repr, settings["label_names"])
+    named = {"task": task, "kind": kind, "negative": negative, "positive": positive, "figures": figures}
+    card = pages.get_template("card.md").render(**named, settings=settings, tokenizer_missing=tokenizer_missing)
+    write_text(Path(folder, "README.md"), card)
+
+
 def export_huggingface(classifier, folder, figures=None):
     """Write a folder that transformers' AutoModelForSequenceClassification and AutoTokenizer load offline.
 
@@ -47,7 +58,6 @@ def export_huggingface(classifier, folder, figures=None):
 
     folder, settings, model = Path(folder), classifier.settings, _plain_model(classifier)
     names = settings["label_names"]
-    task = settings.get("parameters", {}).get("TASK_NAME", folder.name)
     config = {
         **model.config.to_dict(),
         "model_type": "bert",
@@ -66,31 +76,83 @@ def export_huggingface(classifier, folder, figures=None):
         "model_max_length": settings["max_seq_length"],
         "truncation_side": side,
     }
-    pages = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True)  # Markdown: no escaping
-    named = {"task": task, "negative": repr(names[0]), "positive": repr(names[1])}
-    card = pages.get_template("card.md").render(**named, settings=settings, figures=figures)
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     with atomic_write(folder / "model.safetensors") as temporary:
         temporary.write_bytes(save(weights, {"format": "pt"}))
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
     write_text(folder / "tokenizer_config.json", json.dumps(tokenizer, indent=2) + "\n")
     write_text(folder / "vocab.txt", vocabulary_text(classifier.tokenizer.ids_to_tokens))
-    write_text(folder / "README.md", card)
+    _write_card(classifier, folder, "huggingface", figures)
+
+
+def make_tokenizer(tokenizer, max_seq_length, truncation):
+    """Return a `tokenizers.Tokenizer` that cuts texts as a `Conversion` with these three arguments does.
+
+    It differs for characters that came into Unicode after its tables or are in no Unicode yet, and where "[SEP]" or
+    the like stands in a text next to other punctuation. Raises ValueError for "head+tail", which it does not know, and
+    ImportError if tokenizers is not installed.
+    """
+    if truncation == "head+tail":
+        raise ValueError("truncation is 'head+tail', but a tokenizer.json can only say 'head' or 'tail'")
+    _require_package("tokenizers", "tokenizers")
+    from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    lower, vocabulary = tokenizer.basic_tokenizer.do_lower_case, dict(tokenizer.vocab)
+    longest = tokenizer.wordpiece_tokenizer.max_input_chars_per_word
+    made = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=longest))
+    made.normalizer = normalizers.BertNormalizer(lowercase=lower, strip_accents=lower)
+    if lower:  # as Python does, and tokenizers does not: the sigma that ends a word is another letter
+        sigma = normalizers.Replace(Regex(r"(?<=\p{L})Σ(?!\p{L})"), "ς")
+        made.normalizer = normalizers.Sequence([sigma, made.normalizer])
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = [(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")]
+    made.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", special)
+    kept = [name for name in tokenizer.basic_tokenizer.never_split if name in vocabulary]
+    made.add_special_tokens([AddedToken(name, single_word=True, normalized=False) for name in kept])
+    made.enable_truncation(max_seq_length, direction="left" if truncation == "tail" else "right")
+    made.enable_padding(pad_id=vocabulary["[PAD]"], pad_token="[PAD]")
+    return made
+
+
+def find_cut_otherwise(tokenizer, features, texts):
+    """Return the indices of texts for which a `tokenizers.Tokenizer` gives other ids than stand in our Features."""
+    return _find_other(features, [tokenizer.encode(text).ids for text in texts])
+
+
+def _find_other(features, theirs):
+    ours = (features.ids[features.offsets[i] : features.offsets[i + 1]].tolist() for i in range(len(theirs)))
+    return [i for i, ids in enumerate(ours) if ids != theirs[i]]
 
 
 def export(classifier, kind, folder, figures=None):
     """Export as one of `EXPORTS` and return the path.
 
-    "huggingface" is the folder `<folder>/huggingface/`, "onnx" the file `<folder>/model.onnx`, and "onnx-int8" the file
-    `<folder>/model-int8.onnx`, with "onnx" beside it.
+    "huggingface" is the folder `<folder>/huggingface/`, "onnx" the file `<folder>/onnx/model.onnx`, and "onnx-int8" the
+    file `<folder>/onnx/model-int8.onnx`, with "onnx" beside it. README.md beside them has the lines that a service
+    needs. `figures` is a dict from a name to a number, which it shows.
     """
     if kind == "huggingface":
         path = Path(folder, "huggingface")
         export_huggingface(classifier, path, figures)
         return path
-    path = Path(folder, "model.onnx")
+    path = Path(folder, "onnx", "model.onnx")
     export_onnx(classifier, path)
+    missing = export_tokenizer(classifier, path.with_name("tokenizer.json"))
+    _write_card(classifier, path.parent, "onnx", figures, missing)
     return quantize_onnx(path) if kind == "onnx-int8" else path
+
+
+def export_tokenizer(classifier, path):
+    """Write the tokenizer.json that the tokenizers library loads; return None, or why there is none, and print it."""
+    settings = classifier.settings
+    try:
+        made = make_tokenizer(classifier.tokenizer, settings["max_seq_length"], settings["truncation"])
+    except (ImportError, ValueError) as error:
+        path.unlink(missing_ok=True)  # of an export before
+        print(f"{path} is left out: {error}")
+        return str(error)
+    write_text(path, made.to_str())
+    return None
 
 
 def check_huggingface(classifier, folder, texts):
@@ -103,7 +165,7 @@ def check_huggingface(classifier, folder, texts):
     model = auto.AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval()
     ours = classifier.convert(texts)
     theirs = [tokenizer(text, truncation=True)["input_ids"] for text in texts]
-    other = [i for i, ids in enumerate(theirs) if ids != ours.ids[ours.offsets[i] : ours.offsets[i + 1]].tolist()]
+    other = _find_other(ours, theirs)
     alike = np.setdiff1d(np.arange(len(theirs)), other)
     expected = probabilities(predict_logits(classifier.model, ours, 32, alike), classifier.settings["temperature"])
     largest = 0.0

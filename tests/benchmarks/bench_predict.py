@@ -125,7 +125,7 @@ def open_openvino(path):
 def gather_ways(classifier, folder, texts):
     """Return a dict from a name to a function from texts to answers; says which peers are left out, and why."""
     ways = {"ours": lambda texts: classifier.predict(texts, progress=False)}
-    model, peer, int8 = folder / "huggingface", folder / "peer.onnx", folder / "model-int8.onnx"
+    model, peer, int8 = folder / "huggingface", folder / "peer.onnx", folder / "onnx" / "model-int8.onnx"
     kind = "onnx-int8", folder
 
     def with_graph(open_graph, path):

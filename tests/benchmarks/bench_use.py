@@ -5,10 +5,10 @@
     python tests/benchmarks/bench_use.py sample --planted
 
 The first compares `Classifier.predict` and `predict_file` with the bare evaluation loop. `--export` checks the folder
-for transformers and the ONNX file (pip install transformers onnx onnxscript onnxruntime). `--texts imdb` takes the
-first film reviews of IMDB's test file, from the folder named by BERT_TEST_DATA (default ../shared/data), instead of the
-task's own training texts. `--planted` turns 3 % of the task's training labels, trains on that (minutes), and says how
-many of them stand in the first 5 % of the list of suspicious labels.
+for transformers and the ONNX file with its tokenizer (pip install transformers onnx onnxscript onnxruntime). `--texts
+imdb` takes the first film reviews of IMDB's test file, from the folder named by BERT_TEST_DATA (default
+../shared/data), instead of the task's own training texts. `--planted` turns 3 % of the task's training labels, trains
+on that (minutes), and says how many of them stand in the first 5 % of the list of suspicious labels.
 """
 
 import argparse
@@ -62,7 +62,9 @@ def time_use(classifier, texts, repeats=3):
 
 
 def check_exports(classifier, texts):
-    """Export both ways into a temporary folder and print how far the probabilities are apart."""
+    """Export both ways into a temporary folder and print how far the probabilities are apart, and cuts of texts."""
+    import tokenizers  # an extra, for this alone
+
     with tempfile.TemporaryDirectory() as folder:
         path = export.export(classifier, "huggingface", folder)
         largest, other = export.check_huggingface(classifier, path, texts)
@@ -70,6 +72,9 @@ def check_exports(classifier, texts):
         path = export.export(classifier, "onnx", folder)
         size = path.stat().st_size / 1e6
         print(f"onnxruntime: largest gap {export.check_onnx(classifier, path, texts):.1e}; {size:,.0f} MB")
+        tokenizer = tokenizers.Tokenizer.from_file(str(path.with_name("tokenizer.json")))
+        other = export.find_cut_otherwise(tokenizer, classifier.convert(texts), texts)
+        print(f"tokenizer.json: {len(texts):,} texts, {len(other)} cut otherwise {other[:10]}")
 
 
 def plant(task, share, seed=0):
