@@ -313,3 +313,11 @@ def fresh_accelerator():
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def write_folder(folder, files, **jsons):
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    for name, content in jsons.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder

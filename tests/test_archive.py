@@ -12,10 +12,10 @@ import conftest
 import numpy as np
 import pytest
 import torch
-from conftest import assert_same_encoder, encoder_of
+from conftest import assert_same_encoder, encoder_of, write_folder
 
 import tools
-from textbert.archive import read_archive
+from textbert.archive import read_archive, read_members, require_replaceable
 
 SETTINGS = {**conftest.SETTINGS, "max_seq_length": 16, "parameters": {"RANDOM_SEED": 7}}
 
@@ -326,3 +326,55 @@ def test_configurations_of_something_else(bert_files, pack, config, message):
 def test_a_vocabulary_that_is_not_berts(bert_files, pack):
     with pytest.raises(ValueError, match=r"tiny\.tar\.gz.*lacks \[CLS\], \[SEP\]"):
         tools.load_tokenizer(pack({**bert_files(), "vocab.txt": b"[PAD]\n[UNK]\ngood\n"}))
+
+
+def test_damaged_digests_are_refused(bert_files, pack):
+    with pytest.raises(ValueError, match="its seen.bin is damaged"):
+        tools.Classifier.load(pack({**bert_files(classifier=SETTINGS), "seen.bin": b"12345"}), "cpu")
+
+
+def test_digests_travel_with_the_archive(bert_files, tmp_path):
+    for name, content in bert_files(classifier=SETTINGS).items():
+        (tmp_path / name).write_bytes(content)
+    tools.save_seen([3, -(2**63), 3, 2**63 - 1], tmp_path)
+    tools.pack_model(tmp_path, tmp_path / "x.tar.gz")
+    assert tools.Classifier.load(tmp_path / "x.tar.gz", "cpu").seen.tolist() == [-(2**63), 3, 2**63 - 1]
+    assert "seen.bin" in read_members(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["bert.embeddings.word_embeddings.weight", "classifier.bias"])
+def test_weights_that_are_no_numbers_are_refused(bert_files, pack, load_state, with_state, name, value):
+    files = bert_files(classifier=SETTINGS)
+    state = load_state(files)
+    state[name].view(-1)[1] = value
+    with pytest.raises(ValueError, match=f"{name} holds NaN or infinity.*get it again"):
+        tools.Classifier.load(pack(with_state(files, state)), "cpu")
+
+
+def test_only_the_task_s_own_model_is_replaced(bert_files, tmp_path):
+    cache = tmp_path / "cache"
+    base, own, others = (cache / f"{name}.tar.gz" for name in ("base", "own", "others"))
+    tools.write_archive(bert_files(), base)
+    tools.write_archive(bert_files(classifier={**SETTINGS, "parameters": {"TASK_NAME": "own"}}), own)
+    tools.write_archive(bert_files(classifier={**SETTINGS, "parameters": {"TASK_NAME": "own"}}), others)
+    require_replaceable(own, tmp_path / "out/own", "own", "base")
+    require_replaceable(cache / "new.tar.gz", tmp_path / "out/new", "new", "base")
+    for archive, task, model, message in (
+        (base, "base", "bert-base-cased", "holds a BERT that was not fine-tuned"),
+        (base, "base", "base", "is what BERT_MODEL 'base' is read from"),
+        (own, "own", str(own), "is read from"),
+        (cache / "x.tar.gz", "x", str(tmp_path / "out/x"), "is read from"),
+        (others, "others", "base", "holds the model of the task 'own'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            require_replaceable(archive, tmp_path / "out" / task, task, model)
+
+
+@pytest.mark.parametrize("load", [tools.Classifier.load, tools.load_model, tools.load_tokenizer, tools.load_features])
+def test_nobody_is_told_to_remove_what_is_theirs(bert_files, tmp_path, load):
+    folder = write_folder(tmp_path, bert_files(classifier=SETTINGS))
+    for name in ("pytorch_model.bin", "vocab.txt"):
+        with pytest.raises(ValueError, match=": give a") as error:
+            load(folder / name)
+        assert "delete" not in str(error.value)

@@ -2,16 +2,22 @@
 
 import itertools
 import json
+import os
 import tarfile
 
 import conftest
+import numpy as np
 import pytest
 import torch
-from conftest import assert_equal_weights, assert_same_encoder, encoder_of
+import torch.nn.functional as F
+from conftest import assert_equal_weights, assert_same_encoder, encoder_of, write_folder
 from pytorch_pretrained_bert.modeling import BertConfig, BertForSequenceClassification
+from tiny import make_features, make_model, train
 
 import tools
 from textbert import bert
+from textbert.batches import predict_logits
+from textbert.bert import FastClassifier, copy_weights, load_model, reset_pooler
 
 SETTINGS = {**conftest.SETTINGS, "max_seq_length": 16, "parameters": {"RANDOM_SEED": 7}}
 
@@ -156,14 +162,14 @@ def test_the_casing_of_the_tokenizer(bert_files, pack, cased_vocabulary):
 # ---------- The fast model is the same model --------------------------------------------------------------------------
 
 
-def make_models(dropout=0.0):
-    """Return the library's own small BERT and ours, with the same random weights, none of them near zero."""
-    config = BertConfig(101, 32, 3, 4, 64, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
-    torch.manual_seed(3)
+def make_models(layers=3, dropout=0.0, spread=0.2):
+    """Return the library's own small BERT and ours, with the same random weights; `spread` keeps them from zero."""
+    config = BertConfig(101, 32, layers, 4, 64, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+    torch.manual_seed(layers)
     library = BertForSequenceClassification(config, 2)
     with torch.no_grad():
         for parameter in library.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
+            parameter.add_(torch.randn_like(parameter) * spread)
     ours = BertForSequenceClassification(config, 2)
     ours.load_state_dict(library.state_dict())
     return library, tools.speed_up(ours)
@@ -265,3 +271,166 @@ def test_dropout_follows_the_seed_and_reaches_the_gradient():
     scale = (first / x).detach()
     torch.testing.assert_close(x.grad, scale)
     assert 0 < (x.grad == 0).sum() < 91
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"tokenizer_class": "BertJapaneseTokenizer"},
+        {"tokenizer_class": "RobertaTokenizer"},
+        {"word_tokenizer_type": "mecab"},
+        {"do_basic_tokenize": False},
+        {"tokenize_chinese_chars": False},
+        {"do_lower_case": True, "strip_accents": False},
+        {"do_lower_case": False, "strip_accents": True},
+    ],
+)
+def test_other_tokenizers_are_refused(bert_files, pack, tmp_path, settings):
+    name = list(settings)[-1]
+    message = f"its tokenizer has the {name} {settings[name]!r}"
+    files = bert_files()
+    with pytest.raises(ValueError, match=message):
+        tools.load_tokenizer(write_folder(tmp_path, files, tokenizer_config=settings))
+    with pytest.raises(ValueError, match=message):
+        tools.load_tokenizer(pack({**files, "tokenizer_config.json": json.dumps(settings).encode()}))
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"model": {"type": "BPE"}}, "the model 'BPE'"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "the pre_tokenizer 'Whitespace'"),
+        ({"normalizer": {"type": "NFC"}}, "the normalizer 'NFC'"),
+        ({"normalizer": {"type": "BertNormalizer", "handle_chinese_chars": False}}, "tokenize_chinese_chars False"),
+        ({"normalizer": {"type": "BertNormalizer", "strip_accents": False, "lowercase": True}}, "strip_accents False"),
+    ],
+)
+def test_other_tokenizers_in_tokenizer_json_are_refused(bert_files, tmp_path, part, message):
+    with pytest.raises(ValueError, match=message):
+        tools.load_tokenizer(write_folder(tmp_path, bert_files(), tokenizer=part))
+
+
+def test_bert_s_own_tokenizer_is_taken(bert_files, tmp_path, capsys):
+    settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "strip_accents": None}
+    settings |= {"added_tokens_decoder": {"0": {"content": "[PAD]"}}, "tokenize_chinese_chars": True}
+    folder = write_folder(tmp_path, bert_files(), tokenizer_config=settings)
+    assert tools.load_tokenizer(folder).tokenize("Good soup") == ["good", "soup"]
+    assert "added" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"added_tokens": {"<url>": 99}},
+        {"tokenizer": {"added_tokens": [{"id": 99, "content": "<url>"}, {"id": 0, "content": "[PAD]"}]}},
+        {"tokenizer_config": {"do_lower_case": True, "added_tokens_decoder": {"99": {"content": "<url>"}}}},
+    ],
+)
+def test_added_tokens_are_named(bert_files, tmp_path, capsys, where):
+    tools.load_tokenizer(write_folder(tmp_path, bert_files(), **where))
+    assert (
+        "1 tokens that were added to its vocabulary are not used, but cut into pieces: <url>" in capsys.readouterr().out
+    )
+
+
+def test_copied_weights_stay_as_they_were(tokenizers):
+    model, features = make_model(), make_features(tokenizers["uncased"])
+    kept = copy_weights(model)
+    logits = predict_logits(model, features, 5, progress=False)
+    train(model, features, epochs=1, batch_size=5)
+    assert not np.array_equal(predict_logits(model, features, 5, progress=False), logits)
+    model.load_state_dict(kept)
+    assert np.array_equal(predict_logits(model, features, 5, progress=False), logits)
+
+
+def test_the_pooler_alone_is_reset():
+    model = make_model(hidden_size=64)
+    before = copy_weights(model)
+    reset_pooler(model)
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"bert.pooler.dense.weight"}  # the bias was zero and is
+    assert model.bert.pooler.dense.weight.std().item() == pytest.approx(0.02, rel=0.1)
+
+
+def make_mixed_inputs(length, vocabulary=101, batch=5):
+    """Return padded inputs of single texts and pairs; the last text fills the length."""
+    rng = np.random.default_rng(length)
+    lengths = rng.integers(3, length + 1, batch)
+    lengths[-1] = length
+    position = np.arange(length)
+    mask = position < lengths[:, None]
+    arrays = {
+        "input_ids": np.where(mask, rng.integers(1, vocabulary, mask.shape), 0),
+        "token_type_ids": mask & (position >= lengths[:, None] // 2) & (np.arange(batch) % 2 == 1)[:, None],
+        "attention_mask": mask,
+    }
+    return {name: torch.from_numpy(array.astype(np.int64)) for name, array in arrays.items()}
+
+
+@pytest.mark.parametrize("layers", [1, 2, 12])
+@pytest.mark.parametrize("length", [3, 13, 128, 512])
+def test_logits_and_gradients_are_the_librarys(layers, length):
+    library, ours = make_models(layers, spread=0.1)
+    inputs = make_mixed_inputs(length)
+    logits = [model(**inputs) for model in (library, ours)]
+    assert logits[0].std() > 0.01  # different texts, different answers
+    torch.testing.assert_close(logits[1], logits[0], rtol=0, atol=1e-5)
+    for given in logits:
+        F.cross_entropy(given, torch.tensor([0, 1, 1, 0, 1])).backward()
+    gradients = {name: parameter.grad for name, parameter in library.named_parameters()}
+    assert all(gradient.abs().max() > 0 for name, gradient in gradients.items() if not name.endswith("key.bias"))
+    for name, parameter in ours.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name], rtol=0, atol=1e-5, msg=name)
+
+
+def test_what_may_be_left_out_is_what_the_library_takes_for_it():
+    library, ours = make_models(2, spread=0.1)
+    ids = make_mixed_inputs(7)["input_ids"]
+    torch.testing.assert_close(ours(ids), library(ids), rtol=0, atol=1e-5)
+    labels = torch.tensor([0, 1, 1, 0, 1])
+    torch.testing.assert_close(ours(ids, labels=labels), library(ids, labels=labels), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("every_layer", [False, True])
+def test_the_librarys_bert_still_gives_all_outputs(every_layer):
+    library, ours = make_models(spread=0.1)
+    inputs = make_mixed_inputs(11)
+    (theirs, their_pooled), (given, pooled) = (
+        model.eval().bert(**inputs, output_all_encoded_layers=every_layer) for model in (library, ours)
+    )
+    torch.testing.assert_close(pooled, their_pooled, rtol=0, atol=1e-5)
+    torch.testing.assert_close(given, theirs, rtol=0, atol=1e-5)
+    last = given[-1] if every_layer else given
+    assert last.shape == (5, 11, 32)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_means_with_dropout_agree(layers):
+    """In the mean over many draws dropout does the same to both, though ours draws for fewer positions."""
+    draws, inputs = 3000, make_mixed_inputs(5, batch=1)
+    inputs = {name: tensor.expand(draws, -1) for name, tensor in inputs.items()}
+    library, ours = make_models(layers, dropout=0.2, spread=0.1)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        theirs, given = library.train()(**inputs), ours.train()(**inputs)
+    error = ((theirs.var(0) + given.var(0)) / draws) ** 0.5
+    assert torch.all((theirs.mean(0) - given.mean(0)).abs() < 4 * error)
+    torch.testing.assert_close(given.std(0), theirs.std(0), rtol=0.1, atol=0)
+
+
+def test_the_fast_classifier_is_one_of_the_librarys_and_keeps_its_names():
+    library, ours = make_models(1)
+    assert type(library) is BertForSequenceClassification and type(ours) is FastClassifier
+    assert list(ours.state_dict()) == list(library.state_dict())
+    assert [name for name, _ in ours.named_parameters()] == [name for name, _ in library.named_parameters()]
+
+
+@pytest.mark.skipif(not os.path.isfile("cache/all-MiniLM-L6-v2.tar.gz"), reason="needs cache/all-MiniLM-L6-v2.tar.gz")
+@pytest.mark.parametrize("length", [3, 128, 512])
+def test_real_weights(length):
+    ours = load_model("cache/all-MiniLM-L6-v2.tar.gz").eval()
+    library = BertForSequenceClassification(ours.config, 2).eval()
+    library.load_state_dict(ours.state_dict())
+    inputs = make_mixed_inputs(length, vocabulary=30_522)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(**inputs), library(**inputs), rtol=0, atol=1e-5)

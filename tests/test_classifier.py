@@ -3,20 +3,25 @@
 import gzip
 import json
 import math
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, SETTINGS
+from conftest import ROOT, SETTINGS, write_folder
 from tiny import TEXTS
 
+import tools
 from textbert.classifier import Classifier
+
+REVIEWS = ["good soup", "bad bad tea", "the place was very good", ""]
 
 ODD = ['say "hi"', "a,b", "line\nbreak", "two\r\nlines", "carriage\rreturn", "", " ", "NA", "null", "café 😀", "A\x85B"]
 
@@ -253,5 +258,139 @@ def test_another_threshold_than_the_archives(bert_files, pack, threshold, label)
 
 
 def test_a_threshold_that_cannot_be(bert_files, pack):
-    with pytest.raises(ValueError, match="threshold 1.5"):
+    with pytest.raises(ValueError, match="threshold is 1.5"):
         Classifier.load(pack(bert_files(classifier=SETTINGS)), "cpu", threshold=1.5)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, iter, np.array, lambda texts: (text for text in texts), pd.Index])
+def test_predict_takes_texts_in_a_row(classifier, kind):
+    expected = classifier.predict(REVIEWS)
+    pd.testing.assert_frame_equal(classifier.predict(kind(REVIEWS)), expected)
+    assert expected.index.tolist() == [0, 1, 2, 3]
+
+
+def test_a_series_keeps_its_index(classifier):
+    expected = classifier.predict(REVIEWS)["probability"].tolist()
+    answers = classifier.predict(pd.Series(REVIEWS, index=[7, 3, 9, 3]))
+    assert answers.index.tolist() == [7, 3, 9, 3] and answers["probability"].tolist() == expected
+    named = classifier.predict(pd.Series(REVIEWS, index=list("dbca")).iloc[[2, 0]])
+    assert named["probability"].round(6).to_dict() == {"c": round(expected[2], 6), "d": round(expected[0], 6)}
+    assert len(classifier.predict(pd.Series([], dtype=object))) == 0
+
+
+@pytest.mark.parametrize(
+    ("texts", "shown"),
+    [
+        ("good soup", "a str, 'good soup': put it into a list"),
+        (b"soup", "a bytes"),
+        (pd.DataFrame({"text": ["a"]}), r"a DataFrame, with a shape of \(1, 1\): give one of its columns"),
+        ({"text": ["a"]}, "a dict"),
+        ({"a"}, "a set"),
+        (17, "a int, 17"),
+        (None, "a NoneType"),
+        (np.array([["a"]]), "a ndarray"),
+        (np.array("a"), "a ndarray"),
+    ],
+)
+def test_predict_refuses_what_is_no_row_of_texts(classifier, texts, shown):
+    with pytest.raises(TypeError, match=shown):
+        classifier.predict(texts)
+
+
+def test_predict_refuses_paths_and_files(classifier, tmp_path):
+    path = tmp_path / "texts.txt"
+    path.write_text("good\n")
+    with pytest.raises(TypeError, match="Path.*: read its texts, or use predict_file"):
+        classifier.predict(path)
+    with open(path) as file, pytest.raises(TypeError, match="predict_file"):
+        classifier.predict(file)
+
+
+@pytest.mark.parametrize("size", [0, -3, 1.0, "8", None, True])
+def test_predict_refuses_sizes_that_are_none(classifier, size):
+    with pytest.raises(ValueError, match=f"batch_size is {size!r}, but must be a whole number from 1"):
+        classifier.predict(REVIEWS, batch_size=size)
+    assert len(classifier.predict(REVIEWS, batch_size=np.int64(3))) == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="this system does not fork")
+def test_predict_in_a_forked_process(classifier):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        expected = classifier.predict(REVIEWS * 30, progress=False)["label"].tolist()
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            work = pool.apply_async(_predict_and_convert, (classifier, REVIEWS * 30))
+            assert work.get(120) == (expected, 120)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _predict_and_convert(classifier, texts):
+    """Predict, and convert with workers, which a daemonic process may not start."""
+    examples = [tools.InputExample(row, text, label="x") for row, text in enumerate(texts)]
+    features = tools.convert_examples_to_features(examples, {"x": 1}, 9, classifier.tokenizer, processes=3)
+    return classifier.predict(texts, progress=False)["label"].tolist(), len(features)
+
+
+@pytest.fixture
+def trained(bert_files, pack):
+    """A function that returns a classifier which has seen some texts, None for one of before that was noted."""
+
+    def make(seen):
+        files = bert_files(classifier=SETTINGS)
+        if seen is not None:
+            digests = np.unique(np.array([tools.digest_text(text) for text in seen], "<i8"))
+            files["seen.bin"] = digests.tobytes()
+        return tools.Classifier.load(pack(files), "cpu")
+
+    return make
+
+
+def test_seen_texts_are_counted_and_left_out(trained):
+    classifier = trained(["Good  SOUP", "tea", "cake"])
+    texts, labels = ["new", "good soup", "other", "third", "tea"], np.array([1, 1, 0, 0, 0])
+    rows, sentence = classifier.find_unseen(texts, labels, "dev.tsv")
+    assert rows.tolist() == [0, 2, 3]
+    assert sentence == f"2 of the 5 texts of dev.tsv were in the training of {classifier.path} and are left out"
+    rows, sentence = classifier.find_unseen(["x", "y"], np.array([0, 1]), "dev.tsv")
+    assert rows.tolist() == [0, 1] and sentence == "it has seen none of the 2 texts of dev.tsv in training"
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels"), [(["soup", "tea", "new", "old"], [0, 1, 0, 1]), (["soup", "new", "old"], [0, 1, 1])]
+)
+def test_too_many_seen_texts_are_refused(trained, texts, labels):
+    with pytest.raises(ValueError, match=r"of the \d texts of d.tsv were in the training of .*: run train.ipynb again"):
+        trained(["soup", "tea"]).find_unseen(texts, np.array(labels), "d.tsv")
+
+
+def test_an_archive_of_before_cannot_be_checked(trained):
+    rows, sentence = trained(None).find_unseen(["soup", "tea"], np.array([0, 1]), "dev.tsv")
+    assert rows.tolist() == [0, 1] and "cannot be checked" in sentence and "none" not in sentence
+
+
+@pytest.mark.parametrize(("names", "right"), [(["bad", "good"], True), (["good", "bad"], False), (["0", "1"], False)])
+def test_labels_are_compared(trained, tmp_path, names, right):
+    (tmp_path / "labels.json").write_text(json.dumps({"label_names": names}))
+    if right:
+        assert "have the same classes" in trained([]).check_labels(tmp_path)
+    else:
+        with pytest.raises(ValueError, match=f"labels.json says 0 is '{names[0]}'.*with 0 as 'bad'.*train.ipynb again"):
+            trained([]).check_labels(tmp_path)
+
+
+def test_labels_without_names_cannot_be_checked(trained, tmp_path):
+    assert "cannot be checked" in trained([]).check_labels(tmp_path)
+
+
+def test_folders_and_repacked_archives_are_taken(bert_files, tmp_path):
+    folder = write_folder(tmp_path, bert_files(classifier=SETTINGS))
+    with tarfile.open(tmp_path / "plain.tar", "w") as plain, tarfile.open(tmp_path / "mac.tar.gz", "w:gz") as mac:
+        mac.add(folder / "vocab.txt", "mine/._vocab.txt")
+        for name in ("config.json", "vocab.txt", "pytorch_model.bin"):
+            plain.add(folder / name, f"./{name}")
+            mac.add(folder / name, f"mine/{name}")
+    expected = tools.Classifier.load(folder, "cpu").predict(REVIEWS)
+    for name in ("plain.tar", "mac.tar.gz"):
+        pd.testing.assert_frame_equal(tools.Classifier.load(tmp_path / name, "cpu").predict(REVIEWS), expected)

@@ -1,5 +1,6 @@
 """The machine and its processes: what they may compute in, and what each of several takes and says."""
 
+import os
 from contextlib import nullcontext
 from importlib import metadata
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 import torch
 from tiny import make_features, make_model
 
+import tools
 from textbert import devices
 from textbert.batches import predict_logits
 
@@ -27,6 +29,13 @@ def test_the_environment_names_versions_and_precision(monkeypatch, precision, na
     assert list(environment)[0] == "python" and environment["torch"] == metadata.version("torch")
     assert environment["pytorch-pretrained-bert"] == "0.6.2"
     assert environment["device"].endswith(f"CPU cores, training in {name}")
+
+
+@pytest.mark.parametrize(("apple", "name"), [(False, "CPU"), (True, "Apple GPU")])
+def test_the_environment_names_the_device_that_accelerate_takes(monkeypatch, apple, name):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: apple)
+    assert devices.get_environment()["device"].startswith(f"{name}, ")
 
 
 def test_fewer_processes_than_were_started_is_an_error(monkeypatch):
@@ -85,3 +94,12 @@ def test_shares_of_a_prediction_add_up(tokenizers, processes):
     parts = [devices.predict_shared(each, model, features, 3, rows) for each in make_processes(processes)]
     np.testing.assert_allclose(sum(parts), predict_logits(model, features, 4, rows, progress=False), atol=1e-5)
     assert sum((part != 0).any(1).astype(int) for part in parts).tolist() == [1, 1, 1, 1]  # each row by one process
+
+
+def test_a_world_size_without_an_address_is_one_process(monkeypatch, capsys, fresh_accelerator):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    assert tools.make_accelerator().num_processes == 1
+    assert "WORLD_SIZE is '4', but MASTER_ADDR is not set" in capsys.readouterr().out
+    assert "RANK" not in os.environ

@@ -20,6 +20,7 @@ from sklearn.metrics import (
     recall_score,
 )
 
+import tools
 from textbert import measures
 
 # 13 texts: 4 true positives, 5 true negatives, 1 false positive, 3 false negatives
@@ -363,3 +364,8 @@ def test_a_table_speaks_of_the_classes_by_name():
     assert table.loc["model", counts].tolist() == [1, 2, 1, 1]
     assert table.loc["always", ["ROC AUC", "loss"]].tolist() == ["–", "–"]
     assert table.loc["model", "accuracy"] == 0.6 and table.loc["model", "ROC AUC"] == 0.833
+
+
+def test_probabilities_that_are_no_numbers_are_refused():
+    with pytest.raises(ValueError, match="answers with NaN.*smaller LEARNING_RATE"):
+        tools.get_eval_report("t", np.array([0, 1]), np.array([0, 1]), np.array([0.5, np.nan]))

@@ -8,6 +8,15 @@ import pytest
 from conftest import ROOT
 
 import tools
+from textbert.parameters import Stages
+
+TRAIN = {
+    **{"TASK_NAME": "t", "BERT_MODEL": "m", "MAX_SEQ_LENGTH": 9, "TRUNCATION": "head", "TRAIN_BATCH_SIZE": 8},
+    **{"EVAL_BATCH_SIZE": 8, "LEARNING_RATE": 1e-4, "NUM_TRAIN_EPOCHS": 2, "RANDOM_SEED": 1, "RESUME": True},
+    **{"GRADIENT_ACCUMULATION_STEPS": 1, "WARMUP_PROPORTION": 0.1, "VALIDATION_SHARE": 0.1, "TRAIN_ROWS": None},
+    **{"CLASS_WEIGHTS": None, "FALSE_POSITIVE_COST": 1.0, "ADVERSARIAL_EPSILON": 0.0, "PATIENCE": None},
+    **{"SEARCH_LEARNING_RATES": [], "SEARCH_EPOCHS": [], "FOLDS": 0, "CHECKPOINT_MINUTES": 5},
+}
 
 NOTEBOOKS = ("data_prep", "train", "evaluate")
 
@@ -232,3 +241,79 @@ def test_other_globals_are_no_parameters(notebook):
     """What a notebook has besides: modules, functions, IPython's In, Out and _, small names."""
     others = {"np": 1, "In": [], "Out": {}, "_": 0, "__name__": "x", "Path": str, "exit": 0, "_i1": "", "X": 1}
     assert tools.check_parameters(notebook, {**read_values(notebook), **others}) == read_values(notebook)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "meant"),
+    [
+        ("SEARCH_LEARNING_RATES", "[1e-4, 3e-4]", [1e-4, 3e-4]),
+        ("SEARCH_LEARNING_RATES", ["1e-4", "3e-4"], [1e-4, 3e-4]),
+        ("SEARCH_EPOCHS", "[1, 3]", [1, 3]),
+        ("SEARCH_EPOCHS", [3.0], [3]),
+        ("LEARNING_RATE", "3e-5", 3e-5),
+        ("NUM_TRAIN_EPOCHS", 3.0, 3),
+        ("NUM_TRAIN_EPOCHS", "1e1", 10),
+        ("TRAIN_ROWS", "None", None),
+        ("TRAIN_ROWS", "null", None),
+        ("RESUME", "false", False),
+        ("TASK_NAME", 2031, "2031"),
+    ],
+)
+def test_what_a_command_line_gives_is_taken_as_it_was_meant(name, given, meant, capsys):
+    names = {**TRAIN, name: given}
+    assert tools.check_parameters("train", names)[name] == meant == names[name]
+    assert type(names[name]) is type(meant)
+    assert capsys.readouterr().out == f"{name} {given!r} is taken as {meant!r}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [("RESUME", 1), ("RESUME", "no"), ("SEARCH_EPOCHS", "[2, x]"), ("NUM_TRAIN_EPOCHS", 2.5), ("TASK_NAME", 1.5),
+     ("LEARNING_RATE", "2"), ("SEARCH_EPOCHS", "3"), ("TRAIN_ROWS", "")],
+)  # fmt: skip
+def test_what_is_in_doubt_is_refused(name, given):
+    with pytest.raises(ValueError, match=f"{name} is .*but must be"):
+        tools.check_parameters("train", {**TRAIN, name: given})
+
+
+@pytest.mark.parametrize("name", ["my reviews", "обзоры", "-x", "a/b"])
+def test_the_rule_names_the_characters_of_a_task(name):
+    with pytest.raises(ValueError, match="letters A to Z and a to z, digits"):
+        tools.check_parameters("train", {**TRAIN, "TASK_NAME": name})
+
+
+def run_through(stages, names, *headings):
+    for heading in headings:
+        stages.note(heading, names)
+
+
+def test_cells_are_run_again_in_order_or_told_from_where():
+    names, stages = dict(TRAIN), Stages("train")
+    headings = list(stages.headings)
+    with pytest.raises(ValueError, match="'the check of the parameters' makes is not there.*from there on"):
+        stages.note("The model", names)
+    run_through(stages, names, *headings)
+    run_through(stages, names, "Hold something out", "Save and pack", "The model", "Save and pack")
+    names["EVAL_BATCH_SIZE"] = 3  # changes nothing
+    stages.note("Save and pack", names)
+    names["VALIDATION_SHARE"] = 0.3
+    with pytest.raises(ValueError, match="VALIDATION_SHARE is 0.3, but was 0.1 when 'Hold something out' was run"):
+        stages.note("Save and pack", names)
+    stages.note("Hold something out", names)
+    with pytest.raises(ValueError, match="'The model' makes is not there, or out of date"):
+        stages.note("Save and pack", names)
+    run_through(stages, names, *headings[2:])
+    names["FALSE_POSITIVE_COST"] = 2
+    run_through(stages, names, *headings[-2:])
+
+
+def test_what_failed_is_not_made():
+    names, stages = dict(TRAIN), Stages("train")
+    run_through(stages, names, *stages.headings)
+    with pytest.raises(KeyboardInterrupt), stages.making("Training", names):
+        raise KeyboardInterrupt
+    with pytest.raises(ValueError, match="'Training' makes is not there"):
+        stages.note("Save and pack", names)
+    names["MAX_SEQ_LENGTH"] = "long"
+    with pytest.raises(ValueError, match="MAX_SEQ_LENGTH is 'long'"):
+        stages.note("Hold something out", names)

@@ -258,3 +258,41 @@ def test_a_full_disk_is_noticed_before_the_work(data_dir, tokenizers, monkeypatc
     with pytest.raises(OSError, match="0 MB are free"):
         tools.load_or_convert_features(data_dir, "train", tokenizers["cased"], 7)
     assert [path.name for path in data_dir.iterdir()] == ["train.tsv"]
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), 3, b"soup", ["good", "tea"]])
+@pytest.mark.parametrize("truncation", ["head", "tail"])
+def test_an_example_that_is_no_text_is_named(tokenizer, value, truncation):
+    examples = [tools.InputExample(1, "ok", label="b"), tools.InputExample("line 9", value, label="b")]
+    with pytest.raises(ValueError, match="example 'line 9' has the text_a .*must be a string"):
+        tools.convert_examples_to_features(examples, {"b": 0}, 9, tokenizer, truncation=truncation)
+    if value is not None:
+        pair = [tools.InputExample("line 8", "ok", value, "b")]
+        with pytest.raises(ValueError, match="example 'line 8' has the text_b"):
+            tools.convert_examples_to_features(pair, {"b": 0}, 9, tokenizer, truncation=truncation)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label_map": ["b"]}, "label_map is .*must be a dict"),
+        ({"label_map": {"b": "0"}}, "label_map is .*must be a dict"),
+        ({"max_seq_length": "9"}, "max_seq_length is '9', but must be a whole number"),
+        ({"max_seq_length": 9.0}, "max_seq_length is 9.0"),
+        ({"processes": 1.5}, "processes is 1.5"),
+        ({"output_mode": "regression"}, "example 'x' has the label 'b', but in regression it is a number"),
+        ({"examples": ["good soup"]}, "example 0 is 'good soup', but must be an InputExample"),
+        ({"examples": [tools.InputExample("x", "a", label=["b"])]}, r"example 'x' has the label \['b'\]"),
+    ],
+)
+def test_arguments_of_the_conversion_are_named(tokenizer, change, message):
+    usual = {"examples": [tools.InputExample("x", "a", label="b")], "label_map": {"b": 0}, "max_seq_length": 9}
+    with pytest.raises(ValueError, match=message):
+        tools.convert_examples_to_features(**{**usual, "tokenizer": tokenizer, **change})
+
+
+def test_examples_from_a_generator_keep_their_labels(tokenizer, tmp_path):
+    examples = [tools.InputExample(row, f"soup {row}", label="ab"[row % 2]) for row in range(5)]
+    features = tools.convert_examples_to_features(iter(examples), {"a": 0, "b": 1}, 9, tokenizer)
+    tools.save_features(features, tmp_path / "f.pkl")
+    assert tools.load_features(tmp_path / "f.pkl").labels.tolist() == [0, 1, 0, 1, 0]

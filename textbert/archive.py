@@ -254,20 +254,52 @@ def read_seen(content, path):
     return np.sort(np.frombuffer(content, "<i8"))
 
 
-def check_settings(settings, positions, path):
-    """Raise ValueError if what an archive's config.json says under "classifier" is not what train.ipynb writes."""
-    rules = {
+def _get_rules(positions):
+    """Return the rules of what an archive's config.json says under "classifier", for a BERT of so many positions."""
+    return {
         "max_seq_length": whole_number(3, min(positions, MAX_POSITIONS)),
         "truncation": one_of(*TRUNCATIONS),
         "label_names": TWO_NAMES,
         "temperature": number(0, open_low=True),
         "threshold": number(0, 1),
     }
-    faults = {name: find_fault(settings.get(name), rule) for name, rule in rules.items()}
+
+
+def check_settings(settings, positions, path):
+    """Raise ValueError if what an archive's config.json says under "classifier" is not what train.ipynb writes."""
+    faults = {name: find_fault(settings.get(name), rule) for name, rule in _get_rules(positions).items()}
     if wrong := [f"{name} {shown}" for name, shown in faults.items() if shown]:
         raise ValueError(
             f"{path}: its {CONFIG} has the {', '.join(wrong)}, which cannot be: train again with train.ipynb"
         )
+
+
+def complete_settings(config, given, path):
+    """Return what an archive's config.json says under "classifier", with the values that were `given` in their place.
+
+    An archive of 2019 has no such words: then length and names must be given, and the others are what that guide did.
+    Raises ValueError for a value that cannot be, or for a length or names where the archive has its own.
+    """
+    rules = _get_rules(config["max_position_embeddings"])
+    for name, value in given.items():
+        if shown := find_fault(value, rules[name]):
+            raise ValueError(f"{name} is {shown}, but must be {rules[name].words}")
+    settings = config.get("classifier")
+    if settings is not None:
+        if own := [name for name in ("max_seq_length", "label_names") if name in given]:
+            raise ValueError(f"{path} says itself what its {' and '.join(own)} is: leave it out")
+        check_settings(settings | given, config["max_position_embeddings"], path)
+        return settings | given
+    if missing := [name for name in ("max_seq_length", "label_names") if name not in given]:
+        raise ValueError(
+            f"{path} holds a fine-tuned BERT, but its {CONFIG} does not say how it is used, as an archive of 2019: "
+            f"{' and '.join(missing)} must be given, as in Classifier.load(path, max_seq_length=128, "
+            'label_names=["bad", "good"]). Or train again with train.ipynb'
+        )
+    settings = {"truncation": "head", "temperature": 1.0, "threshold": 0.5} | given
+    print(f"{path} does not say how it is used, as an archive of 2019. It is taken so:")
+    print(", ".join(f"{name} {settings[name]!r}" for name in rules))
+    return settings
 
 
 def read_validation(table, path):

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from textbert.archive import CONFIG, SEEN, check_settings, read_config, read_seen, read_validation
+from textbert.archive import SEEN, VOCABULARY, complete_settings, read_config, read_seen, read_validation
 from textbert.batches import predict_logits
 from textbert.bert import build_model, build_tokenizer
 from textbert.delimited import count_rows, read_delimited, read_rows
@@ -21,10 +21,10 @@ from textbert.display import progress_bar
 from textbert.features import UNLABELLED
 from textbert.files import exclusive_lock, explain_writing, require_file, write_text
 from textbert.hub import read_bert
-from textbert.measures import probabilities
+from textbert.measures import choose_threshold, fit_temperature, probabilities
 from textbert.packed import require_sound, require_text, split_suffixes
 from textbert.parameters import require_count
-from textbert.splits import digest_text
+from textbert.splits import digest_text, split_train_validation
 from textbert.tsv import read_label_names
 from textbert.wordpieces import Conversion
 from textbert.workers import convert_pairs
@@ -158,30 +158,74 @@ class Classifier:
         self.path = path
 
     @classmethod
-    def load(cls, archive_path, device=None, threshold=None):
+    def load(
+        cls,
+        archive_path,
+        device=None,
+        threshold=None,
+        temperature=None,
+        max_seq_length=None,
+        label_names=None,
+        vocabulary=None,
+    ):
         """Load an archive that train.ipynb packed, or the folder that it was packed from.
 
-        `device` is a torch device; None takes a GPU if there is one. `threshold` is the probability from which on the
-        positive class is said; None takes the archive's. Raises FileNotFoundError, and ValueError for an
-        archive that is none or holds a BERT that was not fine-tuned.
+        device : a torch device; None takes a GPU if there is one
+        threshold : the probability from which on the positive class is said; None takes the archive's
+        temperature : what logits are divided by; None takes the archive's
+        max_seq_length, label_names, vocabulary : what an archive of the 2019 guide does not know: the length its texts
+            were cut at, the names of the classes 0 and 1, and the path of its vocab.txt, if that is not in the archive
+
+        Raises FileNotFoundError, and ValueError for an archive that is none, holds a BERT that was not fine-tuned, or
+        says itself what was given.
         """
         if not Path(archive_path).is_dir():
             require_file(archive_path, "train.ipynb makes it")
         files, path = read_bert(archive_path, cache_dir=None)
+        if vocabulary is not None:
+            if VOCABULARY in files:
+                raise ValueError(f"{path} has a {VOCABULARY} of its own: leave out vocabulary={str(vocabulary)!r}")
+            require_file(vocabulary, "the 2019 guide saved it beside its model")
+            files[VOCABULARY] = Path(vocabulary).read_bytes()
         config = read_config(files, path)
         model = build_model(files, path, num_labels=2, new_weights=False)
-        settings = config.get("classifier")
-        if settings is None:
-            raise ValueError(
-                f"{path} holds a fine-tuned BERT, but its {CONFIG} does not say how it is used: train.ipynb writes "
-                'length, names, temperature and threshold there, under "classifier". Train again with it'
-            )
-        settings |= {} if threshold is None else {"threshold": threshold}
-        check_settings(settings, config["max_position_embeddings"], path)
+        given = {"threshold": threshold, "temperature": temperature}
+        given |= {"max_seq_length": max_seq_length, "label_names": label_names}
+        given = {name: value for name, value in given.items() if value is not None}
+        settings = complete_settings(config, given, path)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         validation = read_validation(files["validation.csv"], path) if "validation.csv" in files else None
         seen = read_seen(files[SEEN], path) if SEEN in files else None
         return cls(model.to(device).eval(), build_tokenizer(files, path), settings, validation, seen, path)
+
+    def describe(self):
+        """Return in sentences, a list, when it was trained, on how much, and how its answers come about."""
+        settings = self.settings
+        trained = "Nothing is known of its training."
+        if {"trained", "training_rows", "best_epoch"} <= settings.keys():
+            trained = f"Trained {settings['trained']} on {settings['training_rows']:,} rows; "
+            trained += f"epoch {settings['best_epoch']} was kept."
+        positive, threshold = settings["label_names"][1], settings["threshold"]
+        decides = f"{positive!r} is said from a probability of {threshold:.2f} on"
+        return [trained, f"{decides}, with a temperature of {settings['temperature']:.2f}."]
+
+    def take_validation(self, texts, labels, share=0.1, seed=42, refit=False):
+        """Give a model whose archive has no validation part, as those of 2019, the one that train.ipynb would draw.
+
+        Returns a sentence about it. The texts and labels, a list of strings and an array of 0 and 1, are those of
+        train.tsv, `share` and `seed` as in train.ipynb. With `refit` temperature and threshold are fitted on that part.
+        """
+        rows = split_train_validation(texts, labels, share, seed)[1]
+        logits = predict_logits(self.model, self.convert([texts[row] for row in rows]), 32)
+        truth = np.asarray(labels)[rows]
+        self.validation = pd.DataFrame({"id": rows, "label": truth, "logit_0": logits[:, 0], "logit_1": logits[:, 1]})
+        if refit:
+            temperature = fit_temperature(logits, truth)
+            threshold, _ = choose_threshold(probabilities(logits, temperature)[:, 1], truth, seed=seed)
+            self.settings |= {"temperature": temperature, "threshold": threshold}
+        taken = f"{len(rows):,} texts of train.tsv serve as validation part"
+        fitted = f"; temperature {temperature:.2f} and threshold {threshold:.3f} were fitted on them" if refit else ""
+        return f"{taken}{fitted}. If its training has seen them, it looks better and surer there than it is"
 
     def check_labels(self, data_dir):
         """Compare the names of the classes with `labels.json` in a folder; return a sentence about it.

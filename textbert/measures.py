@@ -68,7 +68,7 @@ def fit_temperature(logits, labels):
     """
     from scipy.optimize import minimize_scalar
 
-    logits, labels = torch.from_numpy(logits).double(), torch.as_tensor(labels).long()
+    logits, labels = torch.tensor(logits, dtype=torch.float64), torch.tensor(labels, dtype=torch.int64)
     fit = minimize_scalar(lambda log: F.cross_entropy(logits / np.exp(log), labels).item(), bounds=np.log([0.05, 20]))
     return float(np.exp(fit.x))
 
