@@ -24,6 +24,17 @@ def test_a_stop_is_noted_once_and_obeyed_twice(number, capsys):
     assert signal.getsignal(number) is before
 
 
+def test_ctrl_break_asks_on_windows(monkeypatch, capsys):
+    if not hasattr(signal, "SIGUSR1"):
+        pytest.skip("there is a real SIGBREAK here, and nothing to stand for it")
+    monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)  # which stands for it here
+    before = signal.getsignal(signal.SIGUSR1)
+    with stop_requests() as asked:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert asked == ["SIGUSR1"]
+    assert signal.getsignal(signal.SIGUSR1) is before
+
+
 def test_a_stop_is_told_in_the_way_that_is_given(capsys):
     said = []
     with stop_requests(said.append):

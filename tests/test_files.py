@@ -1,5 +1,6 @@
 """A file is there as a whole or as it was before; one process at a time makes it, and leftovers go."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -33,6 +34,46 @@ def test_the_old_file_stays_until_the_end(tmp_path):
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture
+def open_elsewhere(monkeypatch):
+    """A function that makes os.replace fail so many times as it does on Windows for a file that somebody has open."""
+    really_replace = os.replace
+
+    def make(times):
+        left, waits = [PermissionError(errno.EACCES, "Access is denied")] * times, []
+
+        def replace(source, target):
+            if left:
+                raise left.pop()
+            really_replace(source, target)
+
+        monkeypatch.setattr(os, "replace", replace)
+        monkeypatch.setattr(time, "sleep", waits.append)
+        return waits
+
+    return make
+
+
+@pytest.mark.parametrize("times", [0, 2, 4])
+def test_on_windows_a_file_that_is_open_for_a_moment_is_replaced(tmp_path, monkeypatch, open_elsewhere, times):
+    monkeypatch.setattr(files, "WINDOWS", True)
+    waits = open_elsewhere(times)
+    files.write_text(tmp_path / "f", "new")
+    assert (tmp_path / "f").read_text() == "new" and len(waits) == times and sum(waits) <= 3
+
+
+@pytest.mark.parametrize(
+    ("windows", "waited", "remedy"),
+    [(True, 4, "close it where it is open, get the right to write there"), (False, 0, "get the right to write there")],
+)
+def test_a_file_that_stays_open_is_named(tmp_path, monkeypatch, open_elsewhere, windows, waited, remedy):
+    monkeypatch.setattr(files, "WINDOWS", windows)
+    waits = open_elsewhere(5)
+    with pytest.raises(files.CannotWriteError, match=rf"f cannot be written \(Access is denied\): {remedy}, or work"):
+        files.write_text(tmp_path / "f", "new")
+    assert len(waits) == waited and list(tmp_path.iterdir()) == []
 
 
 # ---------- Leftovers -------------------------------------------------------------------------------------------------

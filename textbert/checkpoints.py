@@ -14,7 +14,10 @@ from textbert.files import atomic_write, exclusive_lock, write_text
 
 @contextmanager
 def stop_requests(say=print):
-    """Yield a list that is empty until Ctrl-C, the stop button or SIGTERM asks to stop; asked twice, stop at once."""
+    """Yield a list that is empty until Ctrl-C, the stop button or SIGTERM asks to stop; asked twice, stop at once.
+
+    On Windows, where no process gets SIGTERM, Ctrl-Break and the closing of the console ask, too.
+    """
     asked = []
 
     def ask(signal_number, frame):
@@ -23,7 +26,8 @@ def stop_requests(say=print):
         asked.append(signal.Signals(signal_number).name)
         say("Stopping as soon as the step is done (once more to stop at once) ...")
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+    before = {number: signal.signal(number, ask) for number in numbers}
     try:
         yield asked
     finally:

@@ -27,7 +27,8 @@ def get_environment():
     """Return the versions of Python and of each package that matters, and the device, as a dict."""
     packages = ("torch", "pytorch-pretrained-bert", "accelerate", "numpy", "pandas", "scikit-learn")
     cuda = torch.cuda.is_available()
-    device = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}" if cuda else "CPU"
+    other = "Apple GPU" if torch.backends.mps.is_available() else "CPU"
+    device = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}" if cuda else other
     precision = {"no": "float32", "bf16": "bfloat16"}[pick_precision()]
     return {
         "python": platform.python_version(),

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
+WINDOWS = os.name == "nt"  # there a file that somebody has open cannot be replaced
 HOST = re.sub(r"\W", "-", platform.node())  # a dot would part it from the process id
 ABANDONED_AFTER = 24 * 3600  # seconds without a change
 LOCK_PATIENCE = 2 * 3600  # seconds that a process waits for another one that makes the same file
@@ -42,6 +43,8 @@ def explain_writing(path):
         if not cause:
             raise
         remedy = CANNOT_WRITE[errno.errorcode[cause.errno]]
+        if WINDOWS and isinstance(cause, PermissionError):
+            remedy = f"close it where it is open, {remedy}"
         message = f"{path} cannot be written ({cause.strerror}): {remedy}"
         raise CannotWriteError(cause.errno, message) from error
 
@@ -54,6 +57,20 @@ def _is_abandoned(temporary):
     with suppress(FileNotFoundError):  # its writer may be done meanwhile
         return time.time() - temporary.stat().st_mtime > ABANDONED_AFTER
     return False
+
+
+def replace_file(source, target):
+    """Let a file take the place of another, in one step.
+
+    On Windows a virus scanner or a search index may have the other open for a moment: it is tried again for 3 seconds.
+    """
+    for wait in (0.1, 0.3, 0.6, 2, None):
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            if not WINDOWS or wait is None:
+                raise
+            time.sleep(wait)
 
 
 @contextmanager
@@ -74,7 +91,7 @@ def atomic_write(path):
             yield temporary
             with open(temporary, "r+b") as file:
                 os.fsync(file.fileno())  # or after a power cut the name may be there and the content not
-            os.replace(temporary, path)
+            replace_file(temporary, path)
         finally:
             if temporary.exists():
                 temporary.unlink()

@@ -56,6 +56,8 @@ def run_notebook(name, task):
 def main(task="sample"):
     """Run all three notebooks; return the exit status."""
     start = time.perf_counter()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # in a file or a pipe Windows writes in an encoding of its own
     os.environ["TQDM_DISABLE"] = "1"  # bars are widgets, which a terminal cannot show
     for name in NOTEBOOKS:
         try:
