@@ -78,7 +78,7 @@ def tracked(accelerator, track_with=None, output_dir=".", name="training", param
     folder = Path(output_dir, "tracking", name)
     folder.mkdir(parents=True, exist_ok=True)
     accelerator.log_with = [track_with]
-    accelerator.project_configuration.set_directories(str(folder))
+    accelerator.project_configuration.logging_dir = str(folder)
     plain = {key: value if isinstance(value, int | float | str) else str(value) for key, value in parameters.items()}
     options = {"wandb": {"name": name, "dir": str(folder)}, "mlflow": {"run_name": name}}
     accelerator.init_trackers(Path(output_dir).name, {"training": name, **plain}, options)

@@ -109,7 +109,7 @@ def _is_encoding(value):
 def _require_tracker(name):
     from accelerate.tracking import get_available_trackers  # seconds, which predicting need not wait for
 
-    if name is not None and name not in get_available_trackers():
+    if name is not None and name not in map(str, get_available_trackers()):
         raise ImportError(f"TRACK_WITH is {name!r}, which is not installed. Run: python -m pip install {name}")
 
 
