@@ -1,23 +1,26 @@
 """What accelerate's trackers are told of a training: tensorboard's files are read back."""
 
+import json
 import os
 import subprocess
 import sys
+import tarfile
 from contextlib import suppress
 
 import accelerate.tracking
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
 from accelerate.utils import LoggerType
-from conftest import ROOT
+from conftest import ROOT, make_project, write_script
 from tiny import make_features, make_loop, make_model
 
 import tools
 from textbert.checkpoints import Checkpoint
 from textbert.devices import tracked
-from textbert.parameters import TRACKER, TRACKERS, find_fault
+from textbert.parameters import TRACKER, TRACKERS, find_fault, get_parameters
 
 PARAMETERS = {"LEARNING_RATE": 1e-3, "NUM_TRAIN_EPOCHS": 2, "SEARCH_EPOCHS": [2, 4], "PATIENCE": None, "RESUME": True}
 
@@ -170,6 +173,33 @@ def test_of_two_processes_the_first_writes(tmp_path, read_figures):
     assert len(list(folder.glob("events.*"))) == 1
 
 
+def run_notebook(name, folder, **parameters):
+    """Run a notebook of the project in a folder, as a script."""
+    write_script(name, folder / f"{name}.py", TASK_NAME="tiny", BERT_MODEL="tiny-bert", MAX_SEQ_LENGTH=12, **parameters)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, f"{name}.py"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_train_tracks_the_training_that_is_kept(bert_files, tmp_path, read_figures):
+    """Beside a search and folds, none of whose figures may stand in its line."""
+    make_project(tmp_path, bert_files)
+    run_notebook("data_prep", tmp_path)
+    options = {"SEARCH_LEARNING_RATES": [1e-3], "FOLDS": 2, "LEARNING_RATE": 3e-3, "NUM_TRAIN_EPOCHS": 2}
+    run_notebook("train", tmp_path, TRACK_WITH="tensorboard", **options)
+    output_dir = tmp_path / "outputs" / "tiny"
+    folders = [path / "tiny" for path in (output_dir / "tracking").iterdir()]
+    lines = [read_figures(folder)["training/loss"] for folder in folders]
+    assert all([step for step, _ in line] == list(range(1, len(line) + 1)) for line in lines)
+    kept = pd.read_csv(output_dir / "losses.csv")["loss"].tolist()
+    (folder,) = (folder for folder, line in zip(folders, lines) if [loss for _, loss in line] == pytest.approx(kept))
+    with tarfile.open(tmp_path / "cache" / "tiny.tar.gz") as packed:
+        settings = json.load(packed.extractfile("config.json"))["classifier"]
+    (told,) = folder.glob("*/hparams.yml")
+    assert yaml.safe_load(told.read_text())["LEARNING_RATE"] == settings["parameters"]["LEARNING_RATE"]
+
+
 # ---------- The parameter ---------------------------------------------------------------------------------------------
 
 
@@ -180,6 +210,7 @@ def test_the_names_are_those_of_accelerate():
 def test_what_is_not_installed_is_refused_at_once(monkeypatch):
     monkeypatch.setattr(accelerate.tracking, "_available_trackers", [LoggerType.TENSORBOARD])
     TRACKER.require("tensorboard"), TRACKER.require(None)
+    assert not get_parameters("train")["TRACK_WITH"].decides  # or a checkpoint would be refused
     with pytest.raises(ImportError, match="TRACK_WITH is 'comet_ml', which .* Run: python -m pip install comet_ml"):
         TRACKER.require("comet_ml")
     assert find_fault("comet_ml", TRACKER) is None and find_fault("Tensorboard", TRACKER) == "'Tensorboard'"
