@@ -26,6 +26,7 @@ from textbert.devices import (
     predict_shared,
     sum_over_processes,
     take_share,
+    tracked,
 )
 from textbert.display import describe_seconds, progress_bar, show_figure
 from textbert.features import (
@@ -134,6 +135,7 @@ __all__ = [
     "Stages",
     "sum_over_processes",
     "take_share",
+    "tracked",
     "training_lock",
     "Trials",
     "WordPieceMemo",

@@ -1,14 +1,17 @@
 """An archive of the 2019 guide, made by its own loop on `tools.py`, is loaded by saying what it does not know."""
 
+import shutil
 import tarfile
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from conftest import make_reviews
+from conftest import ROOT, make_reviews
 from pytorch_pretrained_bert import BertForSequenceClassification, BertTokenizer
 from pytorch_pretrained_bert.optimization import BertAdam
+from test_rerun import Session
 from torch.nn import CrossEntropyLoss
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -115,13 +118,45 @@ def test_the_validation_part_is_that_of_train_ipynb(guide, refit):
     classifier = tools.Classifier.load(guide.archive, "cpu", vocabulary=guide.folder / "vocab.txt", **GIVEN)
     texts = [f"{text} {number}" for number in range(20) for text in REVIEWS]
     labels = np.array([int(text.split()[-2] != "bad") for text in texts])
-    said = classifier.take_validation(texts, labels, 0.25, 7, refit)
+    examples = [
+        tools.InputExample(f"r{i}", text, None, str(label)) for i, (text, label) in enumerate(zip(texts, labels))
+    ]
+    said = classifier.take_validation(examples, 0.25, 7, refit)
     rows = tools.split_train_validation(texts, labels, 0.25, 7)[1]
     assert said.startswith(f"{len(rows)} texts of train.tsv serve as validation part")
     assert classifier.validation["label"].tolist() == labels[rows].tolist()
+    assert classifier.validation["id"].tolist() == [f"r{row}" for row in rows]
     logits = classifier.validation[["logit_0", "logit_1"]].to_numpy()
     assert (
         np.array_equal(logits.argmax(1), classifier.predict([texts[row] for row in rows])["label"] == "good") != refit
     )
     fitted = tools.fit_temperature(logits, labels[rows])
     assert classifier.settings["temperature"] == (fitted if refit else 1.0) and abs(fitted - 1) > 0.01
+
+
+@pytest.mark.parametrize("refit", [False, True])
+@pytest.mark.usefixtures("fresh_accelerator")
+def test_evaluate_ipynb_judges_it(guide, tmp_path, monkeypatch, capsys, refit):
+    data_dir = tmp_path / "data" / "guide"
+    data_dir.mkdir(parents=True)
+    shutil.copy(ROOT / "tools.py", tmp_path)
+    for seed, (name, count) in enumerate((("train", 60), ("dev", 40))):
+        rows = make_reviews(count, seed).itertuples(index=False)
+        lines = [f"{i}\t{label - 1}\ta\t{' '.join(text.split())} {name}\n" for i, (label, text) in enumerate(rows)]
+        (data_dir / f"{name}.tsv").write_text("".join(lines), encoding="utf-8")
+    (tmp_path / "cache").mkdir()
+    shutil.copy(guide.archive, tmp_path / "cache" / "guide.tar.gz")
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    monkeypatch.chdir(tmp_path)
+    plt.switch_backend("agg")
+    given = {**GIVEN, "vocabulary": str(guide.folder / "vocab.txt")}
+    session = Session("evaluate")
+    session.run(TASK_NAME="guide", OLD_ARCHIVE=given, REFIT=refit)
+    said = capsys.readouterr().out
+    assert "Nothing is known of its training." in said and "texts of train.tsv serve as validation part" in said
+    assert "cannot be checked, for" in said  # whether it has seen them
+    assert ("were fitted on them" in said) == refit == (session.names["temperature"] != 1.0)
+    report = (tmp_path / "outputs/guide/report/report.html").read_text(encoding="utf-8")
+    assert "Nothing is known of its training." in report and "max_seq_length" in report
+    expected = session.names["classifier"].predict(session.names["texts"], progress=False)
+    assert session.names["predictions"]["predicted"].tolist() == expected["label"].tolist()

@@ -15,7 +15,7 @@ TRAIN = {
     **{"EVAL_BATCH_SIZE": 8, "LEARNING_RATE": 1e-4, "NUM_TRAIN_EPOCHS": 2, "RANDOM_SEED": 1, "RESUME": True},
     **{"GRADIENT_ACCUMULATION_STEPS": 1, "WARMUP_PROPORTION": 0.1, "VALIDATION_SHARE": 0.1, "TRAIN_ROWS": None},
     **{"CLASS_WEIGHTS": None, "FALSE_POSITIVE_COST": 1.0, "ADVERSARIAL_EPSILON": 0.0, "PATIENCE": None},
-    **{"SEARCH_LEARNING_RATES": [], "SEARCH_EPOCHS": [], "FOLDS": 0, "CHECKPOINT_MINUTES": 5},
+    **{"SEARCH_LEARNING_RATES": [], "SEARCH_EPOCHS": [], "FOLDS": 0, "CHECKPOINT_MINUTES": 5, "TRACK_WITH": None},
 }
 
 NOTEBOOKS = ("data_prep", "train", "evaluate")
@@ -83,6 +83,7 @@ GOOD = {
     "SEARCH_LEARNING_RATES": [[], [2e-5], [1e-4, 5e-4, 0.5]],
     "SEARCH_EPOCHS": [[], [1], [2, 4, 1000]],
     "FOLDS": [0, 2, 5, 100],
+    "TRACK_WITH": [None],
 }
 GOOD_DATA = {
     **{name: GOOD[name] for name in ("TASK_NAME", "BERT_MODEL", "MAX_SEQ_LENGTH", "RANDOM_SEED")},
@@ -119,6 +120,7 @@ BAD = {
     "SEARCH_LEARNING_RATES": [None, 2e-5, [0.0], [2e-5, 1], ["2"], [float("nan")], (2e-5,), [[2e-5]]],
     "SEARCH_EPOCHS": [None, 3, [0], [2, 2.5], ["0"], [True], [1001], (1, 2)],
     "FOLDS": [1, -2, 2.5, None, "1", True, False, 101],
+    "TRACK_WITH": ["", "Tensorboard", "all", True, ["wandb"], 1],
 }
 BAD_DATA = {
     **{name: BAD[name] for name in ("TASK_NAME", "BERT_MODEL", "MAX_SEQ_LENGTH", "RANDOM_SEED")},
@@ -171,6 +173,8 @@ def test_show_mistakes(value):
     ("name", "good", "bad"),
     [
         ("CHECK_LABELS", [0, 10**6], [-1, 1.5, None, True]),
+        ("OLD_ARCHIVE", [None, {}, {"max_seq_length": 128, "vocabulary": "v.txt"}], [{"length": 9}, [128], "x", 1]),
+        ("REFIT", [True, False], [None, 1, "no"]),
         ("REPORT_TEXTS", [True, False], [1, None, "no"]),
         ("EXPORT", [[], ["onnx"], ["huggingface", "onnx"]], ["onnx", ["tflite"], [1], None, [["onnx"]]]),
     ],

@@ -18,6 +18,7 @@ from textbert.parameters import get_parameters
 from textbert.weights import read_weights
 
 BASE = {
+    "data_prep": {"TASK_NAME": "raw", "BERT_MODEL": "tiny-bert", "MAX_SEQ_LENGTH": 12},
     "train": {
         **{"TASK_NAME": "tiny", "BERT_MODEL": "tiny-bert", "MAX_SEQ_LENGTH": 12, "TRAIN_BATCH_SIZE": 16},
         **{"NUM_TRAIN_EPOCHS": 1, "LEARNING_RATE": 3e-3, "VALIDATION_SHARE": 0.2, "CHECKPOINT_MINUTES": 5},
@@ -25,6 +26,11 @@ BASE = {
     "evaluate": {"TASK_NAME": "tiny", "SHOW_MISTAKES": 2, "CHECK_LABELS": 0},
 }
 CHANGED = {
+    "data_prep": {
+        **{"TRAIN_FILE": "other.csv", "TEST_FILE": "third.csv", "TEXT_COLUMN": "summary", "LABEL_COLUMN": "verdict"},
+        **{"CLASSES": [["good"], ["bad"]], "LABEL_NAMES": ["no", "yes"], "ENCODING": "cp1252", "DEV_SHARE": 0.4},
+        **{"RANDOM_SEED": 7, "CLEAN_TRAIN": True},
+    },
     "train": {
         **{"MAX_SEQ_LENGTH": 7, "TRUNCATION": "tail", "TRAIN_BATCH_SIZE": 8, "LEARNING_RATE": 1e-3, "RANDOM_SEED": 7},
         **{"VALIDATION_SHARE": 0.4, "TRAIN_ROWS": 30, "CLASS_WEIGHTS": "balanced", "FALSE_POSITIVE_COST": 3.0},
@@ -60,6 +66,9 @@ class Session:
 
 def read_results(notebook):
     """Return what a notebook has left, but for the time of day."""
+    if notebook == "data_prep":
+        names = ("data/raw/train.tsv", "data/raw/dev.tsv", "data/raw/labels.json", "outputs/raw/data_report.csv")
+        return [Path(name).read_bytes() for name in names]
     if notebook == "evaluate":
         report = Path("outputs/tiny/report/report.html").read_text(encoding="utf-8")
         return re.sub(r'src="data:[^"]*"', "", report)
@@ -80,6 +89,13 @@ def project(tmp_path_factory, bert_files):
     for name, rows in (("train", 60), ("dev", 16)):
         lines = (f"{i}\t{i % 2}\ta\t{('bad', 'good')[i % 2]} soup {rng.integers(10**6)} tea\n" for i in range(rows))
         (folder / f"data/tiny/{name}.tsv").write_text("".join(lines))
+    (folder / "data/raw").mkdir()
+    for name, dish in (("train", "soup"), ("other", "cake"), ("third", "tea")):
+        lines = ["label,text,summary,verdict\n"]
+        for i in range(48):
+            label, verdict = ("bad", "good")[i % 2], ("yes", "no")[i % 3 == 0]
+            lines.append(f"{label},{label} caf\u00e9 with {dish} {i - i % 9},{dish} of day {i},{verdict}\n")
+        (folder / f"data/raw/{name}.csv").write_text("".join(lines), encoding="utf-8")
     tools.write_archive(bert_files(), folder / "cache/tiny-bert.tar.gz")
     os.environ["TQDM_DISABLE"] = "1"
     os.chdir(folder)
@@ -89,7 +105,7 @@ def project(tmp_path_factory, bert_files):
     del os.environ["TQDM_DISABLE"]
 
 
-@pytest.mark.parametrize("notebook", ["train", "evaluate"])
+@pytest.mark.parametrize("notebook", list(BASE))
 @pytest.mark.usefixtures("fresh_accelerator")
 def test_cells_run_again_give_what_the_parameters_say(project, notebook):
     assert CHANGED[notebook].keys() <= get_parameters(notebook).keys()

@@ -19,7 +19,7 @@ from textbert.bert import build_model, build_tokenizer
 from textbert.delimited import count_rows, read_delimited, read_rows
 from textbert.display import progress_bar
 from textbert.features import UNLABELLED
-from textbert.files import exclusive_lock, explain_writing, require_file, write_text
+from textbert.files import exclusive_lock, explain_writing, replace_file, require_file, write_text
 from textbert.hub import read_bert
 from textbert.measures import choose_threshold, fit_temperature, probabilities
 from textbert.packed import require_sound, require_text, split_suffixes
@@ -209,16 +209,18 @@ class Classifier:
         decides = f"{positive!r} is said from a probability of {threshold:.2f} on"
         return [trained, f"{decides}, with a temperature of {settings['temperature']:.2f}."]
 
-    def take_validation(self, texts, labels, share=0.1, seed=42, refit=False):
+    def take_validation(self, examples, share=0.1, seed=42, refit=False):
         """Give a model whose archive has no validation part, as those of 2019, the one that train.ipynb would draw.
 
-        Returns a sentence about it. The texts and labels, a list of strings and an array of 0 and 1, are those of
-        train.tsv, `share` and `seed` as in train.ipynb. With `refit` temperature and threshold are fitted on that part.
+        Returns a sentence about it. `examples` are the InputExamples of train.tsv, `share` and `seed` are as in
+        train.ipynb. With `refit` temperature and threshold are fitted on that part.
         """
+        texts, labels = [example.text_a for example in examples], [int(example.label) for example in examples]
         rows = split_train_validation(texts, labels, share, seed)[1]
         logits = predict_logits(self.model, self.convert([texts[row] for row in rows]), 32)
-        truth = np.asarray(labels)[rows]
-        self.validation = pd.DataFrame({"id": rows, "label": truth, "logit_0": logits[:, 0], "logit_1": logits[:, 1]})
+        truth = np.array(labels)[rows]
+        self.validation = pd.DataFrame({"id": [examples[row].guid for row in rows], "label": truth})
+        self.validation[["logit_0", "logit_1"]] = logits
         if refit:
             temperature = fit_temperature(logits, truth)
             threshold, _ = choose_threshold(probabilities(logits, temperature)[:, 1], truth, seed=seed)
@@ -296,6 +298,9 @@ class Classifier:
         until then `<target>.part` grows by `batch_rows` rows at a time. Interrupted, the same call goes on there, and
         ends in the same file.
 
+        What takes this longer than some hours is a case for several processes or machines, see "For a hundred million
+        texts" in README: they take half a minute to start.
+
         Raises FileNotFoundError, CannotWriteError, and ValueError for a file that is not such a table, a target that
         cannot be written, or a size that is no whole number from 1.
         """
@@ -326,7 +331,7 @@ class Classifier:
                     )
                     file.flush()
                     write_text(state, json.dumps({"fingerprint": fingerprint, "rows": read, "bytes": file.tell()}))
-            os.replace(part, target)
+            replace_file(part, target)
             state.unlink(missing_ok=True)
         print(f"{rows:,} texts classified in {target}" + (f", {done:,} of them before" if done else ""))
         return rows

@@ -99,6 +99,10 @@ def _are_classes(value):
     return lists and known and len(set(map(str, labels))) == len(labels)
 
 
+def _is_of_old_archive(value):
+    return isinstance(value, dict) and value.keys() <= {"max_seq_length", "label_names", "vocabulary"}
+
+
 def _is_encoding(value):
     try:
         return isinstance(value, str) and isinstance("".encode(value), bytes)
@@ -123,6 +127,12 @@ FILE = none_or(Rule("a file's name", _is_name))
 COLUMN = none_or(Rule("a column's name, or its number from 0", _is_column))
 CLASSES = none_or(Rule('two lists of labels, such as [["1", "2"], ["4", "5"]]', _are_classes))
 TWO_NAMES = Rule("a list of two different names", _are_two_names)
+OLD_ARCHIVE = none_or(
+    Rule(
+        'a dict such as {"max_seq_length": 128, "label_names": ["bad", "good"], "vocabulary": "vocab.txt"}',
+        _is_of_old_archive,
+    )
+)
 ENCODING = Rule("an encoding's name, such as utf-8 or cp1252", _is_encoding)
 MODEL = Rule("a model's name or path", _is_name)
 LENGTH = whole_number(3, MAX_POSITIONS, ", the last position BERT knows")
@@ -169,6 +179,7 @@ PARAMETERS = (
     Parameter("TRAIN_ROWS", "train", none_or(whole_number(10, 10**9))),
     Parameter("RESUME", "train", TRUE_OR_FALSE, decides=False),
     Parameter("CHECKPOINT_MINUTES", "train", number(0, 1440), decides=False),
+    Parameter("TRACK_WITH", "train", TRACKER, decides=False),
     Parameter("CLASS_WEIGHTS", "train", none_or(one_of("balanced"))),
     Parameter("FALSE_POSITIVE_COST", "train", number(0, open_low=True)),
     Parameter("ADVERSARIAL_EPSILON", "train", number(0, 100)),
@@ -180,6 +191,8 @@ PARAMETERS = (
     Parameter("CHECK_LABELS", "evaluate", whole_number(0, 10**6)),
     Parameter("REPORT_TEXTS", "evaluate", TRUE_OR_FALSE),
     Parameter("EXPORT", "evaluate", list_of(one_of(*EXPORTS))),
+    Parameter("OLD_ARCHIVE", "evaluate", OLD_ARCHIVE),
+    Parameter("REFIT", "evaluate", TRUE_OR_FALSE),
 )
 
 
@@ -259,7 +272,7 @@ def check_parameters(notebook, names):
             print(f"{name} {shown} is taken as {meant!r}")
             given[name] = names[name] = meant
         parameter.rule.require(given[name])
-    return {name: given[name] for name in known}
+    return given
 
 
 def get_deciding(parameters):
@@ -270,6 +283,16 @@ def get_deciding(parameters):
 
 # the headings of a notebook under which something is made, and the parameters that decide what
 STAGES = {
+    "data_prep": {
+        "the check of the parameters": ("TASK_NAME",),
+        "Look at the raw data": ("TRAIN_FILE", "TEST_FILE", "TEXT_COLUMN", "LABEL_COLUMN", "ENCODING"),
+        "Labels: to 0 and 1": ("CLASSES", "LABEL_NAMES"),
+        "Texts: what must go, and what must stay": (),
+        "Something to judge with": ("DEV_SHARE", "RANDOM_SEED"),
+        "What may be wrong with the data": ("CLEAN_TRAIN",),
+        "BERT's four columns": (),
+        "Write them, and read them back": (),
+    },
     "train": {
         "the check of the parameters": ("TASK_NAME",),
         "Hold something out": ("TASK_NAME", "TRAIN_ROWS", "VALIDATION_SHARE", "RANDOM_SEED"),
@@ -291,7 +314,7 @@ STAGES = {
     },
     "evaluate": {
         "the check of the parameters": ("TASK_NAME",),
-        "The model": ("TASK_NAME",),
+        "The model": ("TASK_NAME", "OLD_ARCHIVE", "REFIT"),
         "Where is it wrong?": ("SHOW_MISTAKES",),
         "Are the labels right?": ("CHECK_LABELS", "SHOW_MISTAKES"),
         "A report to pass on": (),

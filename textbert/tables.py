@@ -293,9 +293,3 @@ def require_classes(labels, classes, source, train):
         f"{len(other):,} of the {len(labels):,} rows of {source} have other labels than {classes}, those of {train}: "
         f"{_list_labels(other)}. Correct them, or set CLASSES to {classes} to leave them out"
     )
-
-
-def require_task(data_dir, task):
-    """Raise ValueError if TASK_NAME, `task`, has changed since the data of the folder `data_dir` were read."""
-    if data_dir.name != task:
-        raise ValueError(f"TASK_NAME is {task!r}, but the data of {data_dir} were read: run again from there on")
