@@ -54,11 +54,11 @@ from textbert.parameters import (
     MAX_POSITIONS,
     PRETRAINED_MODELS,
     TRUNCATIONS,
-    Stages,
     check_parameters,
     get_deciding,
 )
 from textbert.splits import digest_text, pick_rows, split_folds, split_train_validation
+from textbert.stages import Stages
 from textbert.training import Plan, Run, get_class_weights, make_optimizer, make_schedule, moved_words
 from textbert.tsv import TsvPart, clean_text, read_label_names, split_line, write_tsv
 from textbert.wordpieces import Conversion, WordPieceMemo, count_word_pieces

@@ -1,0 +1,43 @@
+"""Cells that are run again: in order, or told from where on."""
+
+import pytest
+from test_parameters import TRAIN
+
+from textbert.stages import Stages
+
+
+def run_through(stages, names, *headings):
+    for heading in headings:
+        stages.note(heading, names)
+
+
+def test_cells_are_run_again_in_order_or_told_from_where():
+    names, stages = dict(TRAIN), Stages("train")
+    headings = list(stages.headings)
+    with pytest.raises(ValueError, match="'the check of the parameters' makes is not there.*from there on"):
+        stages.note("The model", names)
+    run_through(stages, names, *headings)
+    run_through(stages, names, "Hold something out", "Save and pack", "The model", "Save and pack")
+    names["EVAL_BATCH_SIZE"] = 3  # changes nothing
+    stages.note("Save and pack", names)
+    names["VALIDATION_SHARE"] = 0.3
+    with pytest.raises(ValueError, match="VALIDATION_SHARE is 0.3, but was 0.1 when 'Hold something out' was run"):
+        stages.note("Save and pack", names)
+    stages.note("Hold something out", names)
+    with pytest.raises(ValueError, match="'The model' makes is not there, or out of date"):
+        stages.note("Save and pack", names)
+    run_through(stages, names, *headings[2:])
+    names["FALSE_POSITIVE_COST"] = 2
+    run_through(stages, names, *headings[-2:])
+
+
+def test_what_failed_is_not_made():
+    names, stages = dict(TRAIN), Stages("train")
+    run_through(stages, names, *stages.headings)
+    with pytest.raises(KeyboardInterrupt), stages.making("Training", names):
+        raise KeyboardInterrupt
+    with pytest.raises(ValueError, match="'Training' makes is not there"):
+        stages.note("Save and pack", names)
+    names["MAX_SEQ_LENGTH"] = "long"
+    with pytest.raises(ValueError, match="MAX_SEQ_LENGTH is 'long'"):
+        stages.note("Hold something out", names)

@@ -1,0 +1,88 @@
+"""What the cells of a notebook have made, and with which parameters: so they can be run again, in any order."""
+
+from contextlib import contextmanager
+
+from textbert.parameters import check_parameters
+
+# the headings of a notebook under which something is made, and the parameters that decide what
+STAGES = {
+    "data_prep": {
+        "the check of the parameters": ("TASK_NAME",),
+        "Look at the raw data": ("TRAIN_FILE", "TEST_FILE", "TEXT_COLUMN", "LABEL_COLUMN", "ENCODING"),
+        "Labels: to 0 and 1": ("CLASSES", "LABEL_NAMES"),
+        "Texts: what must go, and what must stay": (),
+        "Something to judge with": ("DEV_SHARE", "RANDOM_SEED"),
+        "What may be wrong with the data": ("CLEAN_TRAIN",),
+        "BERT's four columns": (),
+        "Write them, and read them back": (),
+    },
+    "train": {
+        "the check of the parameters": ("TASK_NAME",),
+        "Hold something out": ("TASK_NAME", "TRAIN_ROWS", "VALIDATION_SHARE", "RANDOM_SEED"),
+        "The model": ("BERT_MODEL", "RANDOM_SEED"),
+        "What BERT reads": ("BERT_MODEL", "MAX_SEQ_LENGTH", "TRUNCATION"),
+        "How the learning rate moves": ("TRAIN_BATCH_SIZE", "GRADIENT_ACCUMULATION_STEPS", "RANDOM_SEED"),
+        "Training": (
+            "LEARNING_RATE",
+            "NUM_TRAIN_EPOCHS",
+            "WARMUP_PROPORTION",
+            "CLASS_WEIGHTS",
+            "ADVERSARIAL_EPSILON",
+            "PATIENCE",
+        ),
+        "More from the same texts": ("SEARCH_LEARNING_RATES", "SEARCH_EPOCHS"),
+        "How much is chance?": ("FOLDS",),
+        "From how many percent on is it a yes?": ("FALSE_POSITIVE_COST",),
+        "Save and pack": (),
+    },
+    "evaluate": {
+        "the check of the parameters": ("TASK_NAME",),
+        "The model": ("TASK_NAME", "OLD_ARCHIVE", "REFIT"),
+        "Where is it wrong?": ("SHOW_MISTAKES",),
+        "Are the labels right?": ("CHECK_LABELS", "SHOW_MISTAKES"),
+        "A report to pass on": (),
+    },
+}
+
+
+class Stages:
+    """What the cells of a notebook have made so far, with which parameters: so they can be run in any order."""
+
+    def __init__(self, notebook):
+        """Begin with nothing made; `notebook` is one of `STAGES`."""
+        self.notebook = notebook
+        self.headings = STAGES[notebook]
+        self.made = {}
+
+    @contextmanager
+    def making(self, heading, names):
+        """Check the parameters, and that all that was made under earlier headings is as they say; note this one.
+
+        `names` is the notebook's `globals()`. If this is made with other parameters than the last time, what was made
+        under later headings is out of date. Raises ValueError, which says from where to run again.
+        """
+        parameters, headings = check_parameters(self.notebook, names), list(self.headings)
+        given = {one: {name: parameters[name] for name in decisive} for one, decisive in self.headings.items()}
+        place = headings.index(heading)
+        for earlier in headings[:place]:
+            self._require(earlier, given[earlier])
+        if self.made.pop(heading, None) != given[heading]:
+            for later in headings[place:]:
+                self.made.pop(later, None)
+        yield parameters
+        self.made[heading] = given[heading]
+
+    def note(self, heading, names):
+        """Do what `making` does, for what a single cell makes; return the parameters."""
+        with self.making(heading, names) as parameters:
+            return parameters
+
+    def _require(self, heading, values):
+        if heading not in self.made:
+            raise ValueError(f"what {heading!r} makes is not there, or out of date: run the cells again from there on")
+        for name, value in values.items():
+            if self.made[heading][name] != value:
+                raise ValueError(
+                    f"{name} is {value!r}, but was {self.made[heading][name]!r} when {heading!r} was run: run the "
+                    "cells again from there on"
+                )
