@@ -44,7 +44,8 @@ def _write_card(classifier, folder, kind, figures, tokenizer_missing=None):
     pages = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True)  # Markdown: no escaping
     negative, positive = map(repr, settings["label_names"])
     named = {"task": task, "kind": kind, "negative": negative, "positive": positive, "figures": figures}
-    card = pages.get_template("card.md").render(**named, settings=settings, tokenizer_missing=tokenizer_missing)
+    named |= {"trained": classifier.describe()[0], "settings": settings, "tokenizer_missing": tokenizer_missing}
+    card = pages.get_template("card.md").render(named)
     write_text(Path(folder, "README.md"), card)
 
 
