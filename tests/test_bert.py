@@ -343,10 +343,11 @@ def test_copied_weights_stay_as_they_were(tokenizers):
     assert np.array_equal(predict_logits(model, features, 5, progress=False), logits)
 
 
-def test_the_pooler_alone_is_reset():
+def test_the_pooler_alone_is_reset(capsys):
     model = make_model(hidden_size=64)
     before = copy_weights(model)
     reset_pooler(model)
+    assert "new as well: bert.pooler.dense" in capsys.readouterr().out
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {"bert.pooler.dense.weight"}  # the bias was zero and is
     assert model.bert.pooler.dense.weight.std().item() == pytest.approx(0.02, rel=0.1)

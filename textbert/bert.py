@@ -207,8 +207,9 @@ def copy_weights(model):
 
 
 def reset_pooler(model):
-    """Draw BERT's pooler anew: after pre-training it is tuned to another task, or was never trained."""
+    """Draw BERT's pooler anew, and say so: after pre-training it is tuned to another task, or was never trained."""
     model.init_bert_weights(model.bert.pooler.dense)
+    print("  new as well: bert.pooler.dense, the pooler, whatever it was trained for")
 
 
 def save_model(model, tokenizer, output_dir, settings):
