@@ -23,7 +23,7 @@ from playwright.sync_api import sync_playwright
 
 import tools
 
-LIMIT = 300  # seconds for whatever is waited for: against hanging, not to measure
+LIMIT = 900  # seconds for whatever is waited for: against hanging, not to measure, on a machine ever so busy
 SHOTS = ROOT / "outputs" / "browser"
 TINY = {"TASK_NAME": "tiny", "BERT_MODEL": "tiny-bert", "MAX_SEQ_LENGTH": 64}
 # 2,000 steps: far more than the 5 seconds of work after which the plot is drawn anew, or it would be done when stopped
