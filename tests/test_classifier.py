@@ -130,6 +130,18 @@ def test_compressed_files_other_columns_and_a_byte_order_mark(classifier, source
     assert read(tmp_path / "new folder" / "c.csv")["label"].tolist() == expected
 
 
+@pytest.mark.parametrize("name", ["label", "probability", " label"])
+def test_a_column_of_the_answers_name_stays(classifier, tmp_path, capsys, name):
+    """A labelled table is scored, too: nothing of it is lost."""
+    (tmp_path / "new.csv").write_text(f"text,{name}\ngood,no\nbad,yes\n")
+    assert classifier.predict_file(tmp_path / "new.csv", tmp_path / "scored.csv") == 2
+    scored = read(tmp_path / "scored.csv")
+    assert list(scored) == ["text", name, "predicted_label", "predicted_probability"]
+    assert scored[name].tolist() == ["no", "yes"]
+    assert scored["predicted_label"].tolist() == classifier.predict(["good", "bad"])["label"].tolist()
+    assert "scored.csv: predicted_label and predicted_probability" in capsys.readouterr().out
+
+
 def test_a_header_alone(classifier, tmp_path):
     (tmp_path / "new.csv").write_text("text,id\n")
     assert classifier.predict_file(tmp_path / "new.csv", tmp_path / "scored.csv") == 0
@@ -141,8 +153,8 @@ def test_a_header_alone(classifier, tmp_path):
     [
         (b"", "new.csv is empty: it needs a header"),
         (b"id,review\n1,good\n", "has no column 'text': set text_column to one of 'id', 'review'"),
-        (b"text,label\ngood,1\n", "has a column 'label' already"),
-        (b"probability,text\ngood,1\n", "has a column 'probability' already"),
+        (b"text,label,predicted_label\ngood,1,1\n", "has columns of the names that would be added"),
+        (b"probability,text, predicted_probability\n1,good,1\n", "has columns of the names that would be added"),
         (b"text\ngood\ncaf\xe9\n", r"new.csv, line 3: its byte 4 \(0xe9\) is not UTF-8"),
         (b"id,text\n1,good\n2,good,bad\n", "new.csv: the row in line 3 has 3 columns"),
         (b'id,text\n1,good\n2,"bad\n', "new.csv.*never closed"),

@@ -31,10 +31,8 @@ from textbert.workers import convert_pairs
 
 
 def _find_text_column(header, text_column, source):
-    """Return the position of the text column; ValueError if it is not there, or if a name to be added is."""
+    """Return the position of the text column; ValueError if it is not there."""
     names = [name.strip() for name in header]
-    if taken := {"label", "probability"} & set(names):
-        raise ValueError(f"{source} has a column {min(taken)!r} already, which would be added: rename it")
     if type(text_column) is int and 0 <= text_column < len(names):
         return text_column
     wanted = text_column.strip() if isinstance(text_column, str) else text_column
@@ -49,6 +47,14 @@ def _find_text_column(header, text_column, source):
             f"{', '.join(map(repr, names))}, or to its number from 0"
         )
     return names.index(wanted)
+
+
+def _name_answers(header, source):
+    """Return the names of the two columns that are added; ValueError if all that might be are taken."""
+    for names in (["label", "probability"], ["predicted_label", "predicted_probability"]):
+        if not {name.strip() for name in header} & set(names):
+            return names
+    raise ValueError(f"{source} has columns of the names that would be added, {names[0]!r} and the like: rename them")
 
 
 def _read_header(source, encoding, text_column):
@@ -205,8 +211,7 @@ class Classifier:
         if {"trained", "training_rows", "best_epoch"} <= settings.keys():
             trained = f"Trained {settings['trained']} on {settings['training_rows']:,} rows; "
             trained += f"epoch {settings['best_epoch']} was kept."
-        positive, threshold = settings["label_names"][1], settings["threshold"]
-        decides = f"{positive!r} is said from a probability of {threshold:.2f} on"
+        decides = f"{settings['label_names'][1]!r} is said from a probability of {settings['threshold']:.2f} on"
         return [trained, f"{decides}, with a temperature of {settings['temperature']:.2f}."]
 
     def take_validation(self, examples, share=0.1, seed=42, refit=False):
@@ -294,12 +299,11 @@ class Classifier:
 
         `source` has a header and may be compressed (`.gz`, `.zip` and the like); how it is written is found as in
         data_prep.ipynb, and all of it is checked before the work. `text_column` is a name or a number from 0. `target`
-        is CSV in UTF-8 with all its columns, and `label` and `probability` (six decimals). It appears when all is done;
-        until then `<target>.part` grows by `batch_rows` rows at a time. Interrupted, the same call goes on there, and
-        ends in the same file.
-
-        What takes this longer than some hours is a case for several processes or machines, see "For a hundred million
-        texts" in README: they take half a minute to start.
+        is CSV in UTF-8 with all its columns, and `label` and `probability` (six decimals), which are called
+        `predicted_label` and `predicted_probability` if it has one of these. It appears when all is done; until then
+        `<target>.part` grows by `batch_rows` rows at a time. Interrupted, the same call goes on there, and ends in the
+        same file. What takes longer than some hours is a case for several processes: see "For a hundred million texts"
+        in README.
 
         Raises FileNotFoundError, CannotWriteError, and ValueError for a file that is not such a table, a target that
         cannot be written, or a size that is no whole number from 1.
@@ -311,6 +315,7 @@ class Classifier:
         _require_target(target, source)
         part, state = Path(f"{target}.part"), Path(f"{target}.part.json")
         header, column, rows, form = _read_header(source, encoding, text_column)
+        added = _name_answers(header, source)
         about = [source.stat().st_size, source.stat().st_mtime_ns, column, encoding, batch_rows, batch_size]
         weights = self.model.classifier.weight.detach().cpu().numpy().tobytes()
         fingerprint = hashlib.sha256(json.dumps([about, self.settings]).encode() + weights).hexdigest()
@@ -318,7 +323,7 @@ class Classifier:
             done, read = _find_done(part, state, fingerprint), 0
             with open(part, "ab") as file, progress_bar(rows, "Predicting", " rows", progress) as bar:
                 if not done:
-                    file.write(_to_csv([[*header, "label", "probability"]]))
+                    file.write(_to_csv([[*header, *added]]))
                 texts = islice(read_rows(source, form), 1, None)
                 while chunk := list(islice(texts, batch_rows)):
                     read += len(chunk)
@@ -326,14 +331,14 @@ class Classifier:
                     if read <= done:
                         continue
                     predicted = self.predict([row[column] for row in chunk], batch_size, progress=False).round(6)
-                    file.write(
-                        _to_csv([*row, *answer] for row, answer in zip(chunk, predicted.itertuples(index=False)))
-                    )
+                    answers = zip(chunk, predicted.itertuples(index=False))
+                    file.write(_to_csv([*row, *answer] for row, answer in answers))
                     file.flush()
                     write_text(state, json.dumps({"fingerprint": fingerprint, "rows": read, "bytes": file.tell()}))
             replace_file(part, target)
             state.unlink(missing_ok=True)
-        print(f"{rows:,} texts classified in {target}" + (f", {done:,} of them before" if done else ""))
+        before = f", {done:,} of them before" if done else ""
+        print(f"{rows:,} texts classified in {target}: {' and '.join(added)}{before}")
         return rows
 
     def decide(self, logits):
