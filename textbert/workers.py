@@ -11,10 +11,8 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, ThreadPoolExecut
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 
-import joblib
 import numpy as np
 import psutil
-from joblib.externals.loky import ProcessPoolExecutor
 
 from textbert.display import progress_bar
 from textbert.features import Features
@@ -59,6 +57,8 @@ def _sigint_blocked():
 
 
 def _start_workers(conversion, count):
+    from joblib.externals.loky import ProcessPoolExecutor  # a tenth of a second, which few predictions need
+
     pool = ProcessPoolExecutor(count, initializer=_start_worker, initargs=(os.getpid(), conversion))
     pool.submit(_encode_in_worker, ())  # the first task starts them
     return pool
@@ -136,7 +136,9 @@ def _encode_batches(conversion, batches, processes, bar, pool):
     for batch in batches:
         spent = time.perf_counter() - start
         if processes is None and spent > 0.5 and spent / len(parts) * (len(batches) - len(parts)) > 10:
-            processes = joblib.cpu_count()  # over 10 s are left, and workers start in 2 to 5
+            from joblib import cpu_count  # as above
+
+            processes = cpu_count()  # over 10 s are left, and workers start in 2 to 5
         if (processes or 1) > 1 and len(batches) - len(parts) > 1:
             with worker_pool(conversion, processes) as pool:
                 return parts + _encode_with_workers(pool, processes, batches[len(parts) :], encode_here, bar)
