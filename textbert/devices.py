@@ -79,7 +79,8 @@ def tracked(accelerator, track_with=None, output_dir=".", name="training", param
     folder.mkdir(parents=True, exist_ok=True)
     accelerator.log_with = [track_with]
     accelerator.project_configuration.logging_dir = str(folder)
-    plain = {key: value if isinstance(value, int | float | str) else str(value) for key, value in parameters.items()}
+    told = parameters or {}
+    plain = {key: value if isinstance(value, int | float | str) else str(value) for key, value in told.items()}
     options = {"wandb": {"name": name, "dir": str(folder)}, "mlflow": {"run_name": name}}
     accelerator.init_trackers(Path(output_dir).name, {"training": name, **plain}, options)
     try:
