@@ -1,9 +1,12 @@
 """Planned batches, and the logits that a model gives."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import torch
 
 from textbert.display import progress_bar
+from textbert.memory import kept_memory
 
 
 def plan_batches(lengths, batch_size, seed=None, epoch=0):
@@ -61,9 +64,11 @@ def predict_logits(model, features, batch_size, rows=None, description="Predicti
     device = next(model.parameters()).device
     rows = np.arange(len(features)) if rows is None else rows
     logits = np.zeros((len(rows), model.num_labels), np.float32)
+    batches = plan_batches(features.lengths[rows], batch_size)
+    memory = kept_memory() if len(batches) > 1 else nullcontext()
     model.eval()
-    with torch.inference_mode(), progress_bar(len(rows), description, " texts", progress) as bar:
-        for batch in plan_batches(features.lengths[rows], batch_size):
+    with memory, torch.inference_mode(), progress_bar(len(rows), description, " texts", progress) as bar:
+        for batch in batches:
             inputs, _ = make_batch(features, rows[batch], device)
             # the class's own forward: accelerate gives the instance another one, in training's precision
             logits[batch] = type(model).forward(model, **inputs).cpu().numpy()

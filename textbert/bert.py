@@ -117,7 +117,7 @@ class FastDropout(torch.nn.Dropout):
             return super().forward(x)
         dropped = round(self.p * 65_536)  # of 65,536 equally likely values
         draws = np.random.SFC64(torch.randint(2**63 - 1, ()).item()).random_raw((x.numel() + 3) // 4)
-        keep = torch.from_numpy(draws.view(np.int16))[: x.numel()].view(x.shape) >= dropped - 32_768
+        keep = torch.from_numpy(draws.view(np.int16))[: x.numel()].view(x.shape).ge_(dropped - 32_768)  # 0 or 1
         return x * keep.to(x.dtype).mul_(65_536 / (65_536 - dropped))
 
 

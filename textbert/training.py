@@ -16,6 +16,7 @@ from textbert.bert import copy_weights
 from textbert.checkpoints import stop_requests
 from textbert.devices import sum_over_processes, tracked
 from textbert.display import LiveFigure, describe_seconds, plot_training, progress_bar
+from textbert.memory import kept_memory
 from textbert.vectors import compact_vectors, find_used, fit_moments, restore_vectors
 
 # ---------- Optimizer and schedule ------------------------------------------------------------------------------------
@@ -233,7 +234,8 @@ class Run:
         """Show a bar and, in a notebook, a live plot; note when somebody wants to stop."""
         visible, total = self.accelerator.is_main_process, self.total_epochs * self.steps_per_epoch
         bar = progress_bar(total, "Training", " steps", visible)
-        with stop_requests(self.accelerator.print) as self.stop_asked, bar as self.bar, self.tracking as self.note:
+        stops = stop_requests(self.accelerator.print)
+        with kept_memory(), stops as self.stop_asked, bar as self.bar, self.tracking as self.note:
             self.bar.update(len(self.progress.losses))
             self.figure = LiveFigure(self._draw)
             try:

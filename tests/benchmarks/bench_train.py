@@ -3,9 +3,9 @@
     python tests/benchmarks/bench_train.py [--quick] [--rounds 4] [--steps 3] [--short-steps 24] [--before FOLDER]
 
 One run measures all on the same texts, IMDB (full-length) and SST-2 (short), cut at 128 word pieces, with the same
-weights, learning rate and batches of 24. Each contender is a process that trains on and on, but only when it is its
-turn: in each round all do a short slice of each data set, one after the other, so that a noisy machine hurts all alike.
-Neither the first step of a slice is timed, nor a shorter round before the first, nor any setting up, such as what
+weights, learning rate and batches of 24. One data set after the other, each contender is a process that trains on and
+on, but only when it is its turn: in each round all do a short slice, so that a noisy machine hurts all alike. Neither
+the first step of a slice is timed, nor a shorter round before the first, nor any setting up, such as what
 `Trainer.train` does before its first step. Figures are medians over the rounds.
 
 All get the same batches. A window of 50 batches, sorted by length, is what both `tools.plan_batches` and transformers'
@@ -19,6 +19,8 @@ Trainer are some 3 % faster in truth.) The loop of 2019 pads whatever it gets to
 - Trainer: SDPA attention, batches by length, built by our own `make_batch`, fused AdamW, nothing logged or saved.
 - matmul: the matrix products of all layers, forward and both ways back, for 24 texts of 128 word pieces.
 
+The peak is the most memory that a contender's process has had, all libraries and the texts included.
+
 Useful arithmetic is 6 x weights of the layers and the pooler x word pieces, plus 12 x layers x hidden size x length^2
 for the attention of each text; padding does not count.
 
@@ -30,6 +32,11 @@ Trainer takes part where transformers is importable; the project does not need i
     python -m pip install --no-deps --target /tmp/peers_train transformers tokenizers
     PYTHONPATH=/tmp/peers_train python tests/benchmarks/bench_train.py
 
+A machine with AMX or AVX-512 can be held to what older ones have, for all contenders alike:
+
+    ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 ATEN_CPU_CAPABILITY=avx2 \\
+        python tests/benchmarks/bench_train.py --float32
+
 Data come from the folder BERT_TEST_DATA (default: ../shared/data), weights from cache/; if absent, random ones do.
 """
 
@@ -37,6 +44,7 @@ import argparse
 import importlib.util
 import multiprocessing
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -94,24 +102,25 @@ def make_model(name):
     return tools.speed_up(BertForSequenceClassification(BertConfig(*SHAPES[name]), num_labels=2))
 
 
-def read_features():
-    """Return the Features of `POOL` IMDB reviews and after them of as many SST-2 phrases."""
+def read_features(data):
+    """Return the Features of `POOL` texts of a data set."""
     form = {"names": ["label", "text"], "dtype": str, "keep_default_na": False}
-    imdb = pd.read_csv(DATA / "imdb" / "train.csv.gz", nrows=POOL, **form)
-    sst2 = pd.read_csv(DATA / "sst2" / "train.tsv.gz", sep="\t", quoting=3, skiprows=1, **form)
-    examples = []
-    for frame in (imdb, sst2.sample(POOL, random_state=SEED)):
-        labels = tables.binary_labels(frame["label"], tables.pick_classes(frame["label"], "data"))
-        examples += [tools.InputExample(None, text, label=label) for text, label in zip(frame["text"], labels)]
+    if data == "IMDB":
+        frame = pd.read_csv(DATA / "imdb" / "train.csv.gz", nrows=POOL, **form)
+    else:
+        frame = pd.read_csv(DATA / "sst2" / "train.tsv.gz", sep="\t", quoting=3, skiprows=1, **form)
+        frame = frame.sample(POOL, random_state=SEED)
+    labels = tables.binary_labels(frame["label"], tables.pick_classes(frame["label"], "data"))
+    examples = [tools.InputExample(None, text, label=label) for text, label in zip(frame["text"], labels)]
     tokenizer = BertTokenizer(str(DATA / "vocab" / "bert-base-uncased-vocab.txt"))
     return tools.convert_examples_to_features(examples, {0: 0, 1: 1}, LENGTH, tokenizer, progress=False)
 
 
-def make_features(vocabulary, *sets):
-    """Return Features of random ids; `sets` are (count, mean before the cut, sigma) of lognormal lengths."""
+def make_features(vocabulary, count, mean, sigma):
+    """Return Features of random ids, with lognormal lengths that have this mean before the cut."""
     rng = np.random.default_rng(SEED)
-    drawn = [rng.lognormal(np.log(mean) - sigma**2 / 2, sigma, count) for count, mean, sigma in sets]
-    lengths = (2 + np.concatenate(drawn).round()).clip(3, LENGTH).astype(np.uint16)  # 2 for [CLS] and [SEP]
+    drawn = rng.lognormal(np.log(mean) - sigma**2 / 2, sigma, count)
+    lengths = (2 + drawn.round()).clip(3, LENGTH).astype(np.uint16)  # 2 for [CLS] and [SEP]
     ids = rng.integers(1, vocabulary, lengths.sum(dtype=np.int64), dtype=np.uint16)
     return tools.Features(ids, lengths, lengths, rng.integers(0, 2, len(lengths), dtype=np.int32), LENGTH)
 
@@ -122,13 +131,12 @@ def spread(batches, lengths, count):
     return [batches[(2 * i + 1) * len(batches) // (2 * count)] for i in range(count)]
 
 
-def make_slices(lengths, options):
+def make_slices(data, lengths, rounds, steps):
     """Return the slices of all rounds, each with a batch to warm up and some from a window of its own."""
     slices = []
-    sets = (("IMDB", 0, options.steps), ("SST-2", POOL, options.short_steps))
-    for number, (data, first_row, steps) in product(range(options.rounds + 1), sets):
+    for number in range(rounds + 1):
         rng = np.random.default_rng((SEED, number))
-        rows = first_row + rng.permutation(POOL)[: WINDOW * BATCH]
+        rows = rng.permutation(POOL)[: WINDOW * BATCH]
         window = [rows[batch] for batch in tools.plan_batches(lengths[rows], BATCH, SEED, number)]
         batches = spread(window, lengths, steps if number else -(-steps // 3))  # the round to warm up is shorter
         slices.append(Slice(data, [batches[len(batches) // 2], *(batches[i] for i in rng.permutation(len(batches)))]))
@@ -295,6 +303,7 @@ def work(log, contender, model, features, slices, connection):
     batches = [batch for s in slices for batch in s.batches]
     model = make_model(model) if contender.name != "before" else model
     RUN[contender.name](contender, model, features, batches, lambda: Pacer(slices, connection))
+    connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)  # MB on Linux
 
 
 # ---------- Measuring -------------------------------------------------------------------------------------------------
@@ -333,26 +342,27 @@ class Worker:
 
 
 def race(workers, config, lengths):
-    """Let workers take turns; return their rates as a dict from contender to a dict from data set to a list."""
+    """Let workers take turns; return their rates as a dict from contender to a list, one of each slice."""
     for worker in workers:
         worker.receive()  # "ready"
-    results = {worker.contender: defaultdict(list) for worker in workers}
+    results = {worker.contender: [] for worker in workers}
     for number, planned in enumerate(workers[0].slices):
         print(f"{time.strftime('%H:%M:%S')} turn {number + 1}, {planned.data} ...", file=sys.stderr, flush=True)
         for worker in workers[:: -1 if number % 4 < 2 else 1]:  # there and back: nobody always comes first
-            data, batches = worker.slices[number]
-            if batches:
-                worker.connection.send("go")
-                timed = lengths[np.array(batches[1:])].astype(float)
-                rates = measure_rates(worker.contender, config, timed, *worker.receive())
-                results[worker.contender][data].append(rates)
+            worker.connection.send("go")
+            timed = lengths[np.array(worker.slices[number].batches[1:])].astype(float)
+            rates = measure_rates(worker.contender, config, timed, *worker.receive())
+            results[worker.contender].append(rates)
     for worker in workers:
+        peak = worker.receive()
+        for rates in results[worker.contender]:
+            rates["peak"] = peak
         worker.process.join()
     return results
 
 
-def compare(options, folder):
-    """Measure all contenders on both data sets; return a dict from contender to its laps."""
+def list_contenders(options):
+    """Return the contenders of a run."""
     contenders = [OLD, *(Contender("ours", *how) for how in product(options.precisions, ("torch", "ours")))]
     if options.before:
         os.environ["BEFORE"] = options.before
@@ -361,17 +371,25 @@ def compare(options, folder):
         contenders += [Contender("Trainer", precision, "torch") for precision in options.precisions]
     else:
         print("skipped: transformers is not importable; how to get it stands at the top of this script")
-    contenders += [Contender("matmul", precision) for precision in options.precisions]
+    return contenders + [Contender("matmul", precision) for precision in options.precisions]
+
+
+def compare(options, folder):
+    """Measure all contenders on each data set; return a dict from contender to a dict from data set to its laps."""
+    results = defaultdict(dict)
     config = make_model(options.model).config
-    sets = (POOL, 300, 0.6), (POOL, 14, 0.6)  # somewhat like IMDB and SST-2
-    features = make_features(config.vocab_size, *sets) if options.quick else read_features()
-    slices = make_slices(features.lengths, options)
-    # to the loop of 2019 all batches are alike, and multiplication is measured for full-length texts only
-    own = {"2019 loop": [Slice(s.data, s.batches[: options.steps + 1]) for s in slices]}
-    own["matmul"] = [Slice(s.data, s.batches if s.data == "IMDB" else []) for s in slices]
-    workers = [Worker(c, options.model, features, own.get(c.name, slices), folder) for c in contenders]
-    results = race(workers, config, features.lengths)
-    return {c: {data: done[1:] for data, done in laps.items()} for c, laps in results.items()}  # less the first round
+    for data, steps, mean in (("IMDB", options.steps, 300), ("SST-2", options.short_steps, 14)):
+        random = config.vocab_size, POOL, mean, 0.6  # with lengths somewhat like those of the texts
+        features = make_features(*random) if options.quick else read_features(data)
+        slices = make_slices(data, features.lengths, options.rounds, steps)
+        # to the loop of 2019 all batches are alike
+        own = {"2019 loop": [Slice(s.data, s.batches[: options.steps + 1]) for s in slices]}
+        # multiplication is measured for full-length texts only
+        taking_part = [c for c in list_contenders(options) if data == "IMDB" or c.name != "matmul"]
+        workers = [Worker(c, options.model, features, own.get(c.name, slices), folder) for c in taking_part]
+        for contender, laps in race(workers, config, features.lengths).items():
+            results[contender][data] = laps[1:]  # less the first round
+    return results
 
 
 def measure_gpu(options, folder):
@@ -379,13 +397,14 @@ def measure_gpu(options, folder):
     sizes = ("tiny", 2_000, 100, 3, 2) if options.quick else ("bert-base", 560_000, 38_000, 300, 32)
     name, sequences, evaluated, steps, warm_up_steps = sizes
     model, precision = make_model(name), options.precisions[-1]
-    features = make_features(model.config.vocab_size, (sequences, 170, 0.9))
+    features = make_features(model.config.vocab_size, sequences, 170, 0.9)
     print(f"\n{name}, {sequences:,} sequences of {features.lengths.mean():.0f} word pieces in the mean, {precision}")
 
     def measure(contender, warm_up, batches):
         slices = [Slice("warm-up", warm_up), Slice("timed", batches)]
-        laps = race([Worker(contender, name, features, slices, folder)], model.config, features.lengths)[contender]
-        return laps["timed"][0], laps["warm-up"][0]["first"] + laps["warm-up"][0]["seconds"]
+        workers = [Worker(contender, name, features, slices, folder)]
+        before, timed = race(workers, model.config, features.lengths)[contender]
+        return timed, before["first"] + before["seconds"]
 
     for batch_size, goal, least in ((options.gpu_batch, "80 s", "45 %"), (BATCH, "240 s", "none")):
         plan = [b for b in tools.plan_batches(features.lengths, batch_size, SEED) if len(b) == batch_size]
@@ -406,15 +425,16 @@ def measure_gpu(options, folder):
 
 def print_table(results, precisions):
     """Print a line for each contender and data set."""
-    form = "{:<10} {:<9} {:<7} {:<6} {:>10} {:>9} {:>9} {:>8}" + " {:>13}" * len(precisions)
-    header = ("contender", "precision", "dropout", "data", "examples/s", "pieces/s", "ms/step", "GFLOP/s")
+    form = "{:<10} {:<9} {:<7} {:<6} {:>10} {:>9} {:>9} {:>8} {:>8}" + " {:>13}" * len(precisions)
+    header = ("contender", "precision", "dropout", "data", "examples/s", "pieces/s", "ms/step", "peak MB", "GFLOP/s")
     print("\n" + form.format(*header, *(f"% of {precision}" for precision in precisions)))
     peaks = [median(lap["flops"] for lap in results[Contender("matmul", p)]["IMDB"]) for p in precisions]
     for contender, laps in results.items():
         for data, done in laps.items():
             rate = {unit: median(lap[unit] for lap in done) for unit in done[0]}
             figures = [f"{rate['examples']:,.1f}", f"{rate['pieces']:,.0f}", f"{1000 / rate['steps']:,.1f}"]
-            figures += [f"{rate['flops'] / 1e9:,.1f}", *(f"{rate['flops'] / peak:.1%}" for peak in peaks)]
+            figures += [f"{rate['peak']:,.0f}", f"{rate['flops'] / 1e9:,.1f}"]
+            figures += [f"{rate['flops'] / peak:.1%}" for peak in peaks]
             print(form.format(*contender, data, *figures))
 
 
@@ -451,6 +471,7 @@ def parse_arguments():
     parser.add_argument("--rounds", type=int, default=4, help="turns that each contender gets on each data set")
     parser.add_argument("--steps", type=int, default=3, help="timed steps of a turn on full-length texts")
     parser.add_argument("--short-steps", type=int, default=24, help="the same on short texts, at most 50")
+    parser.add_argument("--float32", action="store_true", help="leave bfloat16 out")
     parser.add_argument("--model", default=tools.DEFAULT_MODEL, help="an uncased one in cache/, or a shape known here")
     parser.add_argument("--before", metavar="FOLDER", help="another checkout of this project, to take part")
     parser.add_argument("--gpu-batch", type=int, default=256, help="the big batch on a GPU")
@@ -458,7 +479,7 @@ def parse_arguments():
     options = parser.parse_args()
     if options.quick:
         vars(options).update(model="tiny", rounds=2, steps=2, short_steps=4, gpu_batch=32)
-    options.precisions = list(PRECISIONS)[: 2 if tools.pick_precision() == "bf16" else 1]
+    options.precisions = list(PRECISIONS)[: 2 if tools.pick_precision() == "bf16" and not options.float32 else 1]
     return options
 
 
