@@ -43,6 +43,36 @@ def test_without_a_seed_the_longest_come_first():
     assert plan_batches(np.array([], np.uint16), 3) == []
 
 
+@given(
+    lengths=st.lists(st.integers(2, 512), max_size=300), batch_size=st.integers(1, 17), max_pieces=st.integers(1, 4096)
+)
+def test_a_batch_has_no_more_pieces_than_it_may(lengths, batch_size, max_pieces):
+    lengths = np.array(lengths, np.uint16)
+    planned = plan_batches(lengths, batch_size, max_pieces=max_pieces)
+    order = [row for batch in plan_batches(lengths, batch_size) for row in batch]
+    assert [row for batch in planned for row in batch] == order
+    costs = [len(batch) * padded_length(lengths[batch]) for batch in planned]
+    assert all(len(batch) == 1 or cost <= max_pieces for batch, cost in zip(planned, costs))
+    for batch, cost in list(zip(planned, costs))[:-1]:  # none is smaller than it must be
+        assert len(batch) == batch_size or cost + padded_length(lengths[batch]) > max_pieces
+
+
+def test_on_a_cpu_long_texts_are_predicted_few_at_a_time(monkeypatch, features):
+    shapes, model = [], make_model()
+    forward = type(model).forward
+
+    def noting(self, input_ids, **others):
+        shapes.append(tuple(input_ids.shape))
+        return forward(self, input_ids, **others)
+
+    monkeypatch.setattr(type(model), "forward", noting)
+    most = 2 * padded_length(features.lengths)
+    monkeypatch.setattr("textbert.batches.CPU_PIECES", most)
+    predict_logits(model, features, 64, progress=False)
+    assert shapes[0] == (2, padded_length(features.lengths)) and sum(texts for texts, _ in shapes) == 13
+    assert max(texts * pieces for texts, pieces in shapes) <= most
+
+
 def test_the_order_depends_on_seed_and_epoch():
     lengths = np.random.default_rng(0).integers(2, 129, 1000).astype(np.uint16)
     plans = {

@@ -79,7 +79,8 @@ def test_other_systems_are_left_as_they_are(monkeypatch, missing):
 def heap():
     """Return the first and last address of malloc's own heap."""
     with open("/proc/self/maps") as file:
-        return next(line.split()[0] for line in file if line.endswith("[heap]\n")).split("-")
+        parts = [line.split()[0].split("-") for line in file if line.endswith("[heap]\n")]
+    return int(parts[0][0], 16), int(parts[-1][1], 16)
 
 
 def test_a_limit_on_addresses_only_costs_the_huge_pages():
@@ -89,8 +90,8 @@ def test_a_limit_on_addresses_only_costs_the_huge_pages():
     resource.setrlimit(resource.RLIMIT_AS, (now + 4 * SIZE, limits[1]))
     try:
         with kept_memory():
-            before = heap()
             tensor = torch.ones(SIZE, dtype=torch.uint8)
-            assert int(before[0], 16) < tensor.data_ptr() < int(heap()[1], 16)
+            first, last = heap()
+            assert first < tensor.data_ptr() < last
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)

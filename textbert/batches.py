@@ -1,25 +1,29 @@
 """Planned batches, and the logits that a model gives."""
 
-from contextlib import nullcontext
-
 import numpy as np
 import torch
 
 from textbert.display import progress_bar
-from textbert.memory import kept_memory
+
+CPU_PIECES = 2048  # in a batch to predict: tensors of more leave the caches, and what malloc keeps at hand
 
 
-def plan_batches(lengths, batch_size, seed=None, epoch=0):
+def plan_batches(lengths, batch_size, seed=None, epoch=0, max_pieces=None):
     """Return a list of index arrays, one a batch, in which texts of like length stand together.
 
     A batch is padded to its longest text, so like lengths save most of the padding. Without a `seed` the longest texts
-    come first. With one the order is random and follows from (seed, epoch) alone: the shuffled examples are sorted by
-    length within windows of 50 batches, and the batches are shuffled again. Each example is in exactly one batch.
+    come first, and a batch of several has at most `max_pieces` word pieces, padding included. With one the order is
+    random and follows from (seed, epoch) alone: the shuffled examples are sorted by length within windows of 50
+    batches, and the batches are shuffled again. Each example is in exactly one batch.
     """
     lengths = np.asarray(lengths).astype(np.int64)
     if seed is None:
-        order = np.argsort(-lengths, kind="stable")
-        return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        order, batches = np.argsort(-lengths, kind="stable"), []
+        while len(order):
+            count = max_pieces // padded_length(lengths[order[:1]]) if max_pieces else batch_size
+            batches.append(order[: min(batch_size, max(1, count))])
+            order = order[len(batches[-1]) :]
+        return batches
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(len(lengths))
     for start in range(0, len(order), 50 * batch_size):
@@ -64,11 +68,10 @@ def predict_logits(model, features, batch_size, rows=None, description="Predicti
     device = next(model.parameters()).device
     rows = np.arange(len(features)) if rows is None else rows
     logits = np.zeros((len(rows), model.num_labels), np.float32)
-    batches = plan_batches(features.lengths[rows], batch_size)
-    memory = kept_memory() if len(batches) > 1 else nullcontext()
+    max_pieces = CPU_PIECES if device.type == "cpu" else None
     model.eval()
-    with memory, torch.inference_mode(), progress_bar(len(rows), description, " texts", progress) as bar:
-        for batch in batches:
+    with torch.inference_mode(), progress_bar(len(rows), description, " texts", progress) as bar:
+        for batch in plan_batches(features.lengths[rows], batch_size, max_pieces=max_pieces):
             inputs, _ = make_batch(features, rows[batch], device)
             # the class's own forward: accelerate gives the instance another one, in training's precision
             logits[batch] = type(model).forward(model, **inputs).cpu().numpy()

@@ -272,13 +272,13 @@ class Classifier:
             return rows, f"{counted} and are left out"
         return rows, f"it has seen none {of} in training"
 
-    def predict(self, texts, batch_size=32, progress=True):
+    def predict(self, texts, batch_size=128, progress=True):
         """Classify texts.
 
         Returns a DataFrame with a row for each text, in order: `label`, the name of the class, and `probability`, that
         of the positive class. `texts` is a list, tuple, array, Series (whose index the answers carry) or iterator of
         strings. Raises TypeError for anything else, such as a single string or a DataFrame, or for what is no string in
-        it, and ValueError for a `batch_size` that is no whole number from 1.
+        it, and ValueError for a `batch_size` (at most so many texts at once) that is no whole number from 1.
         """
         require_count("batch_size", batch_size)
         features = self.convert(texts, progress)
@@ -293,7 +293,7 @@ class Classifier:
         return convert_pairs(conversion, [(text, None) for text in texts], labels, progress=progress)
 
     def predict_file(
-        self, source, target, text_column="text", batch_rows=5000, batch_size=32, progress=True, encoding="utf-8"
+        self, source, target, text_column="text", batch_rows=5000, batch_size=128, progress=True, encoding="utf-8"
     ):
         """Classify the texts of a CSV or TSV file of any size; return how many there are.
 

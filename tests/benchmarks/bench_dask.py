@@ -25,8 +25,7 @@ from textbert.classifier import Classifier
 
 @cache
 def get_classifier(path):
-    """Load a classifier, once in each worker process."""
-    torch.set_num_threads(1)
+    """Load a classifier, once in each worker process; how many threads it takes is Dask's to say."""
     return Classifier.load(path, "cpu")
 
 

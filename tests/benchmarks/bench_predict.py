@@ -33,7 +33,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 from textbert import export  # noqa: E402 (found by the line above)
-from textbert.batches import make_batch, plan_batches  # noqa: E402 (as above)
+from textbert.batches import CPU_PIECES, make_batch, plan_batches  # noqa: E402 (as above)
 from textbert.classifier import Classifier  # noqa: E402 (as above)
 
 DATA = Path(os.environ.get("BERT_TEST_DATA") or ROOT.parent / "shared" / "data")
@@ -97,7 +97,7 @@ def in_batches(classifier, compute, texts):
     """Convert and batch texts as `Classifier.predict` does, but let `compute` give the logits."""
     features = classifier.convert(texts)
     logits = np.zeros((len(features), 2), np.float32)
-    for batch in plan_batches(features.lengths, 32):
+    for batch in plan_batches(features.lengths, 128, max_pieces=CPU_PIECES):
         inputs = {name: tensor.numpy() for name, tensor in make_batch(features, batch)[0].items()}
         logits[batch] = compute(inputs)
     return classifier.decide(logits)

@@ -1,6 +1,6 @@
 """How fast is training, next to the loop of 2019, to Hugging Face's Trainer and to the machine itself?
 
-    python tests/benchmarks/bench_train.py [--quick] [--rounds 4] [--steps 3] [--short-steps 24] [--before FOLDER]
+    python tests/benchmarks/bench_train.py [--rounds 4] [--steps 3] [--short-steps 24] [--float32] [--before FOLDER]
 
 One run measures all on the same texts, IMDB (full-length) and SST-2 (short), cut at 128 word pieces, with the same
 weights, learning rate and batches of 24. One data set after the other, each contender is a process that trains on and
