@@ -1,69 +1,100 @@
-"""Memory that the process keeps: counted by the pages that Linux has to hand out, not by time."""
+"""Memory that the process keeps: counted by the pages that Linux hands out, each time in a fresh process.
+
+In this one other tests may have filled the memory, and since then malloc serves it from elsewhere.
+"""
 
 import ctypes
+import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
-import torch
 
 from textbert import memory
 from textbert.memory import kept_memory
 
-resource = pytest.importorskip("resource", reason="Windows counts no pages")
+BEGIN = """
+import ctypes, resource, threading
+from textbert import memory
+from textbert.memory import kept_memory
 
 SIZE = 96 << 20  # bytes; glibc takes so much from the system and gives it back at once
 PAGES = SIZE // resource.getpagesize()
+libc = ctypes.CDLL(None)
+libc.prctl(41, 1, 0, 0, 0)  # no huge pages, wherever this runs: they would be counted, too
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
 
 
-@pytest.fixture(autouse=True)
-def glibc():
-    if sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"):
-        pytest.skip("only glibc's memory is kept")
+def take():
+    block = libc.malloc(SIZE)
+    ctypes.memset(block, 1, SIZE)
+    return block
 
 
 def count_pages(times=10):
-    """Return how many pages the system hands out while a large tensor is made and dropped some times."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(times):
-        torch.ones(SIZE, dtype=torch.uint8)
+        libc.free(take())
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
-def resident():
-    """Return how many bytes of memory this process has."""
+def read_pages(column):
     with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+        return int(file.read().split()[column])
+"""
 
-
-def test_memory_is_taken_once_and_given_back_at_the_end():
-    assert count_pages() > 8 * PAGES  # as it is otherwise
-    before = resident()
+GIVEN_BACK = """
+assert count_pages() > 8 * PAGES  # as it is otherwise
+before = read_pages(1)
+with kept_memory():
+    assert count_pages() < 3 * PAGES
+    assert read_pages(1) > before + PAGES // 2
     with kept_memory():
-        assert count_pages() < 3 * PAGES
-        assert resident() > before + SIZE // 2
-        with kept_memory():
-            assert count_pages() < PAGES
-        assert count_pages() < PAGES  # the inner block has ended nothing
-    assert resident() < before + SIZE // 2
-    assert count_pages() > 8 * PAGES
-    assert not memory.in_use.locked()
+        assert count_pages() < PAGES
+    assert count_pages() < PAGES  # the inner block has ended nothing
+assert read_pages(1) < before + PAGES // 2
+assert count_pages() > 8 * PAGES and not memory.in_use.locked()
+"""
 
-
-def test_memory_is_given_back_after_an_error():
-    with pytest.raises(ZeroDivisionError), kept_memory():
+AFTER_AN_ERROR = """
+try:
+    with kept_memory():
         raise ZeroDivisionError
-    assert not memory.in_use.locked() and count_pages() > 8 * PAGES
+except ZeroDivisionError:
+    assert count_pages() > 8 * PAGES and not memory.in_use.locked()
+"""
 
+IN_ANOTHER_THREAD = """
+found = []
 
-def in_another_thread():
+def work():
     with kept_memory():
-        return memory.in_use.locked()
+        found.append(memory.in_use.locked())
+
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+assert found == [False]
+"""
+
+UNDER_A_LIMIT = """
+resource.setrlimit(resource.RLIMIT_AS, (read_pages(0) * resource.getpagesize() + 4 * SIZE,) * 2)
+with kept_memory():
+    block = take()
+    with open("/proc/self/maps") as file:
+        parts = [line.split()[0].split("-") for line in file if line.endswith("[heap]\\n")]
+    assert int(parts[0][0], 16) < block < int(parts[-1][1], 16)  # the heap has grown all the same
+"""
 
 
-def test_other_threads_are_left_as_they_are():
-    with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(in_another_thread).result() is False
+@pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="only glibc's memory is kept"
+)
+@pytest.mark.parametrize("code", [GIVEN_BACK, AFTER_AN_ERROR, IN_ANOTHER_THREAD, UNDER_A_LIMIT])
+def test_memory_is_taken_once_and_given_back_at_the_end(code):
+    command = [sys.executable, "-c", BEGIN + code]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("missing", ["platform", "glibc"])
@@ -74,24 +105,3 @@ def test_other_systems_are_left_as_they_are(monkeypatch, missing):
         monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     with kept_memory():
         assert not memory.in_use.locked()
-
-
-def heap():
-    """Return the first and last address of malloc's own heap."""
-    with open("/proc/self/maps") as file:
-        parts = [line.split()[0].split("-") for line in file if line.endswith("[heap]\n")]
-    return int(parts[0][0], 16), int(parts[-1][1], 16)
-
-
-def test_a_limit_on_addresses_only_costs_the_huge_pages():
-    limits = resource.getrlimit(resource.RLIMIT_AS)
-    with open("/proc/self/statm") as file:
-        now = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (now + 4 * SIZE, limits[1]))
-    try:
-        with kept_memory():
-            tensor = torch.ones(SIZE, dtype=torch.uint8)
-            first, last = heap()
-            assert first < tensor.data_ptr() < last
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, limits)
