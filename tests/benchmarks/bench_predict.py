@@ -1,6 +1,7 @@
 """How fast does a fine-tuned model classify texts, next to other ways to run the same weights?
 
     python tests/benchmarks/bench_predict.py cache/sample.tar.gz [--rows 200] [--rounds 3] [--data imdb sst2]
+    python tests/benchmarks/bench_predict.py cache/sample.tar.gz --pieces 512 1024 4096 8192
 
 All take texts, of IMDB's test file cut at 256 word pieces and of SST-2's, and give answers, in turns on two cores; the
 figures are medians over the rounds. Each way takes part where its packages are importable; the project needs none:
@@ -12,6 +13,8 @@ figures are medians over the rounds. Each way takes part where its packages are 
 - pipeline: transformers' own, the texts sorted by length, with the best of some batch sizes
 - ONNX Runtime, OpenVINO: the graph of transformers' model, given our features in our batches
 - onnx-int8: ONNX Runtime with the file of `export.quantize_onnx`
+
+With `--pieces` no peer takes part, but ours with other numbers of word pieces in a batch.
 
 Texts come from the folder BERT_TEST_DATA (default: ../shared/data).
 """
@@ -25,6 +28,7 @@ import time
 import warnings
 from pathlib import Path
 from statistics import median
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -147,6 +151,19 @@ def gather_ways(classifier, folder, texts):
     return ways
 
 
+def gather_sizes(classifier, sizes):
+    """Return a dict from a name to a function from texts to answers, with these numbers of word pieces in a batch."""
+
+    def with_size(size):
+        def classify(texts):
+            with patch("textbert.batches.CPU_PIECES", size):
+                return classifier.predict(texts, progress=False)
+
+        return classify
+
+    return {"ours": with_size(CPU_PIECES), **{f"{size} pieces": with_size(size) for size in sizes}}
+
+
 def race(data, ways, texts, rounds):
     """Let all ways take turns with the texts, and print what each of them does in a second."""
     seconds = {name: [] for name in ways}
@@ -168,6 +185,7 @@ def main():
     parser.add_argument("--data", nargs="+", choices=["imdb", "sst2"], default=["imdb", "sst2"])
     parser.add_argument("--rows", type=int, default=200, help="texts of IMDB; of SST-2 five times as many")
     parser.add_argument("--rounds", type=int, default=3, help="turns that each way gets")
+    parser.add_argument("--pieces", type=int, nargs="+", help="in a batch, in place of the peers")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -179,7 +197,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for data in options.data:
             texts = read_texts(data, options.rows * (5 if data == "sst2" else 1))
-            race(data, gather_ways(classifier, Path(folder), texts), texts, options.rounds)
+            sizes = options.pieces and gather_sizes(classifier, options.pieces)
+            race(data, sizes or gather_ways(classifier, Path(folder), texts), texts, options.rounds)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ Trainer are some 3 % faster in truth.) The loop of 2019 pads whatever it gets to
 
 - 2019 loop: pytorch-pretrained-bert's own model in float32, DataLoader, BertAdam.
 - ours: the loop of train.ipynb itself. Dropout "torch" is torch.nn.Dropout, "ours" what `tools.load_model` gives.
+- given back: the same, but memory that tensors give back goes to the system, as it would without `kept_memory`.
 - before: the same in another checkout of this project, the folder --before, by its own bench_train.py.
 - Trainer: SDPA attention, batches by length, built by our own `make_batch`, fused AdamW, nothing logged or saved.
 - matmul: the matrix products of all layers, forward and both ways back, for 24 texts of 128 word pieces.
@@ -49,6 +50,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict, namedtuple
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -68,7 +70,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from loop import load_loop
 
 import tools
-from textbert import tables
+from textbert import tables, training
 
 ROOT = Path(tools.__file__).parent
 DATA = Path(os.environ.get("BERT_TEST_DATA") or ROOT.parent / "shared" / "data")
@@ -292,7 +294,20 @@ def run_before(contender, name, features, batches, start):
     before.run_ours(contender, before.make_model(name), features, batches, start)
 
 
-RUN = {"2019 loop": run_old, "ours": run_ours, "before": run_before, "Trainer": run_trainer, "matmul": run_matmul}
+def run_given_back(*arguments):
+    """Let train.ipynb train, but keep no memory from step to step."""
+    training.kept_memory = nullcontext
+    run_ours(*arguments)
+
+
+RUN = {
+    "2019 loop": run_old,
+    "ours": run_ours,
+    "given back": run_given_back,
+    "before": run_before,
+    "Trainer": run_trainer,
+    "matmul": run_matmul,
+}
 
 
 def work(log, contender, model, features, slices, connection):
@@ -364,6 +379,7 @@ def race(workers, config, lengths):
 def list_contenders(options):
     """Return the contenders of a run."""
     contenders = [OLD, *(Contender("ours", *how) for how in product(options.precisions, ("torch", "ours")))]
+    contenders += [Contender("given back", precision, "ours") for precision in options.precisions]
     if options.before:
         os.environ["BEFORE"] = options.before
         contenders += [Contender("before", precision, "ours") for precision in options.precisions]
@@ -453,7 +469,8 @@ def print_goals(results, precisions):
         ours, peer = (Contender(name, precision, "torch") for name in ("ours", "Trainer"))
         whole = ours._replace(dropout="ours")
         print_goal(results, goal, "examples", whole, OLD, data)
-        print_goal(results, None, "examples", whole, whole._replace(name="before"), data)
+        for name in ("given back", "before"):
+            print_goal(results, None, "examples", whole, whole._replace(name=name), data)
         print_goal(results, None, "examples", ours, peer, data)
         print_goal(results, LEAD[precision][data], "examples", whole, peer, data)
     print("useful arithmetic: ratio to that of the machine's own matrix multiplication")
