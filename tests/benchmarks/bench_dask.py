@@ -22,6 +22,16 @@ from dask.distributed import Client, LocalCluster
 from textbert.archive import get_archive_path
 from textbert.classifier import Classifier
 
+# Dask runs a task in a thread, and tells malloc to give memory back: both let the system fill it with zeros again and
+# again. So all threads use one heap, which keeps it.
+ENVIRONMENT = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_TRIM_THRESHOLD_": "1073741824",
+    "MALLOC_MMAP_THRESHOLD_": "33554432",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+
 
 @cache
 def get_classifier(path):
@@ -61,6 +71,7 @@ def main():
     path = str(get_archive_path(options.task, ROOT / "cache"))
     table = pd.DataFrame({"text": read_texts(options.task, options.texts, options.rows)})
     here, threads, start = Classifier.load(path, "cpu"), torch.get_num_threads(), time.perf_counter()
+    dask.config.set({"distributed.nanny.pre-spawn-environ": ENVIRONMENT})
     workers = {"n_workers": threads, "threads_per_worker": 1, "dashboard_address": None, "memory_limit": 0}
     with LocalCluster(**workers) as cluster, Client(cluster) as client:
         client.run(get_classifier, path)
