@@ -20,9 +20,9 @@ def kept_memory():
     """Let the process keep freed memory while the block runs, and have it in huge pages if the system grants them.
 
     Otherwise glibc gives the memory of large tensors back to Linux, which fills it with zeros when it is asked for
-    again: at each step of a training a tenth to a third of the time. Values do not change. At the end what is free goes
-    back to the system. Without glibc, within another such block, and in other threads than the main one, whose memory
-    glibc keeps elsewhere, the block runs as it would anyway.
+    again: at each step of a training, and the longer the texts, the more of its time. Values do not change. At the end
+    what is free goes back to the system. Without glibc, within another such block, and in other threads than the main
+    one, whose memory glibc keeps elsewhere, the block runs as it would anyway.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     main = threading.current_thread() is threading.main_thread()

@@ -152,7 +152,7 @@ class Pacer:
     """Lets a contender work only when it is its turn, and times each slice from its second step on."""
 
     def __init__(self, slices, connection):
-        self.ends = [len(s.batches) for s in slices if s.batches]
+        self.ends = [len(s.batches) for s in slices]
         self.connection = connection
         self.connection.send("ready")
         self.wait()
@@ -392,7 +392,7 @@ def list_contenders(options):
 
 def compare(options, folder):
     """Measure all contenders on each data set; return a dict from contender to a dict from data set to its laps."""
-    results = defaultdict(dict)
+    results, contenders = defaultdict(dict), list_contenders(options)
     config = make_model(options.model).config
     for data, steps, mean in (("IMDB", options.steps, 300), ("SST-2", options.short_steps, 14)):
         random = config.vocab_size, POOL, mean, 0.6  # with lengths somewhat like those of the texts
@@ -401,7 +401,7 @@ def compare(options, folder):
         # to the loop of 2019 all batches are alike
         own = {"2019 loop": [Slice(s.data, s.batches[: options.steps + 1]) for s in slices]}
         # multiplication is measured for full-length texts only
-        taking_part = [c for c in list_contenders(options) if data == "IMDB" or c.name != "matmul"]
+        taking_part = [c for c in contenders if data == "IMDB" or c.name != "matmul"]
         workers = [Worker(c, options.model, features, own.get(c.name, slices), folder) for c in taking_part]
         for contender, laps in race(workers, config, features.lengths).items():
             results[contender][data] = laps[1:]  # less the first round
