@@ -5,7 +5,9 @@ import torch
 
 from textbert.display import progress_bar
 
-CPU_PIECES = 2048  # in a batch to predict: tensors of more leave the caches, and what malloc keeps at hand
+# tensors of more word pieces leave a CPU's caches and what malloc keeps at hand
+CPU_PIECES = 2048  # in a batch to predict
+CPU_TRAINING_PIECES = 4096  # in a part of a batch to learn from
 
 
 def plan_batches(lengths, batch_size, seed=None, epoch=0, max_pieces=None):
@@ -39,6 +41,16 @@ def padded_length(lengths):
     Fast kernels like that, and each new shape costs time.
     """
     return -(-int(lengths.max()) // 8) * 8
+
+
+def split_batch(batch, lengths, max_pieces):
+    """Return a list of the parts of a batch, each of at most `max_pieces` word pieces, padding included.
+
+    A batch that has no more stays as it is; one text may have more by itself.
+    """
+    if len(batch) * padded_length(lengths[batch]) <= max_pieces:
+        return [batch]
+    return [batch[part] for part in plan_batches(lengths[batch], len(batch), max_pieces=max_pieces)]
 
 
 def make_batch(features, indices, device="cpu"):

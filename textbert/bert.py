@@ -118,7 +118,10 @@ class FastDropout(torch.nn.Dropout):
         dropped = round(self.p * 65_536)  # of 65,536 equally likely values
         draws = np.random.SFC64(torch.randint(2**63 - 1, ()).item()).random_raw((x.numel() + 3) // 4)
         keep = torch.from_numpy(draws.view(np.int16))[: x.numel()].view(x.shape).ge_(dropped - 32_768)  # 0 or 1
-        return x * keep.to(x.dtype).mul_(65_536 / (65_536 - dropped))
+        scale = 65_536 / (65_536 - dropped)
+        if x.dtype == torch.bfloat16:  # arithmetic is slow in it, but its 16 bits can be set as those of an integer
+            return x * keep.mul_(torch.tensor(scale, dtype=x.dtype).view(torch.int16)).view(x.dtype)
+        return x * keep.to(x.dtype).mul_(scale)
 
 
 class FusedSelfAttention(modeling.BertSelfAttention):

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from textbert.batches import padded_length, plan_batches
+from textbert.batches import CPU_TRAINING_PIECES, padded_length, plan_batches, split_batch
 from textbert.bert import copy_weights
 from textbert.checkpoints import stop_requests
 from textbert.devices import sum_over_processes, tracked
@@ -184,6 +184,8 @@ class Run:
         self.total_epochs = epochs
         first_epoch = plan.steps(rows, 0)
         self.steps_per_epoch = len(first_epoch)
+        on_cpu = accelerator.device.type == "cpu"
+        self.max_pieces = accelerator.num_processes * CPU_TRAINING_PIECES if on_cpu else math.inf
         self.optimizer = accelerator.prepare(self._make_optimizer(features, learning_rate))
         self.schedule = make_schedule(self.optimizer, epochs * self.steps_per_epoch, warmup_proportion)
         self.progress = Progress()
@@ -254,10 +256,11 @@ class Run:
             yield progress.epoch
 
     def steps(self, epoch):
-        """Yield the batches of each step that is left of an epoch."""
+        """Yield the batches of each step that is left of an epoch; on a CPU a large one comes in parts."""
+        lengths = self.plan.lengths
         for batches in self.plan.steps(self.rows, epoch)[self.progress.step :]:
             self.cost = self.plan.cost(batches)
-            yield batches
+            yield [part for batch in batches for part in split_batch(batch, lengths, self.max_pieces)]
 
     def record(self, loss):
         """Note the loss of a step, this process's share of it; write a checkpoint if it is time, stop if it is asked.

@@ -20,7 +20,8 @@ Trainer are some 3 % faster in truth.) The loop of 2019 pads whatever it gets to
 - Trainer: SDPA attention, batches by length, built by our own `make_batch`, fused AdamW, nothing logged or saved.
 - matmul: the matrix products of all layers, forward and both ways back, for 24 texts of 128 word pieces.
 
-The peak is the most memory that a contender's process has had, all libraries and the texts included.
+Memory is what the steps add to what their process had when they began, at most: gradients, AdamW's moments, and what is
+kept between forward and backward. Libraries, texts and weights are there before.
 
 Useful arithmetic is 6 x weights of the layers and the pooler x word pieces, plus 12 x layers x hidden size x length^2
 for the attention of each text; padding does not count.
@@ -58,6 +59,7 @@ from statistics import median
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 from accelerate import Accelerator
 from pytorch_pretrained_bert.modeling import BertConfig, BertForSequenceClassification
@@ -149,11 +151,12 @@ def make_slices(data, lengths, rounds, steps):
 
 
 class Pacer:
-    """Lets a contender work only when it is its turn, and times each slice from its second step on."""
+    """Lets a contender work only when it is its turn; times each slice from its second step on, and tells the memory."""
 
     def __init__(self, slices, connection):
         self.ends = [len(s.batches) for s in slices]
         self.connection = connection
+        self.memory = psutil.Process().memory_info().rss
         self.connection.send("ready")
         self.wait()
 
@@ -174,6 +177,9 @@ class Pacer:
             self.ends.pop(0)
             if self.ends:
                 self.wait()
+            else:
+                peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB on Linux
+                self.connection.send((peak - self.memory) / 1e6)
 
 
 def run_old(contender, model, features, batches, start):
@@ -318,7 +324,6 @@ def work(log, contender, model, features, slices, connection):
     batches = [batch for s in slices for batch in s.batches]
     model = make_model(model) if contender.name != "before" else model
     RUN[contender.name](contender, model, features, batches, lambda: Pacer(slices, connection))
-    connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)  # MB on Linux
 
 
 # ---------- Measuring -------------------------------------------------------------------------------------------------
@@ -369,9 +374,9 @@ def race(workers, config, lengths):
             rates = measure_rates(worker.contender, config, timed, *worker.receive())
             results[worker.contender].append(rates)
     for worker in workers:
-        peak = worker.receive()
+        memory = worker.receive()
         for rates in results[worker.contender]:
-            rates["peak"] = peak
+            rates["memory"] = memory
         worker.process.join()
     return results
 
@@ -442,14 +447,14 @@ def measure_gpu(options, folder):
 def print_table(results, precisions):
     """Print a line for each contender and data set."""
     form = "{:<10} {:<9} {:<7} {:<6} {:>10} {:>9} {:>9} {:>8} {:>8}" + " {:>13}" * len(precisions)
-    header = ("contender", "precision", "dropout", "data", "examples/s", "pieces/s", "ms/step", "peak MB", "GFLOP/s")
+    header = ("contender", "precision", "dropout", "data", "examples/s", "pieces/s", "ms/step", "MB added", "GFLOP/s")
     print("\n" + form.format(*header, *(f"% of {precision}" for precision in precisions)))
     peaks = [median(lap["flops"] for lap in results[Contender("matmul", p)]["IMDB"]) for p in precisions]
     for contender, laps in results.items():
         for data, done in laps.items():
             rate = {unit: median(lap[unit] for lap in done) for unit in done[0]}
             figures = [f"{rate['examples']:,.1f}", f"{rate['pieces']:,.0f}", f"{1000 / rate['steps']:,.1f}"]
-            figures += [f"{rate['peak']:,.0f}", f"{rate['flops'] / 1e9:,.1f}"]
+            figures += [f"{rate['memory']:,.0f}", f"{rate['flops'] / 1e9:,.1f}"]
             figures += [f"{rate['flops'] / peak:.1%}" for peak in peaks]
             print(form.format(*contender, data, *figures))
 
