@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import make_features, make_model
 
-from textbert.batches import make_batch, padded_length, plan_batches, predict_logits
+from textbert.batches import make_batch, padded_length, plan_batches, predict_logits, split_batch
 
 
 @pytest.fixture
@@ -55,6 +55,17 @@ def test_a_batch_has_no_more_pieces_than_it_may(lengths, batch_size, max_pieces)
     assert all(len(batch) == 1 or cost <= max_pieces for batch, cost in zip(planned, costs))
     for batch, cost in list(zip(planned, costs))[:-1]:  # none is smaller than it must be
         assert len(batch) == batch_size or cost + padded_length(lengths[batch]) > max_pieces
+
+
+@given(lengths=st.lists(st.integers(2, 512), min_size=1, max_size=40), max_pieces=st.integers(1, 8192))
+def test_the_parts_of_a_batch(lengths, max_pieces):
+    lengths = np.array([2, *lengths], np.uint16)
+    batch = np.arange(1, len(lengths))
+    parts = split_batch(batch, lengths, max_pieces)
+    assert sorted(np.concatenate(parts)) == batch.tolist()
+    assert all(len(part) == 1 or len(part) * padded_length(lengths[part]) <= max_pieces for part in parts)
+    if len(batch) * padded_length(lengths[batch]) <= max_pieces:
+        assert len(parts) == 1 and parts[0] is batch
 
 
 def test_on_a_cpu_long_texts_are_predicted_few_at_a_time(monkeypatch, features):

@@ -159,22 +159,38 @@ def test_each_row_is_in_one_step_of_an_epoch(features, batch_size, accumulation)
 
 
 @pytest.mark.parametrize(("class_weights", "epsilon"), [((1.0, 1.0), 0.0), ((0.6, 3.0), 0.0), ((0.6, 3.0), 0.1)])
-def test_accumulation_equals_one_larger_batch(features, monkeypatch, class_weights, epsilon):
-    """In double precision, since Adam enlarges what rounding leaves where the gradient is zero."""
+@pytest.mark.parametrize(("batch_size", "accumulation", "max_pieces"), [(4, 4, 4096), (13, 1, 40), (13, 1, 1)])
+def test_a_batch_may_be_taken_in_several(
+    features, monkeypatch, class_weights, epsilon, batch_size, accumulation, max_pieces
+):
+    """As batches of 4, 4, 4 and 1, or as parts that are made on a CPU: the end is that of one batch of 13.
+
+    In double precision, since Adam enlarges what rounding leaves where the gradient is zero.
+    """
     weights = torch.tensor(class_weights, dtype=torch.float64)
     monkeypatch.setattr("tools.get_class_weights", lambda *_: weights)
     kept = []
-    for batch_size, accumulation in ((13, 1), (4, 4)):  # in four, the batches have 4, 4, 4 and 1 examples
+    for how in ((13, 1, 4096), (batch_size, accumulation, max_pieces)):
+        monkeypatch.setattr("textbert.training.CPU_TRAINING_PIECES", how[2])
         model = make_model().double()
-        run = train(model, features, 6, batch_size, accumulation, ADVERSARIAL_EPSILON=epsilon)
+        run = train(model, features, 6, *how[:2], ADVERSARIAL_EPSILON=epsilon)
         assert len(run.progress.losses) == 6
         kept.append((run.progress.losses, copy_weights(model)))
-    (losses, weights), (accumulated_losses, accumulated) = kept
-    assert accumulated_losses == pytest.approx(losses, abs=1e-6)
+    (losses, weights), (other_losses, others) = kept
+    assert other_losses == pytest.approx(losses, abs=1e-6)
     for name in weights:
-        torch.testing.assert_close(accumulated[name], weights[name], rtol=0, atol=1e-6)
+        torch.testing.assert_close(others[name], weights[name], rtol=0, atol=1e-6)
     start = make_model().double().state_dict()
     assert max((weights[name] - start[name]).abs().max() for name in start) > 1e-3
+
+
+def test_on_a_cpu_the_model_gets_no_more_word_pieces_than_it_should(features, monkeypatch):
+    monkeypatch.setattr("textbert.training.CPU_TRAINING_PIECES", 48)
+    shapes, model = [], make_model()
+    model.register_forward_pre_hook(lambda *called: shapes.append(called[2]["input_ids"].shape), with_kwargs=True)
+    loop = make_loop(model, features, 13, validate=lambda rows: {"mcc": 0.0})
+    loop.fine_tune(np.arange(13), np.arange(13), 1e-3, 1)
+    assert sum(texts for texts, _ in shapes) == 13 and max(texts * pieces for texts, pieces in shapes) <= 48
 
 
 def test_a_weighted_step_is_the_weighted_mean(features):

@@ -237,7 +237,7 @@ class Run:
         visible, total = self.accelerator.is_main_process, self.total_epochs * self.steps_per_epoch
         bar = progress_bar(total, "Training", " steps", visible)
         stops = stop_requests(self.accelerator.print)
-        with kept_memory(), stops as self.stop_asked, bar as self.bar, self.tracking as self.note:
+        with kept_memory() as self.bound_memory, stops as self.stop_asked, bar as self.bar, self.tracking as self.note:
             self.bar.update(len(self.progress.losses))
             self.figure = LiveFigure(self._draw)
             try:
@@ -276,6 +276,7 @@ class Run:
             )
         self.progress.losses.append(loss)
         self.progress.step += 1
+        self.bound_memory()
         self.note({"training/loss": loss}, len(self.progress.losses))
         self.clock.count(self.cost)
         self.bar.update()
