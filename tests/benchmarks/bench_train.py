@@ -151,7 +151,7 @@ def make_slices(data, lengths, rounds, steps):
 
 
 class Pacer:
-    """Lets a contender work only when it is its turn; times each slice from its second step on, and tells the memory."""
+    """Lets a contender work only when it is its turn, times slices from their second step on, and tells the memory."""
 
     def __init__(self, slices, connection):
         self.ends = [len(s.batches) for s in slices]
