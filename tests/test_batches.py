@@ -57,15 +57,20 @@ def test_a_batch_has_no_more_pieces_than_it_may(lengths, batch_size, max_pieces)
         assert len(batch) == batch_size or cost + padded_length(lengths[batch]) > max_pieces
 
 
-@given(lengths=st.lists(st.integers(2, 512), min_size=1, max_size=40), max_pieces=st.integers(1, 8192))
-def test_the_parts_of_a_batch(lengths, max_pieces):
+@given(lengths=st.lists(st.integers(2, 512), min_size=1, max_size=40), processes=st.integers(1, 3))
+def test_the_parts_of_a_batch(lengths, processes):
     lengths = np.array([2, *lengths], np.uint16)
     batch = np.arange(1, len(lengths))
-    parts = split_batch(batch, lengths, max_pieces)
+    parts, most = split_batch(batch, lengths, processes), processes * (4096 if lengths.max() <= 256 else 2048)
     assert sorted(np.concatenate(parts)) == batch.tolist()
-    assert all(len(part) == 1 or len(part) * padded_length(lengths[part]) <= max_pieces for part in parts)
-    if len(batch) * padded_length(lengths[batch]) <= max_pieces:
+    assert all(len(part) * padded_length(lengths[part]) <= most for part in parts)
+    if len(batch) * padded_length(lengths[batch]) <= most:
         assert len(parts) == 1 and parts[0] is batch
+
+
+def test_one_text_may_have_more_word_pieces_than_a_part(monkeypatch):
+    monkeypatch.setattr("textbert.batches.CPU_TRAINING_PIECES", 1)
+    assert [part.tolist() for part in split_batch(np.array([0, 2]), np.array([9, 2, 17]))] == [[2], [0]]
 
 
 def test_on_a_cpu_long_texts_are_predicted_few_at_a_time(monkeypatch, features):

@@ -3,7 +3,7 @@
 import os
 import re
 import signal
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from types import SimpleNamespace
 
 import numpy as np
@@ -140,6 +140,18 @@ def test_the_plan_by_hand():
     assert [[len(batch) for batch in step] for step in plan.steps(np.array([5, 1, 2]), 0)] in ([[2, 1]], [[1, 2]])
 
 
+def test_memory_is_kept_for_batches_of_one_shape(features, monkeypatch):
+    """Tensors of changing sizes leave gaps in what is kept: that takes more memory and no less time."""
+    plan = Plan(np.array([3, 9, 17, 18, 16, 2], np.uint16), batch_size=1)
+    assert plan.is_uniform([[np.array([2]), np.array([4])], [np.array([2, 5])], [np.array([0])]])  # 24, 16, 24 and 8
+    assert not plan.is_uniform([[np.array([2])], [np.array([0])], [np.array([5])]])  # the most are 8 long
+    kept = []
+    monkeypatch.setattr("textbert.training.kept_memory", lambda: kept.append(True) or nullcontext())
+    for batch_size, expected in ((1, []), (13, [True])):
+        train(make_model(), features, 1, batch_size)
+        assert kept == expected
+
+
 @pytest.mark.parametrize(("batch_size", "accumulation"), [(3, 2), (13, 1), (1, 4), (20, 3)])
 def test_each_row_is_in_one_step_of_an_epoch(features, batch_size, accumulation):
     plan, rows = Plan(features.lengths, batch_size, accumulation, 7), np.array([12, 0, 3, 4, 8, 9, 11])
@@ -171,7 +183,7 @@ def test_a_batch_may_be_taken_in_several(
     monkeypatch.setattr("tools.get_class_weights", lambda *_: weights)
     kept = []
     for how in ((13, 1, 4096), (batch_size, accumulation, max_pieces)):
-        monkeypatch.setattr("textbert.training.CPU_TRAINING_PIECES", how[2])
+        monkeypatch.setattr("textbert.batches.CPU_TRAINING_PIECES", how[2])
         model = make_model().double()
         run = train(model, features, 6, *how[:2], ADVERSARIAL_EPSILON=epsilon)
         assert len(run.progress.losses) == 6
@@ -185,7 +197,7 @@ def test_a_batch_may_be_taken_in_several(
 
 
 def test_on_a_cpu_the_model_gets_no_more_word_pieces_than_it_should(features, monkeypatch):
-    monkeypatch.setattr("textbert.training.CPU_TRAINING_PIECES", 48)
+    monkeypatch.setattr("textbert.batches.CPU_TRAINING_PIECES", 48)
     shapes, model = [], make_model()
     model.register_forward_pre_hook(lambda *called: shapes.append(called[2]["input_ids"].shape), with_kwargs=True)
     loop = make_loop(model, features, 13, validate=lambda rows: {"mcc": 0.0})

@@ -7,14 +7,10 @@ import sys
 import threading
 from contextlib import contextmanager
 
-import psutil
-
 # of glibc's malloc.h and Linux' mman.h
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
 MADV_HUGEPAGE = 14
 USUAL = {TRIM_THRESHOLD: 64 << 20, MMAP_MAX: 65_536}  # where glibc's own adjustment of the threshold ends
-
-SPARE = 1.25  # how many times what a step needs may be in use
 
 in_use = threading.Lock()
 
@@ -27,43 +23,22 @@ def kept_memory():
     again: at each step of a training, and the longer the texts, the more of its time. Values do not change. At the end
     what is free goes back to the system. Without glibc, within another such block, and in other threads than the main
     one, whose memory glibc keeps elsewhere, the block runs as it would anyway.
-
-    Yields a function to call after each step. Tensors of changing sizes leave gaps, so that ever more memory is in use;
-    when it is a quarter more than steps need, what is free goes back.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     main = threading.current_thread() is threading.main_thread()
     if not (hasattr(libc, "malloc_trim") and main and in_use.acquire(blocking=False)):
-        yield lambda: None
+        yield
         return
     try:
         libc.mallopt(TRIM_THRESHOLD, -1)  # never shrink
         libc.mallopt(MMAP_MAX, 0)  # nothing outside of the heap
-        reserve = os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE // 2
-        ask_for_huge_pages(libc, reserve)
-        yield Bound(libc, reserve)
+        ask_for_huge_pages(libc, os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE // 2)
+        yield
     finally:
         for option, value in USUAL.items():
             libc.mallopt(option, value)
         libc.malloc_trim(0)
         in_use.release()
-
-
-class Bound:
-    """Gives memory back when it is called after a step and the process has more than `SPARE` times what steps need."""
-
-    def __init__(self, libc, reserve):
-        self.libc, self.reserve = libc, reserve
-        self.needed, self.fresh = 0, True
-
-    def __call__(self):
-        used = psutil.Process().memory_info().rss
-        if self.fresh:  # no gaps yet: this is what the step needed
-            self.needed = max(self.needed, used)
-        self.fresh = used > SPARE * self.needed
-        if self.fresh:
-            self.libc.malloc_trim(0)
-            ask_for_huge_pages(self.libc, self.reserve)
 
 
 def ask_for_huge_pages(libc, size):

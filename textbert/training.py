@@ -4,14 +4,14 @@ import math
 import re
 import time
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 import torch
 
-from textbert.batches import CPU_TRAINING_PIECES, padded_length, plan_batches, split_batch
+from textbert.batches import padded_length, plan_batches, split_batch
 from textbert.bert import copy_weights
 from textbert.checkpoints import stop_requests
 from textbert.devices import sum_over_processes, tracked
@@ -106,6 +106,11 @@ class Plan:
         batches = [rows[batch] for batch in plan_batches(self.lengths[rows], self.batch_size, self.seed, epoch)]
         return [batches[i : i + self.accumulation] for i in range(0, len(batches), self.accumulation)]
 
+    def is_uniform(self, steps):
+        """Return whether at least half of the batches are padded to the same length, that of the longest texts."""
+        padded = [padded_length(self.lengths[batch]) for batches in steps for batch in batches]
+        return 2 * padded.count(max(padded)) >= len(padded)
+
     def cost(self, batches):
         """Return how many word pieces, padding included, the batches of a step have: time goes with them."""
         return sum(len(batch) * padded_length(self.lengths[batch]) for batch in batches)
@@ -184,8 +189,7 @@ class Run:
         self.total_epochs = epochs
         first_epoch = plan.steps(rows, 0)
         self.steps_per_epoch = len(first_epoch)
-        on_cpu = accelerator.device.type == "cpu"
-        self.max_pieces = accelerator.num_processes * CPU_TRAINING_PIECES if on_cpu else math.inf
+        self.memory = kept_memory() if plan.is_uniform(first_epoch) else nullcontext()
         self.optimizer = accelerator.prepare(self._make_optimizer(features, learning_rate))
         self.schedule = make_schedule(self.optimizer, epochs * self.steps_per_epoch, warmup_proportion)
         self.progress = Progress()
@@ -237,7 +241,7 @@ class Run:
         visible, total = self.accelerator.is_main_process, self.total_epochs * self.steps_per_epoch
         bar = progress_bar(total, "Training", " steps", visible)
         stops = stop_requests(self.accelerator.print)
-        with kept_memory() as self.bound_memory, stops as self.stop_asked, bar as self.bar, self.tracking as self.note:
+        with self.memory, stops as self.stop_asked, bar as self.bar, self.tracking as self.note:
             self.bar.update(len(self.progress.losses))
             self.figure = LiveFigure(self._draw)
             try:
@@ -257,10 +261,12 @@ class Run:
 
     def steps(self, epoch):
         """Yield the batches of each step that is left of an epoch; on a CPU a large one comes in parts."""
-        lengths = self.plan.lengths
         for batches in self.plan.steps(self.rows, epoch)[self.progress.step :]:
             self.cost = self.plan.cost(batches)
-            yield [part for batch in batches for part in split_batch(batch, lengths, self.max_pieces)]
+            if self.accelerator.device.type == "cpu":
+                processes = self.accelerator.num_processes
+                batches = [part for batch in batches for part in split_batch(batch, self.plan.lengths, processes)]
+            yield batches
 
     def record(self, loss):
         """Note the loss of a step, this process's share of it; write a checkpoint if it is time, stop if it is asked.
@@ -276,7 +282,6 @@ class Run:
             )
         self.progress.losses.append(loss)
         self.progress.step += 1
-        self.bound_memory()
         self.note({"training/loss": loss}, len(self.progress.losses))
         self.clock.count(self.cost)
         self.bar.update()

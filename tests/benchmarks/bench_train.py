@@ -302,7 +302,7 @@ def run_before(contender, name, features, batches, start):
 
 def run_given_back(*arguments):
     """Let train.ipynb train, but keep no memory from step to step."""
-    training.kept_memory = lambda: nullcontext(lambda: None)
+    training.kept_memory = nullcontext
     run_ours(*arguments)
 
 
