@@ -1,8 +1,9 @@
 """How fast is training, next to the loop of 2019, to Hugging Face's Trainer and to the machine itself?
 
-    python tests/benchmarks/bench_train.py [--rounds 4] [--steps 3] [--short-steps 24] [--float32] [--before FOLDER]
+    python tests/benchmarks/bench_train.py [--rounds 4] [--steps 3] [--short-steps 24] [--length 128] [--float32]
+        [--before FOLDER]
 
-One run measures all on the same texts, IMDB (full-length) and SST-2 (short), cut at 128 word pieces, with the same
+One run measures all on the same texts, IMDB (full-length) and SST-2 (short), cut at --length word pieces, with the same
 weights, learning rate and batches of 24. One data set after the other, each contender is a process that trains on and
 on, but only when it is its turn: in each round all do a short slice, so that a noisy machine hurts all alike. Neither
 the first step of a slice is timed, nor a shorter round before the first, nor any setting up, such as what
@@ -11,14 +12,14 @@ the first step of a slice is timed, nor a shorter round before the first, nor an
 All get the same batches. A window of 50 batches, sorted by length, is what both `tools.plan_batches` and transformers'
 LengthGroupedSampler cut into batches; a slice takes its batches evenly from such a window, so that the lengths are
 those of an epoch. (With three steps all IMDB batches are 128 long, where one in ten of an epoch is shorter: ours and
-Trainer are some 3 % faster in truth.) The loop of 2019 pads whatever it gets to 128.
+Trainer are some 3 % faster in truth.) The loop of 2019 pads whatever it gets to that length.
 
 - 2019 loop: pytorch-pretrained-bert's own model in float32, DataLoader, BertAdam.
 - ours: the loop of train.ipynb itself. Dropout "torch" is torch.nn.Dropout, "ours" what `tools.load_model` gives.
 - given back: the same, but memory that tensors give back goes to the system, as it would without `kept_memory`.
 - before: the same in another checkout of this project, the folder --before, by its own bench_train.py.
 - Trainer: SDPA attention, batches by length, built by our own `make_batch`, fused AdamW, nothing logged or saved.
-- matmul: the matrix products of all layers, forward and both ways back, for 24 texts of 128 word pieces.
+- matmul: the matrix products of all layers, forward and both ways back, for 24 texts of that length.
 
 Memory is what the steps add to what their process had when they began, at most: gradients, AdamW's moments, and what is
 kept between forward and backward. Libraries, texts and weights are there before.
@@ -106,8 +107,8 @@ def make_model(name):
     return tools.speed_up(BertForSequenceClassification(BertConfig(*SHAPES[name]), num_labels=2))
 
 
-def read_features(data):
-    """Return the Features of `POOL` texts of a data set."""
+def read_features(data, length):
+    """Return the Features of `POOL` texts of a data set, cut at `length` word pieces."""
     form = {"names": ["label", "text"], "dtype": str, "keep_default_na": False}
     if data == "IMDB":
         frame = pd.read_csv(DATA / "imdb" / "train.csv.gz", nrows=POOL, **form)
@@ -117,16 +118,16 @@ def read_features(data):
     labels = tables.binary_labels(frame["label"], tables.pick_classes(frame["label"], "data"))
     examples = [tools.InputExample(None, text, label=label) for text, label in zip(frame["text"], labels)]
     tokenizer = BertTokenizer(str(DATA / "vocab" / "bert-base-uncased-vocab.txt"))
-    return tools.convert_examples_to_features(examples, {0: 0, 1: 1}, LENGTH, tokenizer, progress=False)
+    return tools.convert_examples_to_features(examples, {0: 0, 1: 1}, length, tokenizer, progress=False)
 
 
-def make_features(vocabulary, count, mean, sigma):
+def make_features(vocabulary, count, mean, sigma, length=LENGTH):
     """Return Features of random ids, with lognormal lengths that have this mean before the cut."""
     rng = np.random.default_rng(SEED)
     drawn = rng.lognormal(np.log(mean) - sigma**2 / 2, sigma, count)
-    lengths = (2 + drawn.round()).clip(3, LENGTH).astype(np.uint16)  # 2 for [CLS] and [SEP]
+    lengths = (2 + drawn.round()).clip(3, length).astype(np.uint16)  # 2 for [CLS] and [SEP]
     ids = rng.integers(1, vocabulary, lengths.sum(dtype=np.int64), dtype=np.uint16)
-    return tools.Features(ids, lengths, lengths, rng.integers(0, 2, len(lengths), dtype=np.int32), LENGTH)
+    return tools.Features(ids, lengths, lengths, rng.integers(0, 2, len(lengths), dtype=np.int32), length)
 
 
 def spread(batches, lengths, count):
@@ -273,7 +274,8 @@ def run_trainer(contender, model, features, batches, start):
 def run_matmul(contender, model, features, batches, start):
     """Multiply what all layers multiply, into memory that is already there; a step is one of a full batch."""
     options = {"dtype": getattr(torch, contender.precision), "device": DEVICE}
-    tokens, hidden, inner = len(batches[0]) * LENGTH, model.config.hidden_size, model.config.intermediate_size
+    tokens = len(batches[0]) * features.max_seq_length
+    hidden, inner = model.config.hidden_size, model.config.intermediate_size
     tensors = []
     for size_in, size_out in [(hidden, hidden)] * 4 + [(hidden, inner), (inner, hidden)]:
         x, w, y = (torch.randn(s, **options) for s in ((tokens, size_in), (size_out, size_in), (tokens, size_out)))
@@ -329,13 +331,13 @@ def work(log, contender, model, features, slices, connection):
 # ---------- Measuring -------------------------------------------------------------------------------------------------
 
 
-def measure_rates(contender, config, lengths, first, seconds):
-    """Return what was done in a second of a slice's timed steps; `lengths` of shape (steps, batch)."""
+def measure_rates(contender, config, lengths, length, first, seconds):
+    """Return what was done in a second of a slice's timed steps; `lengths` of shape (steps, batch), cut at `length`."""
     layers, hidden = config.num_hidden_layers, config.hidden_size
     weights = layers * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
     flops = 6 * (weights + hidden**2) * lengths.sum() + 12 * layers * hidden * (lengths**2).sum()
     if contender.name == "matmul":
-        flops = 6 * weights * lengths.size * LENGTH
+        flops = 6 * weights * lengths.size * length
     done = {"examples": lengths.size, "pieces": lengths.sum(), "steps": len(lengths), "flops": flops}
     return {unit: count / seconds for unit, count in done.items()} | {"first": first, "seconds": seconds}
 
@@ -361,7 +363,7 @@ class Worker:
             raise RuntimeError(f"{' '.join(self.contender)} has ended: {self.log.read_text()[-2000:]}") from None
 
 
-def race(workers, config, lengths):
+def race(workers, config, features):
     """Let workers take turns; return their rates as a dict from contender to a list, one of each slice."""
     for worker in workers:
         worker.receive()  # "ready"
@@ -370,8 +372,8 @@ def race(workers, config, lengths):
         print(f"{time.strftime('%H:%M:%S')} turn {number + 1}, {planned.data} ...", file=sys.stderr, flush=True)
         for worker in workers[:: -1 if number % 4 < 2 else 1]:  # there and back: nobody always comes first
             worker.connection.send("go")
-            timed = lengths[np.array(worker.slices[number].batches[1:])].astype(float)
-            rates = measure_rates(worker.contender, config, timed, *worker.receive())
+            timed = features.lengths[np.array(worker.slices[number].batches[1:])].astype(float)
+            rates = measure_rates(worker.contender, config, timed, features.max_seq_length, *worker.receive())
             results[worker.contender].append(rates)
     for worker in workers:
         memory = worker.receive()
@@ -400,15 +402,15 @@ def compare(options, folder):
     results, contenders = defaultdict(dict), list_contenders(options)
     config = make_model(options.model).config
     for data, steps, mean in (("IMDB", options.steps, 300), ("SST-2", options.short_steps, 14)):
-        random = config.vocab_size, POOL, mean, 0.6  # with lengths somewhat like those of the texts
-        features = make_features(*random) if options.quick else read_features(data)
+        random = config.vocab_size, POOL, mean, 0.6, options.length  # with lengths somewhat like those of the texts
+        features = make_features(*random) if options.quick else read_features(data, options.length)
         slices = make_slices(data, features.lengths, options.rounds, steps)
         # to the loop of 2019 all batches are alike
         own = {"2019 loop": [Slice(s.data, s.batches[: options.steps + 1]) for s in slices]}
         # multiplication is measured for full-length texts only
         taking_part = [c for c in contenders if data == "IMDB" or c.name != "matmul"]
         workers = [Worker(c, options.model, features, own.get(c.name, slices), folder) for c in taking_part]
-        for contender, laps in race(workers, config, features.lengths).items():
+        for contender, laps in race(workers, config, features).items():
             results[contender][data] = laps[1:]  # less the first round
     return results
 
@@ -424,7 +426,7 @@ def measure_gpu(options, folder):
     def measure(contender, warm_up, batches):
         slices = [Slice("warm-up", warm_up), Slice("timed", batches)]
         workers = [Worker(contender, name, features, slices, folder)]
-        before, timed = race(workers, model.config, features.lengths)[contender]
+        before, timed = race(workers, model.config, features)[contender]
         return timed, before["first"] + before["seconds"]
 
     for batch_size, goal, least in ((options.gpu_batch, "80 s", "45 %"), (BATCH, "240 s", "none")):
@@ -493,6 +495,7 @@ def parse_arguments():
     parser.add_argument("--rounds", type=int, default=4, help="turns that each contender gets on each data set")
     parser.add_argument("--steps", type=int, default=3, help="timed steps of a turn on full-length texts")
     parser.add_argument("--short-steps", type=int, default=24, help="the same on short texts, at most 50")
+    parser.add_argument("--length", type=int, default=LENGTH, help="where texts are cut, in word pieces, at most 512")
     parser.add_argument("--float32", action="store_true", help="leave bfloat16 out")
     parser.add_argument("--model", default=tools.DEFAULT_MODEL, help="an uncased one in cache/, or a shape known here")
     parser.add_argument("--before", metavar="FOLDER", help="another checkout of this project, to take part")
