@@ -189,7 +189,7 @@ class Run:
         self.total_epochs = epochs
         first_epoch = plan.steps(rows, 0)
         self.steps_per_epoch = len(first_epoch)
-        self.memory = kept_memory() if plan.is_uniform(first_epoch) else nullcontext()
+        self.memory = kept_memory() if plan.is_uniform(first_epoch) else nullcontext()  # other sizes leave gaps
         self.optimizer = accelerator.prepare(self._make_optimizer(features, learning_rate))
         self.schedule = make_schedule(self.optimizer, epochs * self.steps_per_epoch, warmup_proportion)
         self.progress = Progress()
