@@ -14,7 +14,7 @@ import joblib
 import numpy as np
 
 from textbert.archive import get_archive_path, pack_model, require_replaceable, save_seen, write_archive
-from textbert.batches import make_batch, plan_batches, predict_logits
+from textbert.batches import Plan, make_batch, plan_batches, predict_logits
 from textbert.bert import copy_weights, load_model, load_tokenizer, reset_pooler, save_model, speed_up
 from textbert.checkpoints import Checkpoint, Trials, get_checkpoint_path, remove_checkpoint, training_lock
 from textbert.classifier import Classifier
@@ -59,7 +59,7 @@ from textbert.parameters import (
 )
 from textbert.splits import digest_text, pick_rows, split_folds, split_train_validation
 from textbert.stages import Stages
-from textbert.training import Plan, Run, get_class_weights, make_optimizer, make_schedule, moved_words
+from textbert.training import Run, get_class_weights, make_optimizer, make_schedule, moved_words
 from textbert.tsv import TsvPart, clean_text, read_label_names, split_line, write_tsv
 from textbert.wordpieces import Conversion, WordPieceMemo, count_word_pieces
 from textbert.workers import convert_batches, convert_pairs, may_start_workers, worker_pool

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import make_features, make_model
 
-from textbert.batches import make_batch, padded_length, plan_batches, predict_logits, split_batch
+from textbert.batches import Plan, make_batch, padded_length, plan_batches, predict_logits, split_batch
 
 
 @pytest.fixture
@@ -164,6 +164,36 @@ def test_predict_logits(features, batch_size):
     assert predict_logits(model, features, batch_size, rows[:0], progress=False).shape == (0, 2)
 
 
-@pytest.mark.parametrize(("lengths", "padded"), [([2], 8), ([8, 3], 8), ([9], 16), ([1, 511, 7], 512), ([512], 512)])
+@pytest.mark.parametrize(
+    ("lengths", "padded"),
+    [
+        *(([2], 8), ([8, 3], 8), ([9], 16), ([128], 128), ([5, 129], 144), ([250, 250], 256), ([257], 288)),
+        *(([1, 481, 7], 512), ([512], 512)),
+    ],
+)
 def test_the_padded_length_by_hand(lengths, padded):
     assert padded_length(np.array(lengths, np.uint16)) == padded
+
+
+def test_the_plan_by_hand():
+    plan = Plan(np.array([3, 9, 17, 8, 16, 2], np.uint16), batch_size=2, accumulation=2, seed=5)
+    # two texts padded to 16, one to 24, and two to 8
+    assert plan.cost([np.array([1, 4]), np.array([2])]) == 2 * 16 + 24
+    assert plan.cost([np.array([3, 0])]) == 2 * 8
+    assert [len(step) for step in plan.steps(np.arange(6), 0)] == [2, 1]
+    assert [[len(batch) for batch in step] for step in plan.steps(np.array([5, 1, 2]), 0)] in ([[2, 1]], [[1, 2]])
+
+
+@pytest.mark.parametrize(("batch_size", "accumulation"), [(3, 2), (13, 1), (1, 4), (20, 3)])
+def test_each_row_is_in_one_step_of_an_epoch(features, batch_size, accumulation):
+    plan, rows = Plan(features.lengths, batch_size, accumulation, 7), np.array([12, 0, 3, 4, 8, 9, 11])
+    epochs = [plan.steps(rows, epoch) for epoch in range(3)]
+    for epoch, steps in enumerate(epochs):
+        batches = [batch for step in steps for batch in step]
+        assert sorted(np.concatenate(batches).tolist()) == sorted(rows)
+        assert {len(step) for step in steps[:-1]} <= {accumulation} and 1 <= len(steps[-1]) <= accumulation
+        planned = plan_batches(features.lengths[rows], batch_size, 7, epoch)
+        assert [batch.tolist() for batch in batches] == [rows[batch].tolist() for batch in planned]
+        assert str(plan.steps(rows, epoch)) == str(steps)
+    if batch_size == 1:
+        assert len({str(steps) for steps in epochs}) == 3

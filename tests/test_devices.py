@@ -1,6 +1,8 @@
 """The machine and its processes: what they may compute in, and what each of several takes and says."""
 
 import os
+import subprocess
+import sys
 from contextlib import nullcontext
 from importlib import metadata
 from types import SimpleNamespace
@@ -9,11 +11,24 @@ import accelerate
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from tiny import make_features, make_model
 
 import tools
 from textbert import devices
 from textbert.batches import predict_logits
+
+SHAPES = """
+import torch
+from textbert.devices import make_accelerator
+
+make_accelerator()
+weights = torch.ones(16, 16, dtype=torch.bfloat16)
+for again in range(2):
+    for rows in range(16, 1300):
+        torch.ones(rows, 16, dtype=torch.bfloat16) @ weights
+    print("AGAIN" if again == 0 else "", flush=True)
+"""
 
 
 def test_the_precision_is_one_that_this_machine_has():
@@ -103,3 +118,26 @@ def test_a_world_size_without_an_address_is_one_process(monkeypatch, capsys, fre
     assert tools.make_accelerator().num_processes == 1
     assert "WORLD_SIZE is '4', but MASTER_ADDR is not set" in capsys.readouterr().out
     assert "RANK" not in os.environ
+
+
+def test_kernels_of_many_shapes_are_kept_unless_somebody_says_otherwise(monkeypatch, fresh_accelerator):
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+    tools.make_accelerator()
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "64"
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    tools.make_accelerator()
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "8192"
+
+
+@pytest.mark.skipif(devices.pick_precision() != "bf16", reason="no bfloat16 on this CPU")
+def test_a_shape_seen_before_is_not_compiled_again(tmp_path):
+    """More shapes than the 1,024 that oneDNN keeps by itself, twice."""
+    (tmp_path / "shapes.py").write_text(SHAPES)
+    environment = {**os.environ, "ONEDNN_VERBOSE": "2", "PYTHONPATH": str(ROOT)}
+    environment.pop("ONEDNN_PRIMITIVE_CACHE_CAPACITY", None)
+    done = subprocess.run(
+        [sys.executable, "shapes.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    first, second = done.stdout.split("AGAIN")
+    assert first.count("create:cache_miss") > 1100
+    assert second.count("create:cache_miss") == 0 and second.count("create:cache_hit") > 1100

@@ -108,6 +108,25 @@ def correlate(first, second):
         return float(np.nan_to_num(np.corrcoef(first, second)[0, 1]))
 
 
+def test_the_standard_error_is_the_spread_over_texts_drawn_anew():
+    rng = np.random.default_rng(1)
+    labels = rng.permutation(np.arange(200) < 40)
+    said = labels ^ (rng.random(200) < 0.15)
+    report = measures.get_eval_report("sample", labels, said)
+    drawn = [rng.integers(0, 200, 200) for _ in range(4000)]
+    expected = np.std([correlate(labels[rows], said[rows]) for rows in drawn])
+    assert measures.standard_error(report) == pytest.approx(expected, rel=0.06)
+    # where classes and mistakes are balanced, the MCC is twice the accuracy less one
+    balanced = measures.get_eval_report("sample", np.arange(400) % 2, np.arange(400) % 2 ^ (np.arange(400) < 50))
+    assert measures.standard_error(balanced) == pytest.approx(math.sqrt((1 - 0.75**2) / 400), rel=0.05)
+    assert measures.standard_error(balanced) == measures.standard_error(balanced)
+
+
+def test_the_standard_error_of_one_answer_for_all_and_of_no_mistake_is_0():
+    for said in (np.zeros(99, int), np.arange(99) % 2):
+        assert measures.standard_error(measures.get_eval_report("sample", np.arange(99) % 2, said)) == 0
+
+
 def test_intervals_are_those_of_scipy_on_the_rows():
     """Rows are drawn whole: label and all answers together; 9,999 times, two ways differ by some hundredths."""
     table = measures.bootstrap_figures(LABELS, {"other": OTHER, "said": SAID}, seed=3)

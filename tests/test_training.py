@@ -3,21 +3,21 @@
 import os
 import re
 import signal
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import make_features, make_loop, make_model, train
+from tiny import make_features, make_loop, make_model, make_report, train
 
 from textbert import training
-from textbert.batches import make_batch, plan_batches, predict_logits
+from textbert.batches import make_batch, predict_logits
 from textbert.bert import copy_weights
 from textbert.checkpoints import Checkpoint
 from textbert.display import describe_seconds
-from textbert.training import Clock, Plan, get_class_weights, make_optimizer, make_schedule, moved_words
+from textbert.training import Clock, get_class_weights, make_optimizer, make_schedule, moved_words
 
 
 @pytest.fixture
@@ -128,45 +128,6 @@ def test_without_a_gradient_no_word_is_moved():
         assert torch.equal(vectors, before)
 
 
-# ---------- Plan ------------------------------------------------------------------------------------------------------
-
-
-def test_the_plan_by_hand():
-    plan = Plan(np.array([3, 9, 17, 8, 16, 2], np.uint16), batch_size=2, accumulation=2, seed=5)
-    # two texts padded to 16, one to 24, and two to 8
-    assert plan.cost([np.array([1, 4]), np.array([2])]) == 2 * 16 + 24
-    assert plan.cost([np.array([3, 0])]) == 2 * 8
-    assert [len(step) for step in plan.steps(np.arange(6), 0)] == [2, 1]
-    assert [[len(batch) for batch in step] for step in plan.steps(np.array([5, 1, 2]), 0)] in ([[2, 1]], [[1, 2]])
-
-
-def test_memory_is_kept_for_batches_of_one_shape(features, monkeypatch):
-    """Tensors of changing sizes leave gaps in what is kept: that takes more memory and no less time."""
-    plan = Plan(np.array([3, 9, 17, 18, 16, 2], np.uint16), batch_size=1)
-    assert plan.is_uniform([[np.array([2]), np.array([4])], [np.array([2, 5])], [np.array([0])]])  # 24, 16, 24 and 8
-    assert not plan.is_uniform([[np.array([2])], [np.array([0])], [np.array([5])]])  # the most are 8 long
-    kept = []
-    monkeypatch.setattr("textbert.training.kept_memory", lambda: kept.append(True) or nullcontext())
-    for batch_size, expected in ((1, []), (13, [True])):
-        train(make_model(), features, 1, batch_size)
-        assert kept == expected
-
-
-@pytest.mark.parametrize(("batch_size", "accumulation"), [(3, 2), (13, 1), (1, 4), (20, 3)])
-def test_each_row_is_in_one_step_of_an_epoch(features, batch_size, accumulation):
-    plan, rows = Plan(features.lengths, batch_size, accumulation, 7), np.array([12, 0, 3, 4, 8, 9, 11])
-    epochs = [plan.steps(rows, epoch) for epoch in range(3)]
-    for epoch, steps in enumerate(epochs):
-        batches = [batch for step in steps for batch in step]
-        assert sorted(np.concatenate(batches).tolist()) == sorted(rows)
-        assert {len(step) for step in steps[:-1]} <= {accumulation} and 1 <= len(steps[-1]) <= accumulation
-        planned = plan_batches(features.lengths[rows], batch_size, 7, epoch)
-        assert [batch.tolist() for batch in batches] == [rows[batch].tolist() for batch in planned]
-        assert str(plan.steps(rows, epoch)) == str(steps)
-    if batch_size == 1:
-        assert len({str(steps) for steps in epochs}) == 3
-
-
 # ---------- The loop of train.ipynb -----------------------------------------------------------------------------------
 
 
@@ -200,7 +161,7 @@ def test_on_a_cpu_the_model_gets_no_more_word_pieces_than_it_should(features, mo
     monkeypatch.setattr("textbert.batches.CPU_TRAINING_PIECES", 48)
     shapes, model = [], make_model()
     model.register_forward_pre_hook(lambda *called: shapes.append(called[2]["input_ids"].shape), with_kwargs=True)
-    loop = make_loop(model, features, 13, validate=lambda rows: {"mcc": 0.0})
+    loop = make_loop(model, features, 13, validate=lambda rows: make_report(0.0))
     loop.fine_tune(np.arange(13), np.arange(13), 1e-3, 1)
     assert sum(texts for texts, _ in shapes) == 13 and max(texts * pieces for texts, pieces in shapes) <= 48
 
@@ -261,25 +222,35 @@ def test_each_training_starts_from_the_same_weights(features):
     assert all(torch.equal(again.best_weights[name], tensor) for name, tensor in first.best_weights.items())
 
 
-def test_the_best_epoch_is_kept(features):
+@pytest.mark.parametrize(
+    ("scores", "texts", "best"),
+    [
+        ([0.1, 0.3, 0.2, 0.25], 10**6, 2),
+        ([0.1, 0.3, 0.2, 0.3], 10**6, 4),  # of two that are as good, the last
+        ([0.1, 0.4, 0.1, 0.35, 0.2], 100, 4),  # the standard error is 0.09
+        ([0.1, 0.4, 0.1, 0.35, 0.2], 1000, 2),  # and 0.03
+        ([0.5, 0.45, 0.7], 100, 3),
+        ([0.0, 0.0], 100, 2),
+        ([-0.2, -0.5], 10**6, 1),
+    ],
+)
+def test_the_best_epoch_is_the_last_that_chance_may_part_from_the_highest(features, scores, texts, best):
     model, seen = make_model(), []
-    scores = iter([0.1, 0.3, 0.2, 0.3])
 
     def validate(rows):
         seen.append(copy_weights(model))
-        return {"mcc": next(scores)}
+        return make_report(scores[len(seen) - 1], texts)
 
-    run = train(model, features, epochs=4, batch_size=5, validate=validate)
-    assert run.summary == {"best epoch": 2, "validation MCC": 0.3}  # of two that are as good, the first
-    for name, tensor in run.progress.best_weights.items():
-        assert torch.equal(tensor, seen[1][name])
-    assert not all(torch.equal(seen[1][name], seen[3][name]) for name in seen[1])
+    run = train(model, features, epochs=len(scores), batch_size=5, validate=validate)
+    assert run.summary == {"best epoch": best, "validation MCC": scores[best - 1]}
+    assert all(torch.equal(tensor, seen[best - 1][name]) for name, tensor in run.progress.best_weights.items())
+    assert not torch.equal(seen[0]["classifier.weight"], seen[1]["classifier.weight"])
 
 
 @pytest.mark.parametrize(
     ("patience", "scores", "trained"),
     [
-        (2, [0.1, 0.3, 0.2, 0.3, 0.9, 0.9], 4),  # 0.3 again is no better than 0.3
+        (2, [0.1, 0.3, 0.2, 0.3, 0.9, 0.9], 4),  # 0.3 again is no higher than 0.3
         (1, [0.1, 0.0, 0.9, 0.9, 0.9, 0.9], 2),
         (1, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 6),
         (6, [0.9, 0.1, 0.1, 0.1, 0.1, 0.1], 6),
@@ -289,7 +260,7 @@ def test_the_best_epoch_is_kept(features):
 )
 def test_patience_ends_the_epochs(features, patience, scores, trained):
     left = iter(scores)
-    run = train(make_model(), features, 6, 13, PATIENCE=patience, validate=lambda rows: {"mcc": next(left)})
+    run = train(make_model(), features, 6, 13, PATIENCE=patience, validate=lambda rows: make_report(next(left)))
     assert [epoch["epoch"] for epoch in run.progress.history] == list(range(1, trained + 1))
     assert len(run.progress.losses) == trained and list(run.epochs()) == []
 
@@ -310,20 +281,18 @@ def test_the_history_by_hand(features, time, capsys):
         time.now += 247
         return torch.tensor(next(losses))
 
-    scores = iter([0.25, -0.5, 0.125])
-    report = {"task": "tiny", "loss": 0.5}
-    names = {"add_gradients": add_gradients, "validate": lambda rows: report | {"mcc": next(scores)}}
+    reports = [{"task": "tiny", **make_report(score, 1000), "loss": 0.5} for score in (0.25, -0.5, 0.125)]
+    left = iter(reports)
+    names = {"add_gradients": add_gradients, "validate": lambda rows: next(left)}
     run = train(make_model(), features, epochs=3, batch_size=13, **names)
     assert run.progress.losses == [1, 2, 3] and run.progress.epoch == 3 and run.progress.step == 0
     assert run.progress.history == [
-        {"epoch": 1, "training_loss": 1.0, "task": "tiny", "mcc": 0.25, "loss": 0.5},
-        {"epoch": 2, "training_loss": 2.0, "task": "tiny", "mcc": -0.5, "loss": 0.5},
-        {"epoch": 3, "training_loss": 3.0, "task": "tiny", "mcc": 0.125, "loss": 0.5},
+        {"epoch": epoch, "training_loss": float(epoch), **report} for epoch, report in enumerate(reports, start=1)
     ]
     assert capsys.readouterr().out.splitlines() == [
-        "epoch 1: training loss 1.000, validation MCC 0.250",  # of its one step, the first, no time was taken
-        "epoch 2: training loss 2.000, validation MCC -0.500, about 4 minutes to go",
-        "epoch 3: training loss 3.000, validation MCC 0.125",
+        "epoch 1: training loss 1.000, validation MCC 0.250 ± 0.030",  # of its one step, the first, no time was taken
+        "epoch 2: training loss 2.000, validation MCC -0.500 ± 0.027, about 4 minutes to go",
+        "epoch 3: training loss 3.000, validation MCC 0.125 ± 0.031",
     ]
 
 
@@ -462,16 +431,16 @@ def test_what_is_left_takes_less_time(features, tmp_path, time, capsys):
             raise Killed
         return torch.tensor(0.5)
 
-    names = {"add_gradients": add_gradients, "validate": lambda rows: {"mcc": 0.5}}
+    names = {"add_gradients": add_gradients, "validate": lambda rows: make_report(0.5)}
     for _ in range(2):
         with suppress(Killed):
             train(make_model(), features, 4, 13, checkpoint=Checkpoint(tmp_path / "checkpoint.pt", {}), **names)
     assert capsys.readouterr().out.splitlines() == [
-        "epoch 1: training loss 0.500, validation MCC 0.500",
+        "epoch 1: training loss 0.500, validation MCC 0.500 ± 0.001",
         "Going on after step 1 of 4",
-        "epoch 2: training loss 0.500, validation MCC 0.500",
-        "epoch 3: training loss 0.500, validation MCC 0.500, about 4 minutes to go",
-        "epoch 4: training loss 0.500, validation MCC 0.500",
+        "epoch 2: training loss 0.500, validation MCC 0.500 ± 0.001",
+        "epoch 3: training loss 0.500, validation MCC 0.500 ± 0.001, about 4 minutes to go",
+        "epoch 4: training loss 0.500, validation MCC 0.500 ± 0.001",
     ]
 
 

@@ -1,5 +1,7 @@
 """Planned batches, and the logits that a model gives."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -36,11 +38,14 @@ def plan_batches(lengths, batch_size, seed=None, epoch=0, max_pieces=None):
 
 
 def padded_length(lengths):
-    """Return what the texts of a batch are padded to: the longest, rounded up to a multiple of 8.
+    """Return what the texts of a batch are padded to: the longest, rounded up.
 
-    Fast kernels like that, and each new shape costs time.
+    To a multiple of 8, beyond 128 of 16 and beyond 256 of 32: fast kernels like that, and each new shape costs time,
+    and memory in which its kernels are kept.
     """
-    return -(-int(lengths.max()) // 8) * 8
+    longest = int(lengths.max())
+    step = 8 if longest <= 128 else 16 if longest <= 256 else 32
+    return -(-longest // step) * step
 
 
 def split_batch(batch, lengths, processes=1):
@@ -54,6 +59,30 @@ def split_batch(batch, lengths, processes=1):
     if len(batch) * length <= max_pieces:
         return [batch]
     return [batch[part] for part in plan_batches(lengths[batch], len(batch), max_pieces=max_pieces)]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which examples come in which step, which follows from the seed alone.
+
+    lengths : array of shape (n,); word pieces of each example
+    batch_size : examples in a batch, of all processes together
+    accumulation : batches in a step
+    """
+
+    lengths: np.ndarray
+    batch_size: int
+    accumulation: int = 1
+    seed: int = 0
+
+    def steps(self, rows, epoch):
+        """Return the steps of an epoch over some rows: a list of lists of batches, which are arrays of rows."""
+        batches = [rows[batch] for batch in plan_batches(self.lengths[rows], self.batch_size, self.seed, epoch)]
+        return [batches[i : i + self.accumulation] for i in range(0, len(batches), self.accumulation)]
+
+    def cost(self, batches):
+        """Return how many word pieces, padding included, the batches of a step have: time goes with them."""
+        return sum(len(batch) * padded_length(self.lengths[batch]) for batch in batches)
 
 
 def make_batch(features, indices, device="cpu"):

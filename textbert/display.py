@@ -54,18 +54,21 @@ class LiveFigure:
     draw : function without arguments that returns a matplotlib figure
     """
 
-    SECONDS = 5  # from one drawing to the next, or drawing would take longer than the work
+    SECONDS = 5  # at least, from one drawing to the next
+    SHARE = 0.02  # of the time, at most, goes to drawing
 
     def __init__(self, draw):
         self.draw = draw
-        self.drawn = time.perf_counter()
         self.handle = show_figure(draw()) if in_notebook() else None
+        self.drawn, self.pause = time.perf_counter(), self.SECONDS
 
     def update(self, at_once=False):
         """Draw again if it is time, or `at_once`."""
-        if self.handle and (at_once or time.perf_counter() - self.drawn > self.SECONDS):
+        begin = time.perf_counter()
+        if self.handle and (at_once or begin - self.drawn > self.pause):
             self.handle.update(self.draw())
             self.drawn = time.perf_counter()
+            self.pause = max(self.SECONDS, (self.drawn - begin) / self.SHARE)
 
 
 def plot_training(losses, history, steps_per_epoch, floor):

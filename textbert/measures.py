@@ -45,6 +45,16 @@ def get_eval_report(task_name, labels, preds, positive=None):
     return report
 
 
+def standard_error(report, n_resamples=9999, seed=0):
+    """Return by how much the MCC of a report of `get_eval_report` differs from one choice of texts to another.
+
+    It is the standard deviation over texts drawn anew, with replacement (bootstrap, Efron 1979).
+    """
+    counts = np.array([report[name] for name in ("tp", "tn", "fp", "fn")])
+    drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), n_resamples)
+    return float(count_figures(*drawn.T)[0].std())
+
+
 def tabulate(reports, label_names):
     """Return reports of `get_eval_report`, a dict from a model's name, as a table with the names of the classes."""
     negative, positive = label_names

@@ -4,18 +4,19 @@ import math
 import re
 import time
 from collections import defaultdict
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 import torch
 
-from textbert.batches import padded_length, plan_batches, split_batch
+from textbert.batches import split_batch
 from textbert.bert import copy_weights
 from textbert.checkpoints import stop_requests
 from textbert.devices import sum_over_processes, tracked
 from textbert.display import LiveFigure, describe_seconds, plot_training, progress_bar
+from textbert.measures import standard_error
 from textbert.memory import kept_memory
 from textbert.vectors import compact_vectors, find_used, fit_moments, restore_vectors
 
@@ -84,38 +85,6 @@ def moved_words(model, epsilon):
             vectors.copy_(before)
 
 
-# ---------- Plan ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which examples come in which step, which follows from the seed alone.
-
-    lengths : array of shape (n,); word pieces of each example
-    batch_size : examples in a batch, of all processes together
-    accumulation : batches in a step
-    """
-
-    lengths: np.ndarray
-    batch_size: int
-    accumulation: int = 1
-    seed: int = 0
-
-    def steps(self, rows, epoch):
-        """Return the steps of an epoch over some rows: a list of lists of batches, which are arrays of rows."""
-        batches = [rows[batch] for batch in plan_batches(self.lengths[rows], self.batch_size, self.seed, epoch)]
-        return [batches[i : i + self.accumulation] for i in range(0, len(batches), self.accumulation)]
-
-    def is_uniform(self, steps):
-        """Return whether at least half of the batches are padded to the same length, that of the longest texts."""
-        padded = [padded_length(self.lengths[batch]) for batches in steps for batch in batches]
-        return 2 * padded.count(max(padded)) >= len(padded)
-
-    def cost(self, batches):
-        """Return how many word pieces, padding included, the batches of a step have: time goes with them."""
-        return sum(len(batch) * padded_length(self.lengths[batch]) for batch in batches)
-
-
 # ---------- The run ---------------------------------------------------------------------------------------------------
 
 
@@ -127,8 +96,8 @@ class Progress:
     step: int = 0  # how many are done of the next
     losses: list = field(default_factory=list)  # one for each step
     history: list = field(default_factory=list)  # a dict for each epoch
-    best_epoch: int = 0
-    best_mcc: float = -2.0  # below any there is
+    best_epoch: int = 0  # the one that is kept, see `Run.end_epoch`
+    best_mcc: float = -2.0
     best_weights: dict | None = None
 
 
@@ -167,7 +136,7 @@ class Run:
         model : a fast BertForSequenceClassification with the weights to start from
         plan : a `Plan`
         rows : array of the examples to learn from
-        patience : how many epochs may go by without a better MCC; None trains all
+        patience : how many epochs may go by without a higher MCC; None trains all
         checkpoint : a `Checkpoint`, or None for a training that is not kept
         floor : MCC before training, for the plot
         features : the `Features` that rows and validation come from: until `watched` ends, the model has no vectors
@@ -189,7 +158,6 @@ class Run:
         self.total_epochs = epochs
         first_epoch = plan.steps(rows, 0)
         self.steps_per_epoch = len(first_epoch)
-        self.memory = kept_memory() if plan.is_uniform(first_epoch) else nullcontext()  # other sizes leave gaps
         self.optimizer = accelerator.prepare(self._make_optimizer(features, learning_rate))
         self.schedule = make_schedule(self.optimizer, epochs * self.steps_per_epoch, warmup_proportion)
         self.progress = Progress()
@@ -203,6 +171,11 @@ class Run:
     def summary(self):
         """What a search or a fold wants to know: the best epoch and its validation MCC, as a dict."""
         return {"best epoch": self.progress.best_epoch, "validation MCC": self.progress.best_mcc}
+
+    @property
+    def _highest(self):
+        """The first epoch with the highest validation MCC, as a dict of the history."""
+        return max(self.progress.history, key=lambda epoch: epoch["mcc"], default={"epoch": 0})
 
     def _make_optimizer(self, features, learning_rate):
         if features is None:
@@ -241,7 +214,7 @@ class Run:
         visible, total = self.accelerator.is_main_process, self.total_epochs * self.steps_per_epoch
         bar = progress_bar(total, "Training", " steps", visible)
         stops = stop_requests(self.accelerator.print)
-        with self.memory, stops as self.stop_asked, bar as self.bar, self.tracking as self.note:
+        with kept_memory(), stops as self.stop_asked, bar as self.bar, self.tracking as self.note:
             self.bar.update(len(self.progress.losses))
             self.figure = LiveFigure(self._draw)
             try:
@@ -256,7 +229,7 @@ class Run:
     def epochs(self):
         """Yield the number of each epoch, from 0, that is left; ends early when patience does."""
         progress = self.progress
-        while progress.epoch < self.total_epochs and progress.epoch - progress.best_epoch < self.patience:
+        while progress.epoch < self.total_epochs and progress.epoch - self._highest["epoch"] < self.patience:
             yield progress.epoch
 
     def steps(self, epoch):
@@ -295,7 +268,12 @@ class Run:
             self.accelerator.print(self.clock.estimate(len(self.rows)))
 
     def end_epoch(self, report):
-        """Note what validation says, a dict of `get_eval_report`; keep the weights of the best epoch."""
+        """Note what validation says, a dict of `get_eval_report`; keep the weights if this epoch is the best.
+
+        The best is the last one whose MCC is within one standard error of the highest. (The rule of Breiman et al.
+        1984, Classification and Regression Trees. Where it chose the simpler tree, it chooses the epoch with the lower
+        learning rate here: what parts the others may be the choice of texts.)
+        """
         progress = self.progress
         training_loss = float(np.mean(progress.losses[-progress.step :]))
         progress.epoch += 1
@@ -303,13 +281,14 @@ class Run:
         progress.history.append({"epoch": progress.epoch, "training_loss": training_loss, **report})
         figures = {f"validation/{name}": value for name, value in report.items() if name != "task"}
         self.note({"training/mean_loss": training_loss, **figures}, len(progress.losses))
-        if report["mcc"] > progress.best_mcc:
+        if report["mcc"] >= self._highest["mcc"] - standard_error(self._highest):
             progress.best_mcc = report["mcc"]
             progress.best_epoch = progress.epoch
             progress.best_weights = copy_weights(self.model)
         if self.checkpoint:
             self._save()
-        line = f"epoch {progress.epoch}: training loss {training_loss:.3f}, validation MCC {report['mcc']:.3f}"
+        found = f"validation MCC {report['mcc']:.3f} ± {standard_error(report):.3f}"
+        line = f"epoch {progress.epoch}: training loss {training_loss:.3f}, {found}"
         self.accelerator.print(line + self.clock.remaining())
 
 
