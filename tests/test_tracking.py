@@ -78,7 +78,7 @@ def test_tensorboard_has_losses_validation_and_parameters(features, monkeypatch,
     assert found.pop("training/mean_loss") == [(3, means[0]), (6, means[1])]
     reports = run.progress.history
     assert found.pop("validation/mcc") == [(3, np.float32(reports[0]["mcc"])), (6, np.float32(reports[1]["mcc"]))]
-    measured = reports[0].keys() - {"task", "epoch", "training_loss", "mcc"}
+    measured = reports[0].keys() - {"task", "epoch", "training_loss", "mcc", "mcc_error"}
     assert found.keys() == {f"validation/{name}" for name in measured} and "loss" in measured
     (told,) = folder.glob("*/hparams.yml")
     expected = {"training": "training", **PARAMETERS, "SEARCH_EPOCHS": "[2, 4]", "PATIENCE": "None"}

@@ -17,6 +17,7 @@ from textbert.batches import make_batch, predict_logits
 from textbert.bert import copy_weights
 from textbert.checkpoints import Checkpoint
 from textbert.display import describe_seconds
+from textbert.measures import standard_error
 from textbert.training import Clock, get_class_weights, make_optimizer, make_schedule, moved_words
 
 
@@ -287,7 +288,8 @@ def test_the_history_by_hand(features, time, capsys):
     run = train(make_model(), features, epochs=3, batch_size=13, **names)
     assert run.progress.losses == [1, 2, 3] and run.progress.epoch == 3 and run.progress.step == 0
     assert run.progress.history == [
-        {"epoch": epoch, "training_loss": float(epoch), **report} for epoch, report in enumerate(reports, start=1)
+        {"epoch": epoch, "training_loss": float(epoch), **report, "mcc_error": standard_error(report)}
+        for epoch, report in enumerate(reports, start=1)
     ]
     assert capsys.readouterr().out.splitlines() == [
         "epoch 1: training loss 1.000, validation MCC 0.250 ± 0.030",  # of its one step, the first, no time was taken

@@ -75,13 +75,13 @@ def plot_training(losses, history, steps_per_epoch, floor):
     """Return a figure of a training: the loss of each step, and what validation says after each epoch.
 
     losses : list of floats, one for each step
-    history : list of dicts with epoch, loss and mcc, one for each epoch
+    history : list of dicts with epoch, loss, mcc and mcc_error, its standard error, one for each epoch
     floor : MCC before training
     """
     import matplotlib.pyplot as plt
     import pandas as pd
 
-    epochs = pd.DataFrame(history, columns=["epoch", "loss", "mcc"])
+    epochs = pd.DataFrame(history, columns=["epoch", "loss", "mcc", "mcc_error"])
     smooth = pd.Series(losses, dtype=float).rolling(max(1, len(losses) // 30), min_periods=1).mean()
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3), layout="constrained")
     left.plot(losses, color=BLUE, alpha=0.25)
@@ -89,7 +89,7 @@ def plot_training(losses, history, steps_per_epoch, floor):
     left.plot(epochs["epoch"] * steps_per_epoch - 1, epochs["loss"], "o-", color=ORANGE, label="validation")
     left.set(xlabel="step", ylabel="loss")
     left.legend()
-    right.plot(epochs["epoch"], epochs["mcc"], "o-", color=ORANGE)
+    right.errorbar(epochs["epoch"], epochs["mcc"], epochs["mcc_error"], fmt="o-", color=ORANGE, capsize=3)
     right.axhline(floor, color="grey", linestyle=":", label="before training")
     right.set(xlabel="epoch", ylabel="validation MCC")
     right.legend()

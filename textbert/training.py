@@ -278,7 +278,8 @@ class Run:
         training_loss = float(np.mean(progress.losses[-progress.step :]))
         progress.epoch += 1
         progress.step = 0
-        progress.history.append({"epoch": progress.epoch, "training_loss": training_loss, **report})
+        error = standard_error(report)
+        progress.history.append({"epoch": progress.epoch, "training_loss": training_loss, **report, "mcc_error": error})
         figures = {f"validation/{name}": value for name, value in report.items() if name != "task"}
         self.note({"training/mean_loss": training_loss, **figures}, len(progress.losses))
         if report["mcc"] >= self._highest["mcc"] - standard_error(self._highest):
@@ -287,8 +288,8 @@ class Run:
             progress.best_weights = copy_weights(self.model)
         if self.checkpoint:
             self._save()
-        found = f"validation MCC {report['mcc']:.3f} ± {standard_error(report):.3f}"
-        line = f"epoch {progress.epoch}: training loss {training_loss:.3f}, {found}"
+        line = f"epoch {progress.epoch}: training loss {training_loss:.3f}, "
+        line += f"validation MCC {report['mcc']:.3f} ± {error:.3f}"
         self.accelerator.print(line + self.clock.remaining())
 
 
