@@ -43,7 +43,7 @@ def make_accelerator():
     A WORLD_SIZE without a MASTER_ADDR, as some clusters set it, says nothing of other processes and is taken out of the
     environment. Raises RuntimeError if fewer processes work together than were started.
 
-    oneDNN, which multiplies in bfloat16 on a CPU, compiles some thirty kernels for each shape of batch; it is told,
+    oneDNN, which multiplies in bfloat16 on a CPU, compiles some forty kernels for each shape of batch; it is told,
     unless ONEDNN_PRIMITIVE_CACHE_CAPACITY is set or it has begun, to keep 8,192, since long texts have many lengths.
     """
     from accelerate import Accelerator
