@@ -49,7 +49,6 @@ def make_accelerator():
     from accelerate import Accelerator
 
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
-
     if os.environ.get("WORLD_SIZE", "1") != "1" and not os.environ.get("MASTER_ADDR"):
         print(f"WORLD_SIZE is {os.environ['WORLD_SIZE']!r}, but MASTER_ADDR is not set: this process works by itself")
         for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):

@@ -282,7 +282,8 @@ class Run:
         progress.history.append({"epoch": progress.epoch, "training_loss": training_loss, **report, "mcc_error": error})
         figures = {f"validation/{name}": value for name, value in report.items() if name != "task"}
         self.note({"training/mean_loss": training_loss, **figures}, len(progress.losses))
-        if report["mcc"] >= self._highest["mcc"] - standard_error(self._highest):
+        highest = self._highest
+        if report["mcc"] >= highest["mcc"] - standard_error(highest):  # the history of an old checkpoint has no errors
             progress.best_mcc = report["mcc"]
             progress.best_epoch = progress.epoch
             progress.best_weights = copy_weights(self.model)
