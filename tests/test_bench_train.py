@@ -8,15 +8,21 @@ import sys
 from conftest import ROOT
 
 
-def test_benchmark_of_training_runs(tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "BERT_TEST_DATA": str(tmp_path)}
+def run_benchmark(folder, *options):
+    """Return what the benchmark prints in a folder without data."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "BERT_TEST_DATA": str(folder)}
     environment.pop("PYTHONPATH", None)  # without peers: they take long to import
-    command = [sys.executable, str(ROOT / "tests/benchmarks/bench_train.py"), "--quick"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    command = [sys.executable, str(ROOT / "tests/benchmarks/bench_train.py"), "--quick", *options]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_benchmark_of_training_runs(tmp_path):
+    printed = run_benchmark(tmp_path)
     for contender in ("2019 loop +float32 +torch", "ours +float32 +torch", "ours +float32 +ours"):
         for data in ("IMDB", "SST-2"):
-            figures = re.search(rf"^{contender} +{data} +(.+)$", done.stdout, re.M)[1].replace(",", "").split()
+            figures = re.search(rf"^{contender} +{data} +(.+)$", printed, re.M)[1].replace(",", "").split()
             assert all(float(figure.rstrip("%")) > 0 for figure in figures) and len(figures) >= 5
     for goal in (
         r"goal  1.4  measured +[\d.]+ \([\d.]+ to [\d.]+\)  IMDB: ours float32 ours / 2019 loop float32 torch",
@@ -26,4 +32,13 @@ def test_benchmark_of_training_runs(tmp_path):
         r"goal 240 s  measured [\d.]+ s an epoch",
         r"goal   4 s  measured [\d.]+ s to evaluate 100",
     ):
-        assert re.search(goal, done.stdout), goal
+        assert re.search(goal, printed), goal
+
+
+def test_benchmark_of_an_epoch_tells_how_fast_each_tenth_is(tmp_path):
+    printed = run_benchmark(tmp_path, "--epoch", "--float32")
+    for contender in ("ours", "given back"):
+        figures = re.search(rf"^{contender} +float32 +(.+)$", printed, re.M)[1].replace(",", "").split()
+        rates, (first, last) = figures[:10], figures[10:]
+        assert all(float(rate) > 0 for rate in rates)
+        assert float(last) >= float(first)

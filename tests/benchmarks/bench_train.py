@@ -2,6 +2,7 @@
 
     python tests/benchmarks/bench_train.py [--rounds 4] [--steps 3] [--short-steps 24] [--length 128] [--float32]
         [--before FOLDER]
+    python tests/benchmarks/bench_train.py --epoch --length 512
 
 One run measures all on the same texts, IMDB (full-length) and SST-2 (short), cut at --length word pieces, with the same
 weights, learning rate and batches of 24. One data set after the other, each contender is a process that trains on and
@@ -26,6 +27,10 @@ kept between forward and backward. Libraries, texts and weights are there before
 
 Useful arithmetic is 6 x weights of the layers and the pooler x word pieces, plus 12 x layers x hidden size x length^2
 for the attention of each text; padding does not count.
+
+With --epoch, and without a GPU, there is one table instead: an epoch over the 6,000 IMDB texts in ten turns, as ours,
+given back, before and Trainer take it in the best precision that the machine has. The batches come in the order in
+which a training meets them, with more and more lengths: does it become slower?
 
 With a GPU the same command measures all that on the GPU, and then bert-base (random weights) on 560,000 sequences of
 random ids that are as long as Yelp's reviews: some steps of an epoch, or with --epoch all.
@@ -62,7 +67,6 @@ import numpy as np
 import pandas as pd
 import psutil
 import torch
-from accelerate import Accelerator
 from pytorch_pretrained_bert.modeling import BertConfig, BertForSequenceClassification
 from pytorch_pretrained_bert.optimization import BertAdam
 from pytorch_pretrained_bert.tokenization import BertTokenizer
@@ -73,7 +77,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from loop import load_loop
 
 import tools
-from textbert import tables, training
+from textbert import devices, tables, training
 
 ROOT = Path(tools.__file__).parent
 DATA = Path(os.environ.get("BERT_TEST_DATA") or ROOT.parent / "shared" / "data")
@@ -81,6 +85,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SEED = 42
 BATCH, LENGTH, WINDOW = 24, 128, 50  # examples, word pieces, batches that are sorted together
 POOL = 5 * WINDOW * BATCH  # texts of each data set
+MEAN = {"IMDB": 300, "SST-2": 14}  # word pieces of a text, about
 LEARNING_RATE, WARMUP, WEIGHT_DECAY = 5e-5, 0.1, 0.01
 PRECISIONS = {"float32": "no", "bfloat16": "bf16"}  # to accelerate's names
 LEAD = {"float32": {"IMDB": 1.8, "SST-2": 1.5}, "bfloat16": {"IMDB": 2.0, "SST-2": 1.4}}  # goals, times Trainer
@@ -105,6 +110,13 @@ def make_model(name):
         return tools.load_model(str(archive))
     torch.manual_seed(SEED)
     return tools.speed_up(BertForSequenceClassification(BertConfig(*SHAPES[name]), num_labels=2))
+
+
+def get_features(data, options):
+    """Return the Features of `POOL` texts of a data set; --quick takes random ids, as long as those somewhat."""
+    if options.quick:
+        return make_features(SHAPES[options.model][0], POOL, MEAN[data], 0.6, options.length)
+    return read_features(data, options.length)
 
 
 def read_features(data, length):
@@ -167,20 +179,21 @@ class Pacer:
         self.steps, self.times = 0, [time.perf_counter()]
 
     def tick(self):
-        """Note that a step is done; after the last of a slice send the seconds of the first step and of the others."""
+        """Note that a step is done; after the last of a slice send what it took.
+
+        That is the seconds of its first step and of the others, and the megabytes added up to now.
+        """
         self.steps += 1
         if self.steps in (1, self.ends[0]):
             if DEVICE == "cuda":
                 torch.cuda.synchronize()
             self.times.append(time.perf_counter())
         if self.steps == self.ends[0]:
-            self.connection.send(np.diff(self.times))
+            peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB on Linux
+            self.connection.send((*np.diff(self.times), (peak - self.memory) / 1e6))
             self.ends.pop(0)
             if self.ends:
                 self.wait()
-            else:
-                peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB on Linux
-                self.connection.send((peak - self.memory) / 1e6)
 
 
 def run_old(contender, model, features, batches, start):
@@ -235,10 +248,10 @@ def run_ours(contender, model, features, batches, start):
         if isinstance(module, torch.nn.Dropout) and contender.dropout == "torch":
             module.__class__ = torch.nn.Dropout
     tools.Run = PacedRun
-    accelerator = Accelerator(mixed_precision=PRECISIONS[contender.precision])
+    devices.pick_precision = lambda: PRECISIONS[contender.precision]
     plan = GivenPlan(features.lengths, BATCH, seed=SEED, batches=batches)
     names = {"WARMUP_PROPORTION": WARMUP, "validate": lambda rows: tools.get_eval_report("none", [0, 1], [0, 0])}
-    loop = load_loop(accelerator, model, features, plan, **names)
+    loop = load_loop(tools.make_accelerator(), model, features, plan, **names)
     loop.fine_tune(np.concatenate(batches), None, LEARNING_RATE, epochs=1)
 
 
@@ -332,7 +345,7 @@ def work(log, contender, model, features, slices, connection):
 # ---------- Measuring -------------------------------------------------------------------------------------------------
 
 
-def measure_rates(contender, config, lengths, length, first, seconds):
+def measure_rates(contender, config, lengths, length, first, seconds, memory):
     """Return what was done in a second of a slice's timed steps; `lengths` of shape (steps, batch), cut at `length`."""
     layers, hidden = config.num_hidden_layers, config.hidden_size
     weights = layers * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
@@ -340,7 +353,8 @@ def measure_rates(contender, config, lengths, length, first, seconds):
     if contender.name == "matmul":
         flops = 6 * weights * lengths.size * length
     done = {"examples": lengths.size, "pieces": lengths.sum(), "steps": len(lengths), "flops": flops}
-    return {unit: count / seconds for unit, count in done.items()} | {"first": first, "seconds": seconds}
+    rates = {unit: count / seconds for unit, count in done.items()}
+    return rates | {"first": first, "seconds": seconds, "memory": memory}
 
 
 class Worker:
@@ -377,9 +391,6 @@ def race(workers, config, features):
             rates = measure_rates(worker.contender, config, timed, features.max_seq_length, *worker.receive())
             results[worker.contender].append(rates)
     for worker in workers:
-        memory = worker.receive()
-        for rates in results[worker.contender]:
-            rates["memory"] = memory
         worker.process.join()
     return results
 
@@ -402,9 +413,8 @@ def compare(options, folder):
     """Measure all contenders on each data set; return a dict from contender to a dict from data set to its laps."""
     results, contenders = defaultdict(dict), list_contenders(options)
     config = make_model(options.model).config
-    for data, steps, mean in (("IMDB", options.steps, 300), ("SST-2", options.short_steps, 14)):
-        random = config.vocab_size, POOL, mean, 0.6, options.length  # with lengths somewhat like those of the texts
-        features = make_features(*random) if options.quick else read_features(data, options.length)
+    for data, steps in (("IMDB", options.steps), ("SST-2", options.short_steps)):
+        features = get_features(data, options)
         slices = make_slices(data, features.lengths, options.rounds, steps)
         # to the loop of 2019 all batches are alike
         own = {"2019 loop": [Slice(s.data, s.batches[: options.steps + 1]) for s in slices]}
@@ -414,6 +424,21 @@ def compare(options, folder):
         for contender, laps in race(workers, config, features).items():
             results[contender][data] = laps[1:]  # less the first round
     return results
+
+
+def measure_epoch(options, folder):
+    """Measure an epoch over full-length texts in ten turns, and print how fast each was."""
+    features = get_features("IMDB", options)
+    plan = tools.plan_batches(features.lengths, BATCH, SEED)
+    slices = [Slice("IMDB", plan[i * len(plan) // 10 : (i + 1) * len(plan) // 10]) for i in range(10)]
+    contenders = [c for c in list_contenders(options) if c.precision == options.precisions[-1]]
+    contenders = [c for c in contenders if c.name == "Trainer" or c.dropout == "ours"]
+    workers = [Worker(c, options.model, features, slices, folder) for c in contenders]
+    results = race(workers, make_model(options.model).config, features)
+    print(f"\nword pieces a second in each tenth of an epoch ({len(plan)} steps), MB added in the first and in all")
+    for contender, laps in results.items():
+        rates = "".join(f"{lap['pieces']:9,.0f}" for lap in laps)
+        print(f"{contender.name:<10} {contender.precision}{rates}{laps[0]['memory']:9,.0f}{laps[-1]['memory']:7,.0f}")
 
 
 def measure_gpu(options, folder):
@@ -457,7 +482,7 @@ def print_table(results, precisions):
         for data, done in laps.items():
             rate = {unit: median(lap[unit] for lap in done) for unit in done[0]}
             figures = [f"{rate['examples']:,.1f}", f"{rate['pieces']:,.0f}", f"{1000 / rate['steps']:,.1f}"]
-            figures += [f"{rate['memory']:,.0f}", f"{rate['flops'] / 1e9:,.1f}"]
+            figures += [f"{done[-1]['memory']:,.0f}", f"{rate['flops'] / 1e9:,.1f}"]
             figures += [f"{rate['flops'] / peak:.1%}" for peak in peaks]
             print(form.format(*contender, data, *figures))
 
@@ -501,7 +526,7 @@ def parse_arguments():
     parser.add_argument("--model", default=tools.DEFAULT_MODEL, help="an uncased one in cache/, or a shape known here")
     parser.add_argument("--before", metavar="FOLDER", help="another checkout of this project, to take part")
     parser.add_argument("--gpu-batch", type=int, default=256, help="the big batch on a GPU")
-    parser.add_argument("--epoch", action="store_true", help="on a GPU, train whole epochs")
+    parser.add_argument("--epoch", action="store_true", help="train a whole epoch, on a GPU of bert-base")
     options = parser.parse_args()
     if options.quick:
         vars(options).update(model="tiny", rounds=2, steps=2, short_steps=4, gpu_batch=32)
@@ -516,13 +541,15 @@ def main():
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     print(", ".join(f"{name} {value}" for name, value in tools.get_environment().items()))
     with tempfile.TemporaryDirectory() as folder:
-        if options.quick or (DATA / "sst2" / "train.tsv.gz").is_file():
+        if not (options.quick or (DATA / "sst2" / "train.tsv.gz").is_file()):
+            print(f"skipped: there is no data in {DATA}; set BERT_TEST_DATA to the folder with imdb/ and sst2/")
+        elif options.epoch and DEVICE == "cpu":
+            measure_epoch(options, folder)
+        else:
             results = compare(options, folder)
             print_table(results, options.precisions)
             print_goals(results, options.precisions)
-        else:
-            print(f"skipped: there is no data in {DATA}; set BERT_TEST_DATA to the folder with imdb/ and sst2/")
-        if options.quick or DEVICE == "cuda":
+        if DEVICE == "cuda" or (options.quick and not options.epoch):
             measure_gpu(options, folder)
         else:
             print("\nleft out: the part for a GPU, as there is none")
