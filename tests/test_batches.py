@@ -175,6 +175,16 @@ def test_the_padded_length_by_hand(lengths, padded):
     assert padded_length(np.array(lengths, np.uint16)) == padded
 
 
+def test_a_text_is_not_padded_beyond_the_positions_of_a_model(tokenizers):
+    features = make_features(tokenizers["uncased"], max_seq_length=13)
+    assert features.lengths.max() == 13
+    many, few = make_model(), make_model(max_position_embeddings=13)
+    name = "bert.embeddings.position_embeddings.weight"
+    few.load_state_dict({**many.state_dict(), name: many.state_dict()[name][:13]})
+    logits = (predict_logits(model, features, 4, progress=False) for model in (few, many))
+    np.testing.assert_array_equal(*logits)
+
+
 def test_the_plan_by_hand():
     plan = Plan(np.array([3, 9, 17, 8, 16, 2], np.uint16), batch_size=2, accumulation=2, seed=5)
     # two texts padded to 16, one to 24, and two to 8

@@ -27,12 +27,12 @@ TEXTS = [
 ]  # 13 of them, none as long as another by accident
 
 
-def make_features(tokenizer):
+def make_features(tokenizer, max_seq_length=19):
     """Return thirteen features with the labels 0 and 1 by turns; every third is that of a pair."""
     examples = [
         tools.InputExample(i, text, "good place" if i % 3 == 0 else None, str(i % 2)) for i, text in enumerate(TEXTS)
     ]
-    return tools.convert_examples_to_features(examples, {"0": 0, "1": 1}, 19, tokenizer, progress=False)
+    return tools.convert_examples_to_features(examples, {"0": 0, "1": 1}, max_seq_length, tokenizer, progress=False)
 
 
 def make_model(dropout=0.0, seed=0, spread=0.0, **config):

@@ -88,10 +88,11 @@ class Plan:
 def make_batch(features, indices, device="cpu"):
     """Return (the model's inputs, labels) for some of the features, padded to one length.
 
-    The inputs are a dict of int64 tensors of shape (batch, `padded_length`), the labels a tensor of shape (batch,).
+    That is their `padded_length`, or what they were cut at if that is less: a model has no positions beyond. The inputs
+    are a dict of int64 tensors of shape (batch, length), the labels a tensor of shape (batch,).
     """
     lengths = features.lengths[indices].astype(np.int64)[:, None]  # (batch, 1)
-    position = np.arange(padded_length(lengths))[None, :]  # (1, length)
+    position = np.arange(min(padded_length(lengths), features.max_seq_length))[None, :]  # (1, length)
     mask = position < lengths  # (batch, length)
     where = np.where(mask, features.offsets[indices][:, None] + position, 0)
     arrays = {
