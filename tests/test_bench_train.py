@@ -35,10 +35,9 @@ def test_benchmark_of_training_runs(tmp_path):
         assert re.search(goal, printed), goal
 
 
-def test_benchmark_of_an_epoch_tells_how_fast_each_tenth_is(tmp_path):
+def test_benchmark_of_an_epoch_tells_how_fast_each_tenth_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # a GPU has other epochs
     printed = run_benchmark(tmp_path, "--epoch", "--float32")
-    for contender in ("ours", "given back"):
-        figures = re.search(rf"^{contender} +float32 +(.+)$", printed, re.M)[1].replace(",", "").split()
-        rates, (first, last) = figures[:10], figures[10:]
-        assert all(float(rate) > 0 for rate in rates)
-        assert float(last) >= float(first)
+    figures = re.search(r"^ours +float32 +(.+)$", printed, re.M)[1].replace(",", "").split()
+    rates, (first, last) = figures[:10], figures[10:]
+    assert all(float(rate) > 0 for rate in rates) and float(last) >= float(first)
