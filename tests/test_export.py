@@ -15,6 +15,7 @@ from pytorch_pretrained_bert.tokenization import BertTokenizer
 from tiny import teach
 
 from textbert import export
+from textbert.classifier import Classifier
 from textbert.parameters import TRUNCATIONS
 from textbert.wordpieces import Conversion
 from textbert.workers import convert_pairs
@@ -52,6 +53,14 @@ def test_the_folder_for_transformers(taught, tmp_path, monkeypatch, truncation):
     card = (folder / "README.md").read_text()
     assert "| mcc | 0.705 |" in card and "**0.400**" in card
     assert ("only keep the head" in card) == (truncation == "head+tail")
+
+
+def test_our_own_classifier_takes_the_folder_for_transformers(taught, tmp_path, monkeypatch):
+    monkeypatch.setitem(taught.settings, "temperature", 3.0)
+    other = Classifier.load(export.export(taught, "huggingface", tmp_path), "cpu")
+    expected, found = (classifier.predict(TEXTS, progress=False) for classifier in (taught, other))
+    assert found["label"].tolist() == expected["label"].tolist()
+    np.testing.assert_allclose(found["probability"], expected["probability"], atol=1e-6)
 
 
 @needs("transformers")

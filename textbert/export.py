@@ -69,6 +69,7 @@ def export_huggingface(classifier, folder, figures=None):
         "layer_norm_eps": 1e-12,
         "pad_token_id": classifier.tokenizer.vocab["[PAD]"],
         "threshold": settings["threshold"],
+        "classifier": settings | {"temperature": 1.0},  # for us, should it be loaded by `Classifier`
     }
     side = "left" if settings["truncation"] == "tail" else "right"
     tokenizer = {
