@@ -189,6 +189,10 @@ def test_parts_that_are_too_small():
     note = measures.size_note("dev.tsv", labels, good)
     assert note == "dev.tsv: MCC 0.82, between 0.77 and 0.86; 400 texts, 200 of the rarer class."
     assert "TOO SMALL TO TELL MUCH" in measures.size_note("dev.tsv", labels[:50], good[:50])
+    for count in range(60, 130, 2):  # the bounds as they are printed decide, not others behind them
+        note = measures.size_note("dev.tsv", labels[:count], good[:count])
+        low, high = map(float, re.findall(r"between (\S+) and (\S+);", note)[0])
+        assert ("TOO SMALL" in note) == (round(high - low, 2) > 0.2)
     rare = (np.arange(400) < 29).astype(int)
     assert "29 of the rarer class" in measures.size_note("dev.tsv", rare, rare) and "SMALL" in measures.size_note(
         "dev.tsv", rare, rare

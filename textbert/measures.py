@@ -126,11 +126,11 @@ def size_note(name, labels, predicted):
 
     The rule: at least 30 texts of each class, and a 95 % interval no wider than 0.2. Arrays of shape (n,).
     """
-    value, low, high = bootstrap_figures(labels, {name: predicted}).loc[(name, "mcc")]
+    value, low, high = bootstrap_figures(labels, {name: predicted}).loc[(name, "mcc")].round(2)
     rarer = int(min(np.sum(labels), len(labels) - np.sum(labels)))
     note = f"{name}: MCC {value:.2f}, between {low:.2f} and {high:.2f}; "
     note += f"{len(labels):,} texts, {rarer:,} of the rarer class."
-    if rarer < 30 or high - low > 0.2:
+    if rarer < 30 or round(high - low, 2) > 0.2:
         return f"{note} TOO SMALL TO TELL MUCH: at least 30 of each class and an interval of at most 0.2 are needed."
     return note
 

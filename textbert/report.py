@@ -162,16 +162,24 @@ def summarize(intervals, model, opponent, chance, groups):
     accuracy = intervals.loc[(model, "accuracy")]
     others = 100 * intervals.loc[(opponent, "accuracy"), "value"]
     lead = intervals.loc[(f"{model} minus {opponent}", "mcc")]
-    verdict = "Nobody can tell from these texts whether it is better than"
+    other = f"{opponent}, which is right in {others:.0f} of 100"
+    verdict = f"Nobody can tell from these texts whether it is better than {other}."
     if chance <= 0.05 and (lead["low"] > 0 or lead["high"] < 0):
-        verdict = f"It is {'better' if lead['low'] > 0 else 'WORSE'}, hardly by chance, than"
-    weakest = groups.loc[groups["accuracy"].idxmin()]
+        verdict = f"It is {'better' if lead['low'] > 0 else 'WORSE'} than {other}, and that is hardly chance."
     right = f"{model} is right in {100 * accuracy['value']:.0f} of 100 texts; in at least {100 * accuracy['low']:.0f}"
     return [
         f"{right}, as far as can be told from {groups['texts'].iloc[:2].sum():,} texts.",
-        f"{verdict} {opponent}, which is right in {others:.0f} of 100.",
-        f"It errs most here: {weakest.name}, with {100 * weakest['accuracy']:.0f} of 100 right.",
+        verdict,
+        name_weakest(groups),
     ]
+
+
+def name_weakest(groups):
+    """Say in which group of `accuracy_by` most answers are wrong, unless its interval holds the mean of all groups."""
+    weakest = groups.loc[groups["accuracy"].idxmin()]
+    if weakest["high"] >= np.average(groups["accuracy"], weights=groups["texts"]):
+        return "It errs about as often in each class and at each length, as far as can be told."
+    return f"It errs most here: {weakest.name}, with {100 * weakest['accuracy']:.0f} of 100 right."
 
 
 def show_texts(frame):
