@@ -88,6 +88,21 @@ def test_another_identity_is_refused_until_told_to_start_again(tmp_path):
     assert Checkpoint(path, {"EPOCHS": 3, "SEED": 1}).load(*make_training()) == {}  # what was not set was None
 
 
+def test_what_the_first_process_finds_all_take_up(tmp_path, monkeypatch):
+    path = get_checkpoint_path(tmp_path)
+    Checkpoint(path, {}).save(*make_training(), {"epoch": 3})
+    (found,) = handed_round = [Checkpoint(path, {})._read()]
+    monkeypatch.setattr("accelerate.utils.broadcast_object_list", lambda own: own if own != [None] else handed_round)
+    _, *others = make_training()
+    second = SimpleNamespace(is_main_process=False, num_processes=2, process_index=1)
+    elsewhere = Checkpoint(tmp_path / "another disk.pt", {})
+    assert elsewhere.load(second, *others) == {"epoch": 3}
+    assert torch.equal(others[0].weight, found["model"]["weight"])
+    handed_round[0] = ValueError("refused")
+    with pytest.raises(ValueError, match="refused"):
+        elsewhere.load(second, *others)
+
+
 @pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
 def test_a_damaged_checkpoint_is_no_riddle(tmp_path, damage):
     path = get_checkpoint_path(tmp_path)

@@ -17,6 +17,10 @@ TRAIN = {
     **{"SEARCH_LEARNING_RATES": [], "SEARCH_EPOCHS": [], "FOLDS": 0, "CHECKPOINT_MINUTES": 5, "TRACK_WITH": None},
 }
 
+UNDECIDING = {"EVAL_BATCH_SIZE", "RESUME", "CHECKPOINT_MINUTES", "TRACK_WITH"} | {
+    *("FALSE_POSITIVE_COST", "SEARCH_LEARNING_RATES", "SEARCH_EPOCHS", "FOLDS")
+}
+
 NOTEBOOKS = ("data_prep", "train", "evaluate")
 
 
@@ -283,3 +287,7 @@ def test_what_is_in_doubt_is_refused(name, given):
 def test_the_rule_names_the_characters_of_a_task(name):
     with pytest.raises(ValueError, match="letters A to Z and a to z, digits"):
         tools.check_parameters("train", {**TRAIN, "TASK_NAME": name})
+
+
+def test_a_checkpoint_depends_on_what_its_training_depends_on():
+    assert tools.get_deciding(TRAIN) == {name: TRAIN[name] for name in TRAIN if name not in UNDECIDING}

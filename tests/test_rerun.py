@@ -49,10 +49,10 @@ class Session:
         self.parameters = next(i for i, cell in enumerate(self.cells) if re.match("TASK_NAME: str", cell))
         self.names = {"__name__": "__main__"}
 
-    def run(self, start=0, **changed):
-        """Run the cells from `start` on; the parameters are those of the notebook, or given."""
+    def run(self, start=0, stop=None, **changed):
+        """Run the cells from `start` on, up to `stop`; the parameters are those of the notebook, or given."""
         self.names.update(changed)
-        for number, cell in enumerate(self.cells[start:], start=start):
+        for number, cell in enumerate(self.cells[start:stop], start=start):
             exec(compile(cell, f"{self.notebook}, code cell {number}", "exec"), self.names)
             if number == self.parameters:
                 self.names.update(BASE[self.notebook] | changed)
@@ -126,3 +126,21 @@ def test_cells_run_again_give_what_the_parameters_say(project, notebook):
                 assert read_results(notebook) == expected, (parameter, start)
                 right += 1
     assert right >= len(CHANGED[notebook]) and told <= right
+
+
+@pytest.mark.usefixtures("fresh_accelerator")
+def test_a_search_forgets_the_one_before(project):
+    base = {"LEARNING_RATE": 1e-6, "NUM_TRAIN_EPOCHS": 20}
+    expected = {}
+    for rates in ((), (1e-2,), (3e-2,)):
+        Session("train").run(**base, SEARCH_LEARNING_RATES=list(rates))
+        expected[rates] = read_results("train")
+        search = expected[rates][0]["classifier"]["search"]
+        assert [row["learning rate"] for row in search] == ([1e-6, *rates] if rates else [])
+        assert expected[rates][0]["classifier"]["parameters"]["LEARNING_RATE"] == (rates or (1e-6,))[0]
+    session = Session("train")
+    (search,) = session.cells_with("SEARCH_LEARNING_RATES")
+    session.run(stop=search + 1, **base, SEARCH_LEARNING_RATES=[1e-2])
+    for rates in ((3e-2,), (), (1e-2,), (1e-2,)):
+        session.run(search - 1, SEARCH_LEARNING_RATES=list(rates))
+        assert read_results("train") == expected[rates]

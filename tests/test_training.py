@@ -1,8 +1,10 @@
 """The run behind the loop of train.ipynb, and that loop: each number by hand, or by the slower way to the same."""
 
+import gc
 import os
 import re
 import signal
+import weakref
 from contextlib import suppress
 from types import SimpleNamespace
 
@@ -10,13 +12,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator, PartialState
 from tiny import make_features, make_loop, make_model, make_report, train
 
 from textbert import training
-from textbert.batches import make_batch, predict_logits
+from textbert.batches import Plan, make_batch, predict_logits
 from textbert.bert import copy_weights
 from textbert.checkpoints import Checkpoint
 from textbert.display import describe_seconds
+from textbert.features import Features
 from textbert.measures import standard_error
 from textbert.training import Clock, get_class_weights, make_optimizer, make_schedule, moved_words
 
@@ -421,6 +425,62 @@ def test_a_stop_waits_for_its_step_and_a_checkpoint(features, tmp_path, saved, c
         steps = iter(range(1, 7))
     learn(features, checkpoint)
     assert "Going on after step 2 of 6" in capsys.readouterr().out and saved[2:] == [(1, 0), (2, 0)]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_stop_that_comes_in_the_last_validation_is_obeyed(features, tmp_path, kept):
+    def validate(rows):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return make_report(0.5)
+
+    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", {}) if kept else None
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 3: run it again to go on"):
+        learn(features, checkpoint, epochs=1, validate=validate)
+    if kept:
+        assert learn(features, checkpoint, epochs=1, add_gradients=None)[0]["best_mcc"] == 0.5
+
+
+def test_a_training_that_always_starts_again_says_how_it_would_go_on(features, tmp_path):
+    def add_gradients(batches, class_weights):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return torch.tensor(0.5)
+
+    with pytest.raises(KeyboardInterrupt, match="after step 1: set RESUME = True and run it again to go on"):
+        learn(features, Checkpoint(tmp_path / "checkpoint.pt", {}, resume=False), add_gradients=add_gradients)
+
+
+def test_a_run_that_is_refused_leaves_the_model_whole(features, tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    learn(features, Checkpoint(path, {"SEED": 0}))
+    model = make_model()
+    before = copy_weights(model)
+    columns = (features.ids[: features.offsets[2]], features.lengths[:2], features.first_lengths[:2])
+    few = Features(*columns, features.labels[:2], features.max_seq_length)  # the others have other words, too
+    with pytest.raises(ValueError, match="SEED was 0 and is 1"):
+        train(model, few, 1, 5, checkpoint=Checkpoint(path, {"SEED": 1}))
+    model.load_state_dict(before)
+    assert np.isfinite(predict_logits(model, features, 13, progress=False)).all()
+
+
+def test_the_moments_of_a_training_go_when_it_ends(features, monkeypatch):
+    kept, record = [], training.Run.record
+
+    def noting(self, loss):
+        kept.append(weakref.ref(self.optimizer))
+        record(self, loss)
+
+    monkeypatch.setattr(training.Run, "record", noting)
+    run = train(make_model(), features, 1, 5)
+    assert len(kept) == 3 and not run.optimizer.state
+    del run
+    gc.collect()
+    assert kept[0]() is None
+
+
+def test_the_largest_seed_suits_all_processes(features, monkeypatch):
+    accelerator = Accelerator(cpu=True, mixed_precision="no")
+    monkeypatch.setattr(PartialState(), "process_index", 1)
+    training.Run(accelerator, make_model(), Plan(features.lengths, 5, seed=2**32 - 1), np.arange(13), 1e-3, 1)
 
 
 def test_what_is_left_takes_less_time(features, tmp_path, time, capsys):

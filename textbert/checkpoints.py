@@ -92,9 +92,14 @@ class Checkpoint:
         With as many processes and threads as before the training ends as if it had never stopped, on a CPU to the last
         bit. Raises ValueError for a checkpoint that is damaged or has another identity (and names the difference).
         """
-        if not self.resume or not self.path.is_file():
+        from accelerate.utils import broadcast_object_list
+
+        # what the first process finds, even on another disk
+        (state,) = broadcast_object_list([self._read() if accelerator.is_main_process and self.resume else None])
+        if isinstance(state, ValueError):
+            raise state
+        if state is None:
             return None
-        state = self._read()
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
@@ -106,16 +111,21 @@ class Checkpoint:
         return state["progress"]
 
     def _read(self):
+        """Return the state in the file, None if there is no file, or the ValueError for one that cannot be taken up."""
         remedy = "set RESUME = False to start again, or choose another TASK_NAME"
+        if not self.path.is_file():
+            return None
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
             theirs = dict(state["identity"])
         except Exception as error:  # damaged bytes can raise nearly anything
-            raise ValueError(f"{self.path} is damaged ({type(error).__name__}): {remedy}") from None
+            return ValueError(f"{self.path} is damaged ({type(error).__name__}): {remedy}")
         ours = self.identity
         if changed := [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]:
             what = "; ".join(f"{name} was {theirs.get(name)!r} and is {ours.get(name)!r}" for name in changed)
-            raise ValueError(f"{self.path} is of an unfinished training with other settings or data ({what}): {remedy}")
+            return ValueError(
+                f"{self.path} is of an unfinished training with other settings or data ({what}): {remedy}"
+            )
         return state
 
 

@@ -180,12 +180,12 @@ PARAMETERS = (
     Parameter("CHECKPOINT_MINUTES", "train", number(0, 1440), decides=False),
     Parameter("TRACK_WITH", "train", TRACKER, decides=False),
     Parameter("CLASS_WEIGHTS", "train", none_or(one_of("balanced"))),
-    Parameter("FALSE_POSITIVE_COST", "train", number(0, open_low=True)),
+    Parameter("FALSE_POSITIVE_COST", "train", number(0, open_low=True), decides=False),
     Parameter("ADVERSARIAL_EPSILON", "train", number(0, 100)),
     Parameter("PATIENCE", "train", none_or(whole_number(1, 1000))),
-    Parameter("SEARCH_LEARNING_RATES", "train", list_of(RATE)),
-    Parameter("SEARCH_EPOCHS", "train", list_of(EPOCHS)),
-    Parameter("FOLDS", "train", zero_or(whole_number(2, 100))),
+    Parameter("SEARCH_LEARNING_RATES", "train", list_of(RATE), decides=False),
+    Parameter("SEARCH_EPOCHS", "train", list_of(EPOCHS), decides=False),
+    Parameter("FOLDS", "train", zero_or(whole_number(2, 100)), decides=False),
     Parameter("SHOW_MISTAKES", "evaluate", whole_number(0, 1000)),
     Parameter("CHECK_LABELS", "evaluate", whole_number(0, 10**6)),
     Parameter("REPORT_TEXTS", "evaluate", TRUE_OR_FALSE),
@@ -275,6 +275,6 @@ def check_parameters(notebook, names):
 
 
 def get_deciding(parameters):
-    """Return those of train.ipynb's `parameters`, a dict, that the model which comes out depends on."""
+    """Return those of train.ipynb's `parameters`, a dict, that a single training depends on."""
     deciding = get_parameters("train")
     return {name: value for name, value in parameters.items() if deciding[name].decides}

@@ -145,8 +145,8 @@ class Run:
         """
         from accelerate.utils import set_seed
 
-        restore_vectors(model)  # a run that was refused, as for its checkpoint, has left those in use
-        set_seed(plan.seed, device_specific=True)
+        restore_vectors(model)  # a run that was broken off before it began has left those in use
+        set_seed((plan.seed + accelerator.process_index) % 2**32)
         self.accelerator = accelerator
         self.model = model
         self.plan = plan
@@ -158,11 +158,16 @@ class Run:
         self.total_epochs = epochs
         first_epoch = plan.steps(rows, 0)
         self.steps_per_epoch = len(first_epoch)
-        self.optimizer = accelerator.prepare(self._make_optimizer(features, learning_rate))
+        # not prepared by accelerate, which would keep it, and its moments, beyond this run
+        self.optimizer = self._make_optimizer(features, learning_rate)
         self.schedule = make_schedule(self.optimizer, epochs * self.steps_per_epoch, warmup_proportion)
         self.progress = Progress()
         if checkpoint:
-            self._take_up_checkpoint()
+            try:
+                self._take_up_checkpoint()
+            except BaseException:  # refused: the model shall be whole for whatever comes next
+                restore_vectors(model)
+                raise
         self.saved = time.monotonic()
         total_cost = epochs * sum(map(plan.cost, first_epoch))
         self.clock = Clock(total_cost, len(self.progress.losses) / (epochs * self.steps_per_epoch))
@@ -210,7 +215,10 @@ class Run:
 
     @contextmanager
     def watched(self):
-        """Show a bar and, in a notebook, a live plot; note when somebody wants to stop."""
+        """Show a bar and, in a notebook, a live plot; note when somebody wants to stop.
+
+        Raises KeyboardInterrupt at the end if that was after the last step.
+        """
         visible, total = self.accelerator.is_main_process, self.total_epochs * self.steps_per_epoch
         bar = progress_bar(total, "Training", " steps", visible)
         stops = stop_requests(self.accelerator.print)
@@ -222,6 +230,14 @@ class Run:
             finally:
                 restore_vectors(self.model)
             self.figure.update(at_once=True)
+            self.optimizer.state.clear()  # its moments, twice the weights: nobody needs them any more
+            (stop,) = sum_over_processes(self.accelerator, bool(self.stop_asked))
+            if stop:
+                self._stop()
+
+    def _stop(self):
+        how = "" if self.checkpoint is None or self.checkpoint.resume else "set RESUME = True and "
+        raise KeyboardInterrupt(f"stopped after step {len(self.progress.losses)}: {how}run it again to go on")
 
     def _draw(self):
         return plot_training(self.progress.losses, self.progress.history, self.steps_per_epoch, self.floor)
@@ -263,7 +279,7 @@ class Run:
         if self.checkpoint and (stop or due):
             self._save()
         if stop:
-            raise KeyboardInterrupt(f"stopped after step {len(self.progress.losses)}: run it again to go on")
+            self._stop()
         if self.checkpoint and self.clock.steps == 10:
             self.accelerator.print(self.clock.estimate(len(self.rows)))
 
