@@ -2,8 +2,8 @@
 
     python converter.py --data-dir data/sample --model all-MiniLM-L6-v2
 
-Writes `<data-dir>/<split>_features.pkl`, which the notebooks accept without converting again. Exit
-status 0, or 2 with one line on stderr when the input is at fault, or 1 when a worker process was killed.
+Writes `<data-dir>/<split>_features.pkl`, which the notebooks accept without converting again. Exit status 0, or 2 with
+one line on stderr when the input is at fault, 1 when a worker process was killed, or 130 when interrupted.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def main():
         print(f"converter.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("converter.py: interrupted; the features file is what it was before", file=sys.stderr)
+        print("converter.py: interrupted; each features file is whole, as it was or new", file=sys.stderr)
         return 130
     seconds = time.perf_counter() - start
     print(f"{examples:,} examples in {seconds:.1f} s, {examples / seconds:,.0f} a second, start-up included")

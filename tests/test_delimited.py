@@ -88,6 +88,22 @@ def test_what_is_in_doubt_is_refused_where_it_begins(write, content, message):
         read(write(content))
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
+@pytest.mark.parametrize("separator", delimited.SEPARATORS)
+def test_what_shows_the_form_may_end_within_a_text(write, separator, encoding):
+    """More than is looked at to find it, texts of several lines, and one longer than csv reads by itself."""
+    text = f"two{separator}\nlines, and more\n" * 20
+    rows = [["label", "text"], ["good", "one\n" * 50_000], *([["bad", text]] * 900)]
+    lines = [f'{label}{separator}"{text}"\n' for label, text in rows]
+    path = write("\ufeff".encode(encoding) + "".join(lines).encode(encoding))
+    assert path.stat().st_size > 2 * delimited.SAMPLE
+    assert read(path, encoding=encoding) == rows
+
+
+def test_blank_lines_before_the_first_row(write):
+    assert read(write("  \n\nlabel,text\n1,a\n")) == [["label", "text"], ["1", "a"]]
+
+
 def test_a_text_of_several_lines_stays_one(write):
     rows = [["1", "a"], ["0", "first, the soup\nthen, the tea\n1, 2, 3"], ["1", "b\r\n0,c"]]
     file = io.StringIO()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import types
 import zipfile
+from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
@@ -201,6 +202,16 @@ def test_a_name_that_cannot_be_fetched(tmp_path, monkeypatch, name):
         assert str(tools.get_archive_path(name, tmp_path)) in str(raised.value)  # where to put it by hand
     assert asked == [name, name]
     assert not list(tmp_path.glob("*.tar.gz"))
+
+
+def test_a_path_that_does_not_exist(tmp_path, monkeypatch):
+    def unreachable(name):
+        raise OSError("no such host")
+
+    monkeypatch.setattr("textbert.hub.read_hub", unreachable)
+    for load in (tools.load_model, tools.load_tokenizer):
+        with pytest.raises(FileNotFoundError, match="there is no model 'models/typo' here"):
+            load(Path("models/typo"), tmp_path)
 
 
 def test_a_missing_archive_names_the_notebook_that_makes_it(tmp_path):

@@ -16,6 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from textbert import tables
+from textbert.typed import as_text
 
 ROWS = [
     ("1", "Cold soup, and \u201ccold\u201d staff."),
@@ -136,6 +137,7 @@ def test_json_values_become_text_as_they_were(make_file):
     assert frame["text"].tolist() == ["1.0", "2020-01-01", "half a pair: \ufffd"]
     assert frame["stars"].tolist() == ["5", "4", ""]
     assert frame["extra"].tolist() == ["", "", "[1]"]
+    assert as_text("caf\u00e9".encode()) == "caf\u00e9"  # a Parquet file may hold bytes
 
 
 def test_parquet(tmp_path):
@@ -200,6 +202,7 @@ def test_parquet_without_pyarrow_says_what_to_install(make_file, monkeypatch):
         ("train.csv", "1,a\n2,b\n".encode("utf-16"), r"line 1: its byte 1 \(0xff\) is not UTF-8.*'utf-16'"),
         ("train.jsonl", b'{"text": "a"}\n{"text": "\xe9"}\n', r"jsonl, line 2: its byte 11 \(0xe9\).*'cp1252'"),
         ("train.jsonl", b'{"text": "a"}\n\n{"text"\n', r"train\.jsonl: line 3 is no JSON"),
+        ("train.jsonl", b'{"text": "a"}\n' + b"[" * 10**5, r"train\.jsonl: line 2 is no JSON"),
         ("train.jsonl", b'{"text": "a"}\n["b"]\n', r"train\.jsonl: line 2 is not of the form"),
         ("train.txt", b"1,a\n", r"train\.txt: its name must end in one of \.csv, \.tsv, \.jsonl, \.parquet"),
         ("train.xls.gz", b"", r"train\.xls\.gz: its name must end in"),
@@ -252,6 +255,7 @@ def test_a_missing_file(tmp_path):
         # what data_prep.ipynb wrote there, what systems and editors leave, and what is no table
         (["train.csv", "train.tsv", "dev.tsv", "labels.json", "train_features.pkl"], {}, ("train.csv", None)),
         (["train.csv", "._train.csv", ".train.csv.9.tmp"], {}, ("train.csv", None)),
+        (["reviews.csv", "~$reviews.csv"], {}, ("reviews.csv", None)),
         (["a.csv", "b.csv"], {"train_file": "a.csv"}, ("a.csv", None)),
         (["a.csv", "test.csv"], {"train_file": "a.csv"}, ("a.csv", "test.csv")),
         (["a.csv", "b.csv"], {"test_file": "b.csv"}, ("a.csv", "b.csv")),
@@ -422,6 +426,15 @@ def test_classes_make_two_of_five_stars_and_leave_others_out():
 
 
 @pytest.mark.parametrize(
+    ("labels", "classes"),
+    [(["nan", "1"], [["nan"], ["1"]]), (["False", "True"], [[False], [True]]), (["0.0", "1"], [[0], [1.0]])],
+)
+def test_classes_that_python_takes_for_something_else(labels, classes):
+    found = tables.pick_classes(pd.Series(labels), "train.csv", classes)
+    assert tables.binary_labels(pd.Series(labels), found).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
     ("labels", "classes", "message"),
     [
         (
@@ -434,6 +447,7 @@ def test_classes_make_two_of_five_stars_and_leave_others_out():
         (["1", "2", "2.0"], None, r"'2\.0' 1 times \(first in row 3\)"),
         (["1", "2", ""], None, r"'' 1 times \(first in row 3\)"),
         (["label", "1", "2"], None, r"'label' 1 times \(first in row 1\)"),
+        (["0", "1"], [[False], [True]], r"CLASSES names \['False', 'True'\]"),
         (["1", "2", "3"], [[1], [4, 5]], r"CLASSES names \['4', '5'\], but the labels of train\.csv are '1' 1 times"),
     ],
 )

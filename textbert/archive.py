@@ -48,7 +48,7 @@ TOKENIZER_CLASSES = (
 
 def get_archive_path(name, cache_dir="cache/"):
     """Return the path of the archive of a model's name in the cache."""
-    return Path(cache_dir, name.replace("/", "--") + ".tar.gz")
+    return Path(cache_dir, str(name).replace("/", "--") + ".tar.gz")
 
 
 def write_archive(files, path):

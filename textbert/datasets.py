@@ -159,6 +159,7 @@ def _fetch_data(data, missing, part):
     if not missing:
         return
     print(f"{data.title}\n  {data.terms}")
+    problems = []
     for source in (_from_archive, _from_hub) if data.hub_id else (_from_archive,):
         try:
             require_disk_space(part.parent, 4 * data.size)
@@ -167,9 +168,9 @@ def _fetch_data(data, missing, part):
                 write_csv(read(path.stem), path, data.labels[path.stem])
             return
         except Exception as error:  # whatever goes wrong, another source may do, and the remedy is the same
+            problems.append(error)
             print(f"  that did not work ({describe_error(error)})")
-            problem = error
     raise FileNotFoundError(
-        f"{data.title} could not be fetched ({describe_error(problem)}): put train.csv and test.csv into {part.parent} "
-        "by hand, one row for each text: label, text"
-    ) from problem
+        f"{data.title} could not be fetched ({'; '.join(map(describe_error, problems))}): put train.csv and test.csv "
+        f"into {part.parent} by hand, one row for each text: label, text"
+    ) from problems[0]

@@ -13,6 +13,8 @@ SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 SAMPLE = 2**18  # characters that show how a file is written
 FEW = 20  # different values that a column of labels has at most
 
+csv.field_size_limit(2**31 - 1)  # of a text; 131,072 otherwise
+
 
 def get_codec(encoding):
     """Return an encoding for `open`; UTF-8 with or without a mark at its start. ValueError for a name that is none."""
@@ -148,7 +150,6 @@ def read_rows(path, form, lines=None):
     Raises ValueError, naming the line where the trouble begins, for a row that has more or fewer columns than the
     first, a quotation mark that is left open or swallows rows, and bytes of another encoding.
     """
-    csv.field_size_limit(2**31 - 1)
     with open_text(path, form.encoding) as file:
         lines = lines or _Lines(None, form)
         lines.file = file
@@ -157,7 +158,7 @@ def read_rows(path, form, lines=None):
         try:
             for row in reader:
                 line, begin, lines.fresh = begin, reader.line_num + form.skip + 1, True
-                if not row or (width > 1 and len(row) == 1 and not lines.first.strip()):
+                if not row or (width != 1 and len(row) == 1 and not lines.first.strip()):
                     blank = blank or (line if width == 1 else 0)
                     continue
                 if not width:
@@ -192,20 +193,24 @@ def _require_alone(path, line, blank, end, last):
         )
 
 
-def _split_sample(sample, separator, quoted):
-    """Return the rows of a sample, and [] as the last one if it cannot be read that far."""
+def _split_sample(sample, separator, quoted, cut):
+    """Return the rows of a sample, and [] as the last one if it cannot be read that far.
+
+    A text in which a sample that is `cut` ends is no row, and no fault.
+    """
     rows = []
     try:
         for row in csv.reader(io.StringIO(sample, newline=""), **Form(separator, quoted=quoted).options()):
             rows += [row] if any(field.strip() for field in row) else []
-    except csv.Error:
-        rows.append([])
+    except csv.Error as error:
+        if not (cut and rows and "unexpected end" in str(error)):
+            rows.append([])
     return rows
 
 
-def _find_separator(path, sample, usual):
+def _find_separator(path, sample, usual, cut):
     """Return what separates the columns in a sample: the usual, unless another one fits better."""
-    rows = {s: _split_sample(sample, s, not s == usual == "\t") for s in SEPARATORS}
+    rows = {s: _split_sample(sample, s, not s == usual == "\t", cut) for s in SEPARATORS}
     fits = [s for s, found in rows.items() if len(set(map(len, found))) == 1 and len(found[0]) > 1]
     others = [separator for separator in fits if separator != usual]
     if usual in fits:  # in prose a blank follows: "1;good soup, bad tea"
@@ -225,13 +230,15 @@ def sniff(path, kind, encoding="utf-8"):
     """Return the Form that the beginning of a file shows; `kind` is ".csv" or ".tsv"."""
     usual = "\t" if kind == ".tsv" else ","
     with open_text(path, get_codec(encoding)) as file:
-        sample = file.read(SAMPLE).removeprefix("\ufeff")
+        sample = file.read(SAMPLE)
+    cut = len(sample) == SAMPLE
+    sample = sample.removeprefix("\ufeff")
     first = re.match(r'"?sep=(.)"?(\r\n|\r|\n)', sample)
     if first:
         return Form(first[1], get_codec(encoding), skip=1)
-    if len(sample) == SAMPLE:
+    if cut:
         sample = sample[: 1 + max(sample.rfind("\n"), sample.rfind("\r"))] or sample
-    separator = _find_separator(path, sample, usual) if sample.strip() else usual
+    separator = _find_separator(path, sample, usual, cut) if sample.strip() else usual
     return Form(separator, get_codec(encoding), quoted=separator != "\t" or kind != ".tsv")
 
 

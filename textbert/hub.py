@@ -146,5 +146,5 @@ def read_bert(name_or_path, cache_dir):
             raise FileNotFoundError(f"{path} is missing: train.ipynb makes such archives, in cache/")
         path = get_archive_path(name_or_path, cache_dir)
         if not path.is_file():
-            fetch_bert(name_or_path, path)
+            fetch_bert(str(name_or_path), path)
     return read_archive(path), path

@@ -58,7 +58,7 @@ def read_json(files, name, source):
     """Return the object in the JSON file called `name`, {} if there is no such file; ValueError if it holds none."""
     try:
         content = json.loads(files.get(name, "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise ValueError(f"{source}: its {name} does not hold a JSON object: get it again")

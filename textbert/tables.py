@@ -1,6 +1,7 @@
 """Any labelled table to label and text, and what may be wrong with it."""
 
 import importlib.util
+import math
 import re
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from textbert.typed import as_text, read_json_lines, read_typed
 TEST_NAMES = ("test", "dev", "valid", "validation")
 FETCHED = ("yelp", "imdb", "sst2")  # the tasks of the room `datasets`
 OUTPUTS = ("train.tsv", "dev.tsv")  # of data_prep.ipynb
+VISIBLE = "[!.~]*"  # Excel's lock files begin with ~$
 KINDS = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
 LABEL_COLUMNS = ("label", "labels", "class", "target", "sentiment", "polarity", "category", "stars", "rating")
 TEXT_COLUMNS = ("text", "sentence", "content", "review", "comment", "message", "body", "tweet")
@@ -29,7 +31,7 @@ POSITIVE_VALUES = ("true", "yes", "y", "pos", "positive", "good", "spam", "toxic
 
 def _explain_no_table(data_dir):
     """Raise the FileNotFoundError for a folder without tables, which says why what is there is none."""
-    others = [path for path in sorted(Path(data_dir).glob("[!.]*")) if path.is_file() and path.name not in OUTPUTS]
+    others = [path for path in sorted(Path(data_dir).glob(VISIBLE)) if path.is_file() and path.name not in OUTPUTS]
     sheets = [path.name for path in others if split_suffixes(path)[0] == ".xlsx"]
     names = ", ".join(path.name for path in others[:9])
     raise FileNotFoundError(
@@ -57,7 +59,7 @@ def find_tables(data_dir, train_file=None, test_file=None):
     """
     if names := [name for name in (train_file, test_file) if name and name.lower() in OUTPUTS]:
         raise ValueError(f"{names[0]} is a name for what data_prep.ipynb writes: call your own file otherwise")
-    found = [path for path in sorted(Path(data_dir).glob("[!.]*")) if _is_table(path)]
+    found = [path for path in sorted(Path(data_dir).glob(VISIBLE)) if _is_table(path)]
     found = [path for path in found if path.name not in (train_file, test_file)]
     train = [path for path in found if path.name.lower().startswith("train.")] or found
     train = [Path(data_dir, train_file)] if train_file else train
@@ -219,10 +221,12 @@ def _pick_label_and_text(frame, filled, numbers, wanted, source):
 
 def _label_key(label):
     """Return what labels have in common that mean the same: the number, or the word in small letters."""
+    word = str(label).strip().casefold()  # of True, too, which is no 1 here
     try:
-        return float(label)
+        number = float(word)
     except ValueError:
-        return str(label).strip().casefold()
+        return word
+    return word if math.isnan(number) else number
 
 
 def _list_labels(labels):

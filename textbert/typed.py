@@ -15,6 +15,7 @@ def as_text(value):
     """Return a value of a typed table as text: no value as "", 1.0 as "1", half a surrogate pair as U+FFFD."""
     if value is None or value is pd.NA or (isinstance(value, float) and value != value):
         return ""
+    value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value  # so do some write Parquet
     text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -29,6 +30,8 @@ def read_json_lines(path, encoding):
                 rows += [json.loads(line)] if line.strip() else []
             except json.JSONDecodeError as error:
                 raise ValueError(f"line {number} is no JSON ({error.msg}, column {error.colno})") from None
+            except RecursionError:
+                raise ValueError(f"line {number} is no JSON (too deep)") from None
             if rows and not isinstance(rows[-1], dict):
                 raise ValueError(f"line {number} is not of the form {{name: value, ...}}")
     return pd.DataFrame(rows, dtype=object)
