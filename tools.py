@@ -36,6 +36,7 @@ from textbert.features import (
     get_fingerprint,
     label_ids,
     load_features,
+    require_same_rows,
     require_texts,
     save_features,
 )
@@ -123,6 +124,7 @@ __all__ = [
     "require_encoding",
     "require_file",
     "require_replaceable",
+    "require_same_rows",
     "reset_pooler",
     "Run",
     "save_features",

@@ -144,3 +144,43 @@ def test_a_search_forgets_the_one_before(project):
     for rates in ((3e-2,), (), (1e-2,), (1e-2,)):
         session.run(search - 1, SEARCH_LEARNING_RATES=list(rates))
         assert read_results("train") == expected[rates]
+
+
+LABELS, TEXTS = "Labels: to 0 and 1", "Texts: what must go, and what must stay"
+MORE, CHANCE, SURE = "More from the same texts", "How much is chance?", "How sure is sure?"
+SKIPPED = {  # which parameter is changed, the headings of the cells that are then run, and the one that is left out
+    "data_prep": ("CLASSES", [["good"], ["bad"]], [LABELS, f"{LABELS}, second cell"], TEXTS),
+    "train": ("LEARNING_RATE", 1e-3, ["Training", MORE, f"{MORE}, second cell", CHANCE], SURE),
+    "evaluate": ("TASK_NAME", "other", ["the check of the parameters", "The model"], "Predict"),
+}
+
+
+@pytest.mark.parametrize("notebook", list(SKIPPED))
+@pytest.mark.usefixtures("fresh_accelerator")
+def test_a_cell_that_is_left_out_is_missed(project, notebook):
+    parameter, value, run, missing = SKIPPED[notebook]
+    Session("train").run(RESUME=False)
+    shutil.copytree("data/tiny", "data/other", dirs_exist_ok=True)
+    shutil.copy("cache/tiny.tar.gz", "cache/other.tar.gz")
+    session = Session(notebook)
+    session.run()
+    session.names[parameter] = value
+    for heading in run:
+        (cell,) = (cell for cell in session.cells if f'"{heading}", globals()' in cell)
+        exec(cell, session.names)
+    (place,) = (i for i, cell in enumerate(session.cells) if f'"{missing}", globals()' in cell)
+    with pytest.raises(ValueError, match=f"'{re.escape(missing)}' makes is not there, or out of date"):
+        session.run(place + 1)
+
+
+@pytest.mark.usefixtures("fresh_accelerator")
+def test_a_file_that_is_written_anew_in_between_is_noticed(project):
+    session, path = Session("train"), Path("data/tiny/train.tsv")
+    before = path.read_text()
+    session.run(stop=session.parameters + 4)  # the examples are read
+    try:
+        path.write_text("".join(before.splitlines(keepends=True)[1:]))
+        with pytest.raises(ValueError, match=r"train\.tsv was written anew"):
+            session.run(session.parameters + 4)
+    finally:
+        path.write_text(before)

@@ -227,6 +227,14 @@ def require_texts(examples):
                 )
 
 
+def require_same_rows(features, labels, path):
+    """Raise ValueError if features have other `labels`, an array of shape (n,), than the rows read from `path` had."""
+    if not np.array_equal(features.labels, labels):
+        raise ValueError(
+            f"{path} was written anew after its examples were read: run the cells again from where that is done"
+        )
+
+
 def label_ids(examples, label_map, output_mode):
     """Return the labels of examples as an array of shape (n,), int32 or (in regression) float64."""
     if output_mode == "regression":
