@@ -11,6 +11,9 @@ import torch
 
 from textbert.files import atomic_write, exclusive_lock, write_text
 
+# what checkpoints of before hold, though no single training depends on it
+ONCE_DECIDING = ("FALSE_POSITIVE_COST", "SEARCH_LEARNING_RATES", "SEARCH_EPOCHS", "FOLDS")
+
 
 @contextmanager
 def stop_requests(say=print):
@@ -117,7 +120,7 @@ class Checkpoint:
             return None
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
-            theirs = dict(state["identity"])
+            theirs = {name: value for name, value in state["identity"].items() if name not in ONCE_DECIDING}
         except Exception as error:  # damaged bytes can raise nearly anything
             return ValueError(f"{self.path} is damaged ({type(error).__name__}): {remedy}")
         ours = self.identity
