@@ -430,10 +430,10 @@ def measure_epoch(options, folder):
     """Measure an epoch over full-length texts in ten turns, and print how fast each was."""
     features = get_features("IMDB", options)
     plan = tools.plan_batches(features.lengths, BATCH, SEED)
-    slices = [Slice("IMDB", plan[i * len(plan) // 10 : (i + 1) * len(plan) // 10]) for i in range(10)]
-    kinds = {("ours", "ours"), ("before", "ours"), ("Trainer", "torch")}
-    best = [c for c in list_contenders(options) if c.precision == options.precisions[-1]]
-    contenders = [c for c in best if (c.name, c.dropout) in kinds]
+    slices = [Slice("IMDB", list(batches)) for batches in np.array_split(plan, 10)]
+    best = options.precisions[-1]
+    wanted = [Contender(*how) for how in (("ours", best, "ours"), ("before", best, "ours"), ("Trainer", best, "torch"))]
+    contenders = [contender for contender in list_contenders(options) if contender in wanted]
     workers = [Worker(c, options.model, features, slices, folder) for c in contenders]
     results = race(workers, make_model(options.model).config, features)
     print(f"\nword pieces a second in each tenth of an epoch ({len(plan)} steps), MB added in the first and in all")
