@@ -120,11 +120,12 @@ class Checkpoint:
             return None
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
-            theirs = {name: value for name, value in state["identity"].items() if name not in ONCE_DECIDING}
+            theirs = dict(state["identity"])
         except Exception as error:  # damaged bytes can raise nearly anything
             return ValueError(f"{self.path} is damaged ({type(error).__name__}): {remedy}")
         ours = self.identity
-        if changed := [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]:
+        names = [name for name in {**theirs, **ours} if name not in ONCE_DECIDING]
+        if changed := [name for name in names if theirs.get(name) != ours.get(name)]:
             what = "; ".join(f"{name} was {theirs.get(name)!r} and is {ours.get(name)!r}" for name in changed)
             return ValueError(
                 f"{self.path} is of an unfinished training with other settings or data ({what}): {remedy}"
