@@ -211,8 +211,8 @@ class Classifier:
         if {"trained", "training_rows", "best_epoch"} <= settings.keys():
             trained = f"Trained {settings['trained']} on {settings['training_rows']:,} rows; "
             trained += f"epoch {settings['best_epoch']} was kept."
-        decides = f"{settings['label_names'][1]!r} is said from a probability of {settings['threshold']:.2f} on"
-        return [trained, f"{decides}, with a temperature of {settings['temperature']:.2f}."]
+        decides = f"The answer is {settings['label_names'][1]!r} from a probability of {settings['threshold']:.2f}"
+        return [trained, f"{decides} upwards, with a temperature of {settings['temperature']:.2f}."]
 
     def take_validation(self, examples, share=0.1, seed=42, refit=False):
         """Give a model whose archive has no validation part, as those of 2019, the one that train.ipynb would draw.

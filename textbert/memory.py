@@ -8,9 +8,10 @@ import threading
 from contextlib import contextmanager
 
 # of glibc's malloc.h and Linux' mman.h
-TRIM_THRESHOLD, MMAP_MAX = -1, -4
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
 MADV_HUGEPAGE = 14
-USUAL = {TRIM_THRESHOLD: 64 << 20, MMAP_MAX: 65_536}  # where glibc's own adjustment of the threshold ends
+# where glibc's own adjustment of its thresholds, which ends once one of them is set, would have arrived
+USUAL = {TRIM_THRESHOLD: 64 << 20, MMAP_THRESHOLD: 32 << 20, MMAP_MAX: 65_536}
 
 in_use = threading.Lock()
 

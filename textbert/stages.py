@@ -36,7 +36,7 @@ STAGES = {
         "More from the same texts, second cell": (),
         "How much is chance?": ("FOLDS",),
         "How sure is sure?": (),
-        "From how many percent on is it a yes?": ("FALSE_POSITIVE_COST",),
+        "Where does a yes begin?": ("FALSE_POSITIVE_COST",),
         "Save and pack": (),
     },
     "evaluate": {

@@ -135,7 +135,7 @@ def _encode_batches(conversion, batches, processes, bar, pool):
     parts, start = [], time.perf_counter()
     for batch in batches:
         spent = time.perf_counter() - start
-        if processes is None and spent > 0.5 and spent / len(parts) * (len(batches) - len(parts)) > 10:
+        if processes is None and parts and spent > 0.5 and spent / len(parts) * (len(batches) - len(parts)) > 10:
             from joblib import cpu_count  # as above
 
             processes = cpu_count()  # over 10 s are left, and workers start in 2 to 5

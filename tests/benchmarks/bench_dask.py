@@ -3,8 +3,9 @@
     python tests/benchmarks/bench_dask.py sample --texts imdb
 
 Both classify the same texts, in turns, and their answers are compared. The workers are started, and have loaded the
-classifier, before the clock runs: that start is what a small file does not pay back, and it is printed. Needs
-pip install dask distributed pyarrow.
+classifier, before the clock runs: that start is what a small file does not pay back, and it is printed. The workers
+are told how to keep memory; with --plain they have what Dask tells them by itself. The one process has malloc as it
+comes. Needs pip install dask distributed pyarrow.
 """
 
 import argparse
@@ -47,16 +48,16 @@ def score(part, path):
 def time_in_turns(ways, rows, repeats):
     """Print texts a second of each way, and the middle of its turns beside the first way's; return what each gave."""
     seconds, answers = {name: [] for name in ways}, {}
-    for _ in range(repeats):
-        for name, way in ways.items():
+    for turn in range(repeats):
+        for name in list(ways)[:: -1 if turn % 2 else 1]:  # there and back: nobody always comes first
             start = time.perf_counter()
-            answers[name] = way()
+            answers[name] = ways[name]()
             seconds[name].append(time.perf_counter() - start)
     first = np.array(next(iter(seconds.values())))
     for name, taken in seconds.items():
         each, times = ", ".join(f"{rows / second:.1f}" for second in taken), np.median(first / taken)
         print(f"{name:28} {rows / np.median(taken):8.1f} texts a second ({each}); in its turns {times:.3f} times")
-    return answers
+    return [answers[name] for name in ways]
 
 
 def main():
@@ -67,11 +68,13 @@ def main():
     parser.add_argument("--rows", type=int, default=2000, help="how many texts")
     parser.add_argument("--parts", type=int, default=8, help="into how many parts Dask cuts them")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--plain", action="store_true", help="leave the workers the environment that Dask gives them")
     options = parser.parse_args()
     path = str(get_archive_path(options.task, ROOT / "cache"))
     table = pd.DataFrame({"text": read_texts(options.task, options.texts, options.rows)})
     here, threads, start = Classifier.load(path, "cpu"), torch.get_num_threads(), time.perf_counter()
-    dask.config.set({"distributed.nanny.pre-spawn-environ": ENVIRONMENT})
+    if not options.plain:
+        dask.config.set({"distributed.nanny.pre-spawn-environ": ENVIRONMENT})
     workers = {"n_workers": threads, "threads_per_worker": 1, "dashboard_address": None, "memory_limit": 0}
     with LocalCluster(**workers) as cluster, Client(cluster) as client:
         client.run(get_classifier, path)
@@ -82,7 +85,7 @@ def main():
             f"one process, {threads} threads": lambda: here.predict(table["text"], progress=False),
             f"Dask, {threads} workers": answers.compute,
         }
-        one, many = time_in_turns(ways, len(table), options.repeats).values()
+        one, many = time_in_turns(ways, len(table), options.repeats)
     gap = np.abs(one["probability"] - many["probability"]).max()
     other = (one["label"].to_numpy() != many["label"].to_numpy()).sum()
     print(f"largest gap of a probability {gap:.1e}; {other} other labels")
