@@ -9,7 +9,12 @@ import sys
 import tarfile
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
+
+# the servers of these tests are on loopback, whatever this machine is told of proxies and of working offline
+os.environ.pop("HF_HUB_OFFLINE", None)
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
 import huggingface_hub.constants
 import numpy as np
@@ -28,6 +33,7 @@ from servers import Server
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # tools.py and textbert/ stand there, also for the worker processes
 
+from textbert import workers  # noqa: E402
 from textbert.archive import get_archive_path, write_archive  # noqa: E402
 
 quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -262,6 +268,20 @@ def hub_files(bert_files, load_state):
         "vocab.txt": files["vocab.txt"],
         "model.safetensors": save(state),
     }
+
+
+@pytest.fixture
+def workers_in_time(monkeypatch):
+    """Let a conversion wait until its workers have started: a short one would be done before."""
+    worker_pool = workers.worker_pool
+
+    @contextmanager
+    def wait_for_workers(*arguments):
+        with worker_pool(*arguments) as pool:
+            pool.result(timeout=300)
+            yield pool
+
+    monkeypatch.setattr(workers, "worker_pool", wait_for_workers)
 
 
 @pytest.fixture

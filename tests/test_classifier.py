@@ -64,12 +64,6 @@ def test_predicting_little(classifier):
     assert (list(empty.columns), len(empty)) == (["label", "probability"], 0)
 
 
-def test_a_single_text_is_no_list(classifier):
-    """A text is a sequence too: its letters would be classified one by one."""
-    with pytest.raises(TypeError, match="'good food'"):
-        classifier.predict("good food")
-
-
 @pytest.mark.parametrize("value", [None, float("nan"), 3, b"good"])
 def test_what_is_no_text(classifier, value):
     with pytest.raises(TypeError, match=f"text 1 is {value!r}, but must be a string"):
@@ -305,6 +299,7 @@ def test_a_series_keeps_its_index(classifier):
     ],
 )
 def test_predict_refuses_what_is_no_row_of_texts(classifier, texts, shown):
+    """A single text is a sequence too: its letters would be classified one by one."""
     with pytest.raises(TypeError, match=shown):
         classifier.predict(texts)
 
@@ -316,6 +311,12 @@ def test_predict_refuses_paths_and_files(classifier, tmp_path):
         classifier.predict(path)
     with open(path) as file, pytest.raises(TypeError, match="predict_file"):
         classifier.predict(file)
+
+
+def test_a_number_out_of_a_table_is_a_number(bert_files, pack):
+    path = pack(bert_files(classifier=SETTINGS))
+    loaded = Classifier.load(path, "cpu", threshold=np.float64(0.3), temperature=np.float32(2))
+    assert (loaded.settings["threshold"], loaded.settings["temperature"]) == (0.3, 2)
 
 
 @pytest.mark.parametrize("size", [0, -3, 1.0, "8", None, True])

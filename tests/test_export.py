@@ -196,6 +196,16 @@ def test_a_tokenizer_that_is_left_out_says_why(taught, tmp_path, monkeypatch, ca
     assert reason in capsys.readouterr().out and reason in (path.parent / "README.md").read_text()
 
 
-def test_a_missing_extra_says_which_command_helps():
-    with pytest.raises(ImportError, match="pip install nowhere-to-be-found"):
-        export._require_package("nowhere_to_be_found", "nowhere-to-be-found")
+def test_a_missing_extra_says_which_command_helps(taught, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ImportError, match="pip install onnx onnxscript"):
+        export.export_onnx(taught, tmp_path / "model.onnx")
+
+
+def test_a_new_export_leaves_no_old_file_with_8_bits(taught, tmp_path, monkeypatch):
+    old = tmp_path / "onnx" / "model-int8.onnx"
+    old.parent.mkdir()
+    old.write_bytes(b"of an export before")
+    monkeypatch.setattr(export, "export_onnx", lambda classifier, path: None)
+    export.export(taught, "onnx", tmp_path)
+    assert not old.exists()

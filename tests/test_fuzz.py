@@ -862,7 +862,7 @@ def test_the_command_line_ends_in_0_or_in_2_with_one_line(shell, monkeypatch, ca
 )
 def test_a_real_command_line_ends_in_2_with_one_line(shell, command):
     command = [sys.executable, str(ROOT / "converter.py"), *command]
-    done = subprocess.run(command, cwd=shell, capture_output=True, text=True, check=False, timeout=100)
+    done = subprocess.run(command, cwd=shell, capture_output=True, text=True, check=False, timeout=300)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
 
 

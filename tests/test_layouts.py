@@ -126,6 +126,14 @@ def test_a_folder_in_the_hubs_layout(tmp_path, hub_files, bert_files, load_state
     assert sorted(path.name for path in folder.iterdir()) == sorted(hub_files)
 
 
+def test_a_folder_whose_casing_stands_in_tokenizer_json(tmp_path, bert_files, capsys):
+    """Nothing in a vocabulary without capitals says that case matters; texts would be put into lower case."""
+    fast = {"normalizer": {"type": "BertNormalizer", "lowercase": False}}
+    folder = write_files(bert_files() | {"tokenizer.json": json.dumps(fast).encode()}, tmp_path / "folder")
+    assert not tools.load_tokenizer(str(folder)).basic_tokenizer.do_lower_case
+    assert "case matters, says its tokenizer.json" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("given", ["folder", "checkpoint"])
 def test_a_tensorflow_checkpoint_is_answered_with_the_line_that_converts_it(tmp_path, bert_files, given):
     files = bert_files()

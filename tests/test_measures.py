@@ -193,6 +193,8 @@ def test_parts_that_are_too_small():
         note = measures.size_note("dev.tsv", labels[:count], good[:count])
         low, high = map(float, re.findall(r"between (\S+) and (\S+);", note)[0])
         assert ("TOO SMALL" in note) == (round(high - low, 2) > 0.2)
+    flawless = measures.size_note("dev.tsv", labels[:60], labels[:60])  # by Wilson: z² / (n + z²)
+    assert flawless.endswith("rarer class. No answer is wrong; of others like them up to 6 in 100 may be.")
     rare = (np.arange(400) < 29).astype(int)
     assert "29 of the rarer class" in measures.size_note("dev.tsv", rare, rare) and "SMALL" in measures.size_note(
         "dev.tsv", rare, rare
@@ -244,9 +246,17 @@ def test_a_known_temperature_is_found(temperature):
 
 
 def test_the_temperature_has_bounds():
-    logits = np.array([[2.0, -2.0], [-2.0, 2.0], [1.0, -1.0]], np.float32)
-    assert measures.fit_temperature(logits, np.array([0, 1, 0])) == pytest.approx(0.05, rel=0.1)  # always right
-    assert measures.fit_temperature(logits, np.array([1, 0, 1])) == pytest.approx(20, rel=0.1)  # always wrong
+    logits = np.tile(np.array([[2.0, -2.0], [-2.0, 2.0], [1.0, -1.0]], np.float32), (500, 1))
+    assert measures.fit_temperature(logits / 100, np.tile([0, 1, 0], 500)) == pytest.approx(0.05, rel=0.1)  # right
+    assert measures.fit_temperature(logits, np.tile([1, 0, 1], 500)) == pytest.approx(20, rel=0.1)  # always wrong
+
+
+def test_no_mistake_on_few_texts_makes_no_certainty():
+    """By Platt's targets 10 right answers of each class, all with the same logits, are worth 11 of 12."""
+    labels = np.repeat([0, 1], 10)
+    logits = np.stack([1 - 2 * labels, 2 * labels - 1], axis=1).astype(np.float32)
+    temperature = measures.fit_temperature(logits, labels)
+    assert measures.probabilities(logits, temperature)[-1, 1] == pytest.approx(11 / 12, abs=1e-3)
 
 
 def test_probabilities_by_hand():

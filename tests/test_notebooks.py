@@ -414,12 +414,6 @@ def test_evaluate_refuses_a_model_that_was_not_fine_tuned(workspace, printed):
         run(workspace, "evaluate", TASK_NAME="raw")
 
 
-def test_a_full_disk_is_noticed_before_the_work(workspace, printed, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 5_000_000))
-    with pytest.raises(OSError, match=r"7 MB of disk are needed for this and 5 MB are free"):
-        tools.require_disk_space(workspace, 7_000_000)
-
-
 def test_tools_and_the_package_featurize_and_predict_from_a_notebook(workspace, printed, tmp_path):
     shutil.copy(ROOT / "tools.py", tmp_path)
     shutil.copytree(ROOT / "textbert", tmp_path / "textbert", ignore=shutil.ignore_patterns("__pycache__"))

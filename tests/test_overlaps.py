@@ -54,7 +54,7 @@ def test_suffixes_are_sorted(words, lengths):
     words = words[: sum(lengths)]
     ends = [end for end in np.cumsum(lengths).tolist() if end < len(words)] + [len(words)]
     left = np.array([min(end for end in ends if end > place) - place for place in range(len(words))], np.int32)
-    order, ranks = overlaps._sort_suffixes(np.array(words, np.int32), left)
+    order, ranks = overlaps.sort_suffixes(np.array(words, np.int32), left)
     suffixes = [words[place : place + count] for place, count in enumerate(left)]
     assert [suffixes[place] for place in order] == sorted(suffixes)
     for place, suffix in enumerate(suffixes):

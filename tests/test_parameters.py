@@ -46,12 +46,6 @@ def notebook(request):
     return request.param
 
 
-def test_the_cell_and_the_check_know_the_same_names(notebook):
-    values = read_values(notebook)
-    assert "TASK_NAME" in values
-    assert tools.check_parameters(notebook, values) == values  # an unknown or a missing name would raise
-
-
 def test_the_guides_parameters_are_there():
     """Names that users of the guide know and scripts rely on."""
     assert {"TASK_NAME", "BERT_MODEL", "MAX_SEQ_LENGTH", "LABEL_NAMES"} <= read_values("data_prep").keys()

@@ -102,6 +102,37 @@ def test_the_first_sentences_need_no_statistics(right, chance, verdict):
     assert third == (here if right == 50 else everywhere)
 
 
+def summarize_as(rare_found, false_alarms, words_found, chance=1e-5):
+    """Return the sentences about a model that finds so many of 50 rare texts among 1,000, beside one without alarms."""
+    labels = (np.arange(1000) < 50).astype(int)
+    answers = {"words": np.arange(1000) < words_found}
+    answers["BERT"] = (np.arange(1000) < rare_found) | (np.arange(1000) >= 1000 - false_alarms)
+    by_class = measures.accuracy_by(labels, answers["BERT"], pd.Series(labels).map({0: "rare", 1: "usual"}))
+    return report.summarize(measures.bootstrap_figures(labels, answers), "BERT", "words", chance, by_class)
+
+
+def test_the_verdict_says_where_two_measures_part():
+    verdict = summarize_as(rare_found=40, false_alarms=80, words_found=5)[1]
+    assert verdict == (
+        "Words is right more often (96 of 100), but BERT does better where both classes count alike (MCC); "
+        "neither is hardly chance."
+    )
+    assert summarize_as(rare_found=40, false_alarms=1, words_found=5)[1].startswith("It is better than words")
+
+
+def test_no_mistake_is_no_certainty():
+    assert summarize_as(50, 0, 5)[0] == (
+        "BERT is right in 100 of 100 texts; in at least 99, as far as can be told from 1,000 texts."
+    )
+
+
+def test_a_group_too_small_to_tell_hides_no_other():
+    by_class = pd.Series(["few"] * 8 + ["many"] * 250 + ["most"] * 1000)
+    labels, right = np.zeros(1258, int), np.repeat([1, 0, 1, 0, 1, 0], [5, 3, 165, 85, 900, 100])
+    groups = measures.accuracy_by(labels, 1 - right, by_class)
+    assert report.name_weakest(groups) == "It errs most here: many, with 66 of 100 right."
+
+
 @pytest.mark.parametrize(("labels", "found"), [([1], 0), ([0, 1, 1], 0), ([0, 0, 1, 1, 1], 5), ([0] * 7 + [1] * 9, 16)])
 def test_suspicious_labels_of_few_rows(labels, found, capsys):
     texts = [f"{'bad' if label == 0 else 'good'} {row}" for row, label in enumerate(labels)]

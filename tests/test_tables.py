@@ -166,6 +166,46 @@ def test_parquet(tmp_path):
         tables.read_table(tmp_path / "train.parquet")
 
 
+def test_xlsx(tmp_path, capsys):
+    openpyxl = pytest.importorskip("openpyxl", reason="openpyxl is absent: reading .xlsx is not tested")
+    book = openpyxl.Workbook()
+    rows = [("label", "text", None), (1, "NA", None), (2.0, "caf\u00e9 \U0001f600", None), (None,) * 3, (1, 7.5, None)]
+    for row in rows:
+        book.active.append(row)
+    book.create_sheet("notes").append(["not read"])
+    book.save(tmp_path / "train.xlsx")
+    assert pick(tmp_path / "train.xlsx", text_column="text", label_column="label") == (
+        [("1", "NA"), ("2", "caf\u00e9 \U0001f600"), ("1", "7.5")],
+        {"label": "label", "text": "text"},
+    )
+    assert "the first sheet, 'Sheet', is read, and notes not" in capsys.readouterr().out
+    whole = (tmp_path / "train.xlsx").read_bytes()
+    for damaged in (b"no sheet", whole[: len(whole) // 2]):
+        (tmp_path / "train.xlsx").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"train\.xlsx: it is damaged, or not what its name says"):
+            tables.read_table(tmp_path / "train.xlsx")
+
+
+@pytest.mark.parametrize(("kind", "package"), [("parquet", "pyarrow"), ("xlsx", "openpyxl")])
+def test_what_unpacks_to_far_more_than_its_size_is_not_read(tmp_path, kind, package):
+    pytest.importorskip(package, reason=f"{package} is absent: reading .{kind} is not tested")
+    path = tmp_path / f"train.{kind}"
+    if kind == "parquet":
+        pd.DataFrame({"label": 1, "text": ["x" * 50_000_000] * 2}).to_parquet(path, compression="gzip")
+    else:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("xl/workbook.xml", b" " * 100_000_000)
+    assert path.stat().st_size < 1_000_000
+    with pytest.raises(ValueError, match="unpacks to more than 100 times its size"):
+        tables.read_table(path)
+
+
+def test_xlsx_without_openpyxl_says_what_to_install(make_file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(ImportError, match="install the openpyxl package"):
+        tables.read_table(make_file(b"PK", "train.xlsx"))
+
+
 def test_parquet_without_pyarrow_says_what_to_install(make_file, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "fastparquet", None)
@@ -234,6 +274,12 @@ def test_another_encoding_refused(make_file, content, encoding, message):
         tables.read_table(make_file(content), encoding)
 
 
+@pytest.mark.parametrize("name", ["train.parquet.gz", "train.xlsx.zip"])
+def test_what_is_compressed_in_itself_is_not_unpacked(make_file, name):
+    with pytest.raises(ValueError, match=r"unpack it first; \.(parquet|xlsx) files are compressed in themselves"):
+        tables.read_table(make_file(b"PK", name))
+
+
 def test_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"absent\.csv is missing"):
         tables.read_table(tmp_path / "absent.csv")
@@ -248,7 +294,7 @@ def test_a_missing_file(tmp_path):
         (["train.csv", "test.csv"], {}, ("train.csv", "test.csv")),
         (["train.tsv.gz", "dev.jsonl", "README.md"], {}, ("train.tsv.gz", "dev.jsonl")),
         (["train.csv", "validation.csv"], {}, ("train.csv", "validation.csv")),
-        (["train.parquet", "valid.parquet.zip"], {}, ("train.parquet", "valid.parquet.zip")),
+        (["train.parquet", "valid.jsonl.zip"], {}, ("train.parquet", "valid.jsonl.zip")),
         (["train.csv"], {}, ("train.csv", None)),
         (["my reviews.csv.bz2"], {}, ("my reviews.csv.bz2", None)),
         (["train.csv", "notes.csv"], {}, ("train.csv", None)),
@@ -338,6 +384,20 @@ def test_columns_without_a_name(make_file):
     assert pick(path, text_column=3)[1] == {"label": "v1", "text": 3}
 
 
+@pytest.mark.parametrize("first", ["Spam", " ham", "NaN", "null"])
+def test_the_first_row_of_a_file_without_a_header_is_no_header(make_file, first):
+    rows = [("ham" if i % 3 else "spam", text) for i, text in enumerate(LONG)]
+    found, names = pick(make_file(to_csv([(first, "the first text"), *rows])))
+    assert names == {"label": 0, "text": 1} and found == [(first.strip(), "the first text"), *rows]
+
+
+def test_rows_without_a_label_make_no_other_column_the_label(make_file):
+    """A third value, which is none, must not leave the column with two values as the only one."""
+    rows = [("01"[i % 2] if i % 4 else "", "web" if i % 3 else "app", text) for i, text in enumerate(LONG)]
+    with pytest.raises(ValueError, match=r"holds the label\? Set LABEL_COLUMN to one of 'verdict'.*'source'"):
+        pick(make_file(to_csv([("verdict", "source", "text"), *rows])))
+
+
 def test_columns_by_name_and_by_number(make_file):
     rows = [("a", "b", "text", "label"), *((str(i % 2), text, text[::-1], str(i)) for i, text in enumerate(LONG))]
     for name, content in (("train.csv", to_csv(rows)), ("train.jsonl", to_jsonl(rows[1:], rows[0]))):
@@ -414,6 +474,15 @@ def test_which_class_is_positive(labels, expected):
         assert binary.dtype.kind == "i"
 
 
+@pytest.mark.parametrize(
+    ("labels", "expected"), [(["spam", "ham", "Spam", "spam"], ["ham", "spam"]), (["2.0", "1", "2", "2"], ["1", "2"])]
+)
+def test_spellings_that_mean_the_same_are_one_label(labels, expected):
+    classes = tables.pick_classes(pd.Series(labels), "train.csv")
+    assert classes == [[label] for label in expected]
+    assert tables.binary_labels(pd.Series(labels), classes).tolist() == [label[0] in "sS2" for label in labels]
+
+
 def test_classes_make_two_of_five_stars_and_leave_others_out():
     stars = pd.Series(["1", "5", "3", "2", "4", "3"], index=[1, 2, 3, 4, 5, 6])
     for classes in ([[1, 2], [4, 5]], [["1", "2"], ["4", "5"]]):
@@ -444,7 +513,7 @@ def test_classes_that_python_takes_for_something_else(labels, classes):
         ),
         (list("15342153"), None, r"say in CLASSES which make up the two classes, such as \[\[\"1\", \"2\"\], "),
         (["1", "1"], None, r"train\.csv has 1 different labels.*'1' 2 times \(first in row 1\)"),
-        (["1", "2", "2.0"], None, r"'2\.0' 1 times \(first in row 3\)"),
+        (["Spam", "spam"], None, r"train\.csv has 1 different labels.*'Spam' 1 times .*'spam' 1 times"),
         (["1", "2", ""], None, r"'' 1 times \(first in row 3\)"),
         (["label", "1", "2"], None, r"'label' 1 times \(first in row 1\)"),
         (["0", "1"], [[False], [True]], r"CLASSES names \['False', 'True'\]"),

@@ -171,7 +171,7 @@ def test_features_are_converted_once(data_dir, tokenizers, monkeypatch, capsys):
 
 @pytest.mark.parametrize(("size", "parts", "processes"), [(1, 18, 1), (1, 18, 2), (60, 6, 1), (2**20, 1, 1)])
 def test_a_file_read_in_parts_gives_the_features_of_its_examples(
-    data_dir, tokenizers, monkeypatch, size, parts, processes
+    data_dir, tokenizers, monkeypatch, workers_in_time, size, parts, processes
 ):
     texts = ["good\x85ly \u2028 soup", "", "caf\u00e9 \x0b\x1c", "the end \r", "un\u00e9 " * 9, " a \x0c b"] * 3
     lines = [f"{i}\t{i % 2}\ta\t{text}\n" for i, text in enumerate(texts)]

@@ -69,6 +69,20 @@ def test_a_table_is_never_half_written(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["train.tsv"]
 
 
+def test_a_task_is_written_as_a_whole_or_not_at_all(tmp_path):
+    tools.write_task({"train": make_frame(["one", "two"]), "dev": make_frame(["three"])}, ["bad", "good"], tmp_path)
+    written = {path.name: path.read_bytes() for path in tmp_path.glob("[!.]*")}
+    assert written == {
+        "train.tsv": b"0\t0\ta\tone\n1\t1\ta\ttwo\n",
+        "dev.tsv": b"0\t0\ta\tthree\n",
+        "labels.json": b'{"label_names": ["bad", "good"]}\n',
+    }
+    with pytest.raises(UnicodeEncodeError):
+        tools.write_task({"train": make_frame(["new"]), "dev": make_frame(["\ud800"])}, ["good", "bad"], tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("[!.]*")} == written
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
 def test_label_names(tmp_path):
     assert tools.read_label_names(tmp_path) == ["0", "1"]
     tools.write_text(tmp_path / "labels.json", '{"label_names": ["bad", "good"]}')

@@ -1,6 +1,5 @@
 """Several processes convert as one does, and none is left behind, whoever is stopped or killed."""
 
-import contextlib
 import os
 import pickle
 import signal
@@ -25,20 +24,6 @@ class OnArrival(str):
 
     def __reduce__(self):
         return eval, (f"({self.code}, 'good')[1]",)
-
-
-@pytest.fixture
-def workers_in_time(monkeypatch):
-    """Let a conversion wait until its workers have started: a short one would be done before."""
-    worker_pool = workers.worker_pool
-
-    @contextlib.contextmanager
-    def wait_for_workers(*arguments):
-        with worker_pool(*arguments) as pool:
-            pool.result(timeout=300)
-            yield pool
-
-    monkeypatch.setattr(workers, "worker_pool", wait_for_workers)
 
 
 def test_two_processes_give_the_same_as_one(tokenizers, tmp_path, workers_in_time):
@@ -75,7 +60,7 @@ def test_a_killed_worker_ends_in_an_error(tokenizers, tmp_path, workers_in_time)
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(60)
+    thread.join(300)
     assert raised, "the conversion goes on without its worker" if thread.is_alive() else "no error was raised"
     error, when = raised[0]
     assert "processes=1" in str(error)
@@ -136,7 +121,7 @@ def test_only_lokys_own_thread_fails_in_silence_and_only_while_workers_are_kille
         failed.append((arguments.thread.name, arguments.exc_type))
 
     monkeypatch.setattr(threading, "excepthook", hook)
-    workers._kill_workers(FailingPool())
+    workers.kill_workers(FailingPool())
     assert failed == [("another", ValueError)]
     assert threading.excepthook is hook
     fail_in_a_thread("ExecutorManagerThread")
@@ -146,5 +131,5 @@ def test_only_lokys_own_thread_fails_in_silence_and_only_while_workers_are_kille
 def test_failures_are_heard_again_where_the_workers_could_not_be_killed():
     hook = threading.excepthook
     with pytest.raises(AttributeError, match="shutdown"):
-        workers._kill_workers(None)
+        workers.kill_workers(None)
     assert threading.excepthook is hook

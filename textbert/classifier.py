@@ -197,7 +197,7 @@ class Classifier:
         model = build_model(files, path, num_labels=2, new_weights=False)
         given = {"threshold": threshold, "temperature": temperature}
         given |= {"max_seq_length": max_seq_length, "label_names": label_names}
-        given = {name: value for name, value in given.items() if value is not None}
+        given = {n: v.item() if isinstance(v, np.generic) else v for n, v in given.items() if v is not None}
         settings = complete_settings(config, given, path)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         validation = read_validation(files["validation.csv"], path) if "validation.csv" in files else None
@@ -211,7 +211,7 @@ class Classifier:
         if {"trained", "training_rows", "best_epoch"} <= settings.keys():
             trained = f"Trained {settings['trained']} on {settings['training_rows']:,} rows; "
             trained += f"epoch {settings['best_epoch']} was kept."
-        decides = f"The answer is {settings['label_names'][1]!r} from a probability of {settings['threshold']:.2f}"
+        decides = f"The answer is {settings['label_names'][1]!r} from a probability of {settings['threshold']:.3g}"
         return [trained, f"{decides} upwards, with a temperature of {settings['temperature']:.2f}."]
 
     def take_validation(self, examples, share=0.1, seed=42, refit=False):
@@ -267,7 +267,8 @@ class Classifier:
         of = f"of the {len(texts):,} texts of {source}"
         counted = f"{count:,} {of} were in the training of {self.path}"
         if 2 * count >= len(texts) or len(set(np.asarray(labels)[rows].tolist())) < 2:
-            raise ValueError(f"{counted}, so that too few are left to judge it by: run train.ipynb again")
+            remedy = "run train.ipynb again (after data_prep.ipynb with CLEAN_TRAIN = True if two files share texts)"
+            raise ValueError(f"{counted}, so that too few are left to judge it by: {remedy}")
         if count:
             return rows, f"{counted} and are left out"
         return rows, f"it has seen none {of} in training"
@@ -334,6 +335,7 @@ class Classifier:
                     answers = zip(chunk, predicted.itertuples(index=False))
                     file.write(_to_csv([*row, *answer] for row, answer in answers))
                     file.flush()
+                    os.fsync(file.fileno())  # the state vouches for these rows, also after a power cut
                     write_text(state, json.dumps({"fingerprint": fingerprint, "rows": read, "bytes": file.tell()}))
             replace_file(part, target)
             state.unlink(missing_ok=True)
@@ -344,6 +346,5 @@ class Classifier:
     def decide(self, logits):
         """Turn logits of shape (n, 2) into the DataFrame of `predict`."""
         positive = probabilities(logits, self.settings["temperature"])[:, 1]
-        names = np.array(self.settings["label_names"], object)
-        label = names[(positive >= self.settings["threshold"]).astype(int)]
-        return pd.DataFrame({"label": label, "probability": positive})
+        said = (positive >= self.settings["threshold"]).astype(int)
+        return pd.DataFrame({"label": np.array(self.settings["label_names"], object)[said], "probability": positive})

@@ -138,6 +138,7 @@ def export(classifier, kind, folder, figures=None):
         export_huggingface(classifier, path, figures)
         return path
     path = Path(folder, "onnx", "model.onnx")
+    path.with_stem("model-int8").unlink(missing_ok=True)  # of an export before
     export_onnx(classifier, path)
     missing = export_tokenizer(classifier, path.with_name("tokenizer.json"))
     _write_card(classifier, path.parent, "onnx", figures, missing)

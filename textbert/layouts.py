@@ -46,7 +46,9 @@ def read_folder(folder):
     check_tokenizer(files, folder)
     if {WEIGHTS, VOCABULARY} <= files.keys():
         say_added_tokens(files, files[VOCABULARY], folder)
-        return {name: content for name, content in files.items() if name in ARCHIVE_MEMBERS}
+        kept = {name: content for name, content in files.items() if name in ARCHIVE_MEMBERS}
+        said = "do_lower_case" in read_json(files, TOKENIZER_CONFIG, folder)
+        return kept if said else kept | take_casing(files, folder)
     if files.keys() & {SAFETENSORS, WEIGHTS}:
         return convert_bert(files, folder)
     for index in sorted(folder.glob("*.ckpt*.index")):
@@ -106,6 +108,15 @@ def find_casing(files, source):
         if isinstance(step.get("lowercase"), bool):
             return step["lowercase"], TOKENIZER
     return None
+
+
+def take_casing(files, source):
+    """Return an archive's tokenizer_config.json as {name: bytes}, {} if no file says the casing; say which one does."""
+    if not (casing := find_casing(files, source)):
+        return {}
+    lower, said_by = casing
+    print(f"  {'texts are put into lower case' if lower else 'case matters'}, says its {said_by}")
+    return {TOKENIZER_CONFIG: json.dumps({"do_lower_case": lower}).encode()}
 
 
 def read_vocabulary(files, source, size):
@@ -168,9 +179,4 @@ def convert_bert(files, source):
     if vocabulary := read_vocabulary(files, source, config["vocab_size"]):
         converted[VOCABULARY] = vocabulary
         say_added_tokens(files, vocabulary, source)
-    if casing := find_casing(files, source):
-        lower, said_by = casing
-        print(f"  {'texts are put into lower case' if lower else 'case matters'}, says its {said_by}")
-        converted[TOKENIZER_CONFIG] = json.dumps({"do_lower_case": lower}).encode()
-    converted[WEIGHTS] = convert_weights(files, source)
-    return converted
+    return converted | take_casing(files, source) | {WEIGHTS: convert_weights(files, source)}

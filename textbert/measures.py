@@ -74,12 +74,17 @@ def fit_temperature(logits, labels):
     """Return the temperature, from 1/20 to 20, that makes the probabilities of logits fit the labels best.
 
     Dividing the logits, of shape (n, 2), by it changes no decision, only how sure the model says it is (temperature
-    scaling, Guo et al. 2017, https://arxiv.org/abs/1706.04599).
+    scaling, Guo et al. 2017, https://arxiv.org/abs/1706.04599). The labels count as a little less than certain, by one
+    text more of each class (Platt 1999, Probabilistic Outputs for Support Vector Machines): a model that makes no
+    mistake on a few texts would come out as sure as can be.
     """
     from scipy.optimize import minimize_scalar
 
-    logits, labels = torch.tensor(logits, dtype=torch.float64), torch.tensor(labels, dtype=torch.int64)
-    fit = minimize_scalar(lambda log: F.cross_entropy(logits / np.exp(log), labels).item(), bounds=np.log([0.05, 20]))
+    logits, labels = torch.tensor(logits, dtype=torch.float64), np.asarray(labels)
+    counts = np.bincount(labels, minlength=2)
+    believed = np.where(labels == 1, (counts[1] + 1) / (counts[1] + 2), 1 / (counts[0] + 2))  # of class 1
+    targets = torch.tensor(np.stack([1 - believed, believed], axis=1))
+    fit = minimize_scalar(lambda log: F.cross_entropy(logits / np.exp(log), targets).item(), bounds=np.log([0.05, 20]))
     return float(np.exp(fit.x))
 
 
@@ -124,14 +129,20 @@ def format_intervals(table):
 def size_note(name, labels, predicted):
     """Say what the MCC of a part is and between which bounds it lies, and warn if it is too small to tell much.
 
-    The rule: at least 30 texts of each class, and a 95 % interval no wider than 0.2. Arrays of shape (n,).
+    The rule: at least 30 texts of each class, and a 95 % interval no wider than 0.2. Where no answer is wrong, which
+    leaves the bootstrap nothing to draw, it says how many may be by Wilson's interval. Arrays of shape (n,).
     """
+    from scipy.stats import binomtest
+
     value, low, high = bootstrap_figures(labels, {name: predicted}).loc[(name, "mcc")].round(2)
     rarer = int(min(np.sum(labels), len(labels) - np.sum(labels)))
     note = f"{name}: MCC {value:.2f}, between {low:.2f} and {high:.2f}; "
     note += f"{len(labels):,} texts, {rarer:,} of the rarer class."
     if rarer < 30 or round(high - low, 2) > 0.2:
         return f"{note} TOO SMALL TO TELL MUCH: at least 30 of each class and an interval of at most 0.2 are needed."
+    if np.array_equal(labels, predicted):
+        wrong = 1 - binomtest(len(labels), len(labels)).proportion_ci(method="wilson").low
+        return f"{note} No answer is wrong; of others like them up to {100 * wrong:.2g} in 100 may be."
     return note
 
 
@@ -211,6 +222,8 @@ def choose_threshold(positive, labels, false_positive_cost=1.0, seed=0):
     If a false positive costs another multiple of a false negative than 1, the threshold with the least expected cost
     follows from the probabilities alone (Elkan 2001, The Foundations of Cost-Sensitive Learning). Else it is 0.5,
     unless another one has a better MCC and the 95 % bootstrap interval of the gain, over 2,000 resamples, excludes 0.
+    That is a mild test, for the same texts have chosen it: where 0.5 was best, simulated data passed it in one of ten
+    cases, and lost 0.001 by it; a stricter one, which chose and tested on different halves, missed more than it saved.
 
     positive : array of shape (n,), tempered probabilities of class 1
     labels : array of shape (n,) of 0 and 1

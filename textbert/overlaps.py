@@ -94,7 +94,7 @@ def _number_words(texts):
     return np.concatenate([np.array([], np.int32), *parts]), lengths
 
 
-def _sort_suffixes(words, left):
+def sort_suffixes(words, left):
     """Sort the places in texts by the words that follow there, up to the end of the text they are in.
 
     Places are first sorted by as many words as a whole number of 64 bits can hold; each round then looks twice as far
@@ -152,7 +152,7 @@ class Overlaps:
         self._words, self._lengths, self._starts = words, lengths, ends - lengths
         owner = np.repeat(np.arange(len(rows)), lengths)
         self._left = (ends[owner] - np.arange(len(words))).astype(np.int32)
-        self._order, ranks = _sort_suffixes(words, self._left)
+        self._order, ranks = sort_suffixes(words, self._left)
         self._owner = rows[owner[self._order]]  # the text of each place, in order
         # a text comes first of all that begins with it, and is inside another one if there is anything else
         self._low = ranks[self._starts] - 1

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import re
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def plot_thresholds(ax, curve, threshold):
     """Draw a `threshold_curve` and mark the threshold in use."""
     for name, colour in (("mcc", BLUE), ("precision", ORANGE), ("recall", "#55a868")):
         ax.plot(curve["threshold"], curve[name], color=colour, label="MCC" if name == "mcc" else name)
-    ax.axvline(threshold, color="grey", linestyle=":", label=f"in use: {threshold:.2f}")
+    ax.axvline(threshold, color="grey", linestyle=":", label=f"in use: {threshold:.3g}")
     ax.set(title="Threshold (validation)", xlabel="threshold", ylim=(0, 1.03))
     ax.legend()
 
@@ -159,26 +160,28 @@ def summarize(intervals, model, opponent, chance, groups):
     chance : probability of `mcnemar`
     groups : DataFrame of `accuracy_by`
     """
-    accuracy = intervals.loc[(model, "accuracy")]
-    others = 100 * intervals.loc[(opponent, "accuracy"), "value"]
+    ours, theirs = (intervals.loc[(name, "accuracy"), "value"] for name in (model, opponent))
     lead = intervals.loc[(f"{model} minus {opponent}", "mcc")]
-    other = f"{opponent}, which is right in {others:.0f} of 100"
+    other = f"{opponent}, which is right in {100 * theirs:.0f} of 100"
     verdict = f"Nobody can tell from these texts whether it is better than {other}."
     if chance <= 0.05 and (lead["low"] > 0 or lead["high"] < 0):
         verdict = f"It is {'better' if lead['low'] > 0 else 'WORSE'} than {other}, and that is hardly chance."
-    right = f"{model} is right in {100 * accuracy['value']:.0f} of 100 texts; in at least {100 * accuracy['low']:.0f}"
-    return [
-        f"{right}, as far as can be told from {groups['texts'].iloc[:2].sum():,} texts.",
-        verdict,
-        name_weakest(groups),
-    ]
+        if (lead["low"] > 0) != (ours > theirs):  # where one class is rare
+            better, worse = (model, opponent) if lead["low"] > 0 else (opponent, model)
+            verdict = f"{worse[0].upper()}{worse[1:]} is right more often ({100 * max(ours, theirs):.0f} of 100), but "
+            verdict += f"{better} does better where both classes count alike (MCC); neither is hardly chance."
+    right, texts = groups[["right", "texts"]].iloc[:2].sum().tolist()
+    least = binomtest(right, texts).proportion_ci(method="wilson").low
+    first = f"{model} is right in {100 * ours:.0f} of 100 texts; in at least {math.floor(100 * least)}"
+    return [f"{first}, as far as can be told from {texts:,} texts.", verdict, name_weakest(groups)]
 
 
 def name_weakest(groups):
-    """Say in which group of `accuracy_by` most answers are wrong, unless its interval holds the mean of all groups."""
-    weakest = groups.loc[groups["accuracy"].idxmin()]
-    if weakest["high"] >= np.average(groups["accuracy"], weights=groups["texts"]):
+    """Say in which group of `accuracy_by` most answers are wrong, among those clearly below the mean of all groups."""
+    weak = groups[groups["high"] < np.average(groups["accuracy"], weights=groups["texts"])]
+    if weak.empty:
         return "It errs about as often in each class and at each length, as far as can be told."
+    weakest = weak.loc[weak["accuracy"].idxmin()]
     return f"It errs most here: {weakest.name}, with {100 * weakest['accuracy']:.0f} of 100 right."
 
 

@@ -97,6 +97,8 @@ def read_table(path, encoding="utf-8"):
     if kind not in KINDS:
         raise ValueError(f"{path}: its name must end in one of {', '.join(KINDS)}, perhaps with .gz, .bz2, .xz or .zip")
     if kind in (".parquet", ".xlsx"):
+        if compression:
+            raise ValueError(f"{path}: unpack it first; {kind} files are compressed in themselves")
         frame = read_typed(path, kind)
     else:
         if compression:
@@ -119,9 +121,15 @@ def _read_text(path, kind, encoding):
         raise ValueError(f"{path}: {error}") from None
 
 
+def _count_values(column):
+    """Return how many values there are, but in a column of many without those that mean none."""
+    values = column.unique()
+    return len(values) if len(values) > 50 else sum(value.strip().lower() not in MISSING for value in values)
+
+
 def _few_valued(frame):
     """Return the columns that may hold labels: two values, else a few that come again and again."""
-    counts = frame.nunique()
+    counts = frame.agg(_count_values)
     few = list(counts.index[counts == 2]) or list(counts.index[(counts > 2) & (counts <= min(20, len(frame) / 2))])
     return few or list(counts.index[counts <= min(20, len(frame) / 2)])
 
@@ -138,7 +146,8 @@ def _has_header(frame):
     few = _few_valued(rest)
     named = [name for name in frame if frame[name].iat[0].strip()]
     is_name = [not re.fullmatch(r"[-+.\s]*\d[-+.\d\s]*", frame[name].iat[0]) for name in frame]
-    new = all(frame[name].iat[0] not in set(rest[name]) for name in few if name in named)
+    first = {name: _label_key(frame[name].iat[0]) for name in few if name in named}
+    new = all(key not in {*MISSING, *map(_label_key, rest[name].unique())} for name, key in first.items())
     known = any(frame[name].iat[0].strip().lower() in LABEL_COLUMNS + TEXT_COLUMNS for name in frame)
     return all(is_name) and new and (bool(few) or known)
 
@@ -243,9 +252,9 @@ def _is_missing(labels):
 def pick_classes(labels, source, classes=None):
     """Return the labels of the two classes, as [[those of class 0], [those of class 1, the positive one]].
 
-    Without `classes` there must be two labels, and no row without one. Positive is the larger number, else one that
-    says so ("yes", "pos", "spam", ...), else the later in the alphabet. Raises ValueError listing the labels with their
-    counts.
+    Without `classes` there must be two labels, and no row without one; of spellings that mean the same, such as Spam
+    and spam, the most frequent counts. Positive is the larger number, else one that says so ("yes", "pos", "spam",
+    ...), else the later in the alphabet. Raises ValueError listing the labels with their counts.
     """
     known = sorted(set(labels))
     if classes is not None:
@@ -260,6 +269,7 @@ def pick_classes(labels, source, classes=None):
             f"{count:,} rows of {source} have no label: {_list_labels(labels)}. Label them, leave them out by saying "
             f"the others in CLASSES, or set CLASSES = [[{empty!r}], [{other!r}]] if no label means the other class"
         )
+    known = list({_label_key(label): label for label in labels.value_counts(ascending=True).index}.values())
     if len(known) != 2:
         raise ValueError(
             f"{source} has {len(known)} different labels, but two are needed: {_list_labels(labels)}. Correct it, or "

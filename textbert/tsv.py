@@ -3,11 +3,12 @@
 import io
 import json
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from textbert.files import atomic_write
+from textbert.files import atomic_write, exclusive_lock, explain_writing
 from textbert.parameters import TWO_NAMES, find_fault
 
 
@@ -20,17 +21,37 @@ def clean_text(texts, escaped_newlines):
     return texts.str.replace(r"\t|\r\n|\r|\n" + (r"|\\n" if escaped_newlines else ""), " ", regex=True)
 
 
+def _write_rows(frame, path):
+    columns = [frame[name] for name in ("id", "label", "alpha", "text")]
+    for column in columns:
+        if column.astype(str).str.contains(r"[\t\r\n]").any():
+            raise ValueError(f"column {column.name} holds a tab or line break: use clean_text first")
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        file.writelines("\t".join(map(str, row)) + "\n" for row in zip(*columns))
+
+
 def write_tsv(frame, path):
     """Write the columns id, label, alpha, text of `frame` as BERT's TSV: UTF-8, no header, no quoting.
 
     Raises ValueError if a field holds a tab or line break, which would break the table.
     """
-    columns = [frame[name] for name in ("id", "label", "alpha", "text")]
-    for column in columns:
-        if column.astype(str).str.contains(r"[\t\r\n]").any():
-            raise ValueError(f"column {column.name} holds a tab or line break: use clean_text first")
-    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        file.writelines("\t".join(map(str, row)) + "\n" for row in zip(*columns))
+    with atomic_write(path) as temporary:
+        _write_rows(frame, temporary)
+
+
+def write_task(frames, label_names, data_dir):
+    """Write a TSV file for each frame, a dict from "train" or "dev" to what `write_tsv` takes, and `labels.json`.
+
+    All are whole under other names before the first takes its place: labels under the names of other classes would
+    mislead whoever reads them. One process at a time writes.
+    """
+    with exclusive_lock(Path(data_dir, "train.tsv")), ExitStack() as places:
+        for name, frame in frames.items():
+            with explain_writing(path := Path(data_dir, f"{name}.tsv")):
+                _write_rows(frame, places.enter_context(atomic_write(path)))
+        with explain_writing(path := Path(data_dir, "labels.json")):
+            text = json.dumps({"label_names": label_names}) + "\n"
+            places.enter_context(atomic_write(path)).write_text(text, encoding="utf-8", newline="\n")
 
 
 def read_label_names(data_dir):

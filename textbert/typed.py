@@ -68,7 +68,8 @@ def _read_xlsx(path):
     book.close()
     if others := book.sheetnames[1:]:
         print(f"{path}: the first sheet, {book.sheetnames[0]!r}, is read, and {', '.join(others)} not")
-    frame = pd.DataFrame(rows, dtype=object)
+    width = max(map(len, rows), default=0)  # rows end where their last cell is
+    frame = pd.DataFrame([[*row, *[None] * (width - len(row))] for row in rows], dtype=object)
     return frame[frame.notna().any(axis=1)]
 
 

@@ -64,7 +64,7 @@ def _start_workers(conversion, count):
     return pool
 
 
-def _kill_workers(pool):
+def kill_workers(pool):
     """End the workers. Work that was handed over just before makes loky's own thread fail after that, in silence."""
     hook = threading.excepthook
     threading.excepthook = lambda failed: failed.thread.name == "ExecutorManagerThread" or hook(failed)
@@ -98,7 +98,7 @@ def worker_pool(conversion, processes):
     finally:
         sys.setswitchinterval(switch_interval)
         if not starting.exception():
-            _kill_workers(starting.result())
+            kill_workers(starting.result())
 
 
 def _encode_with_workers(pool, processes, batches, encode_here, bar):
