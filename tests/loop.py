@@ -8,14 +8,24 @@ from types import SimpleNamespace
 import tools
 
 NOTEBOOK = Path(tools.__file__).with_name("train.ipynb")
-FUNCTIONS = ("predict", "validate", "add_gradients", "fine_tune")
+FUNCTIONS = ("predict", "validate", "get_loss", "add_gradients", "fine_tune")
+
+
+def _read_statements():
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    return [statement for source in sources for statement in ast.parse(source).body]
+
+
+def read_parameters():
+    """Return the parameters of train.ipynb and their values there, as a dict."""
+    assigned = [statement for statement in _read_statements() if isinstance(statement, ast.AnnAssign)]
+    return {statement.target.id: ast.literal_eval(statement.value) for statement in assigned}
 
 
 def _compile_loop():
     """Return, as code, the statements of train.ipynb that import, set a parameter or define one of `FUNCTIONS`."""
-    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
-    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    statements = [statement for source in sources for statement in ast.parse(source).body]
+    statements = _read_statements()
     kinds = (ast.Import, ast.ImportFrom, ast.AnnAssign)
     kept = [s for s in statements if isinstance(s, kinds) or getattr(s, "name", None) in FUNCTIONS]
     return compile(ast.Module(kept, []), NOTEBOOK.name, "exec")

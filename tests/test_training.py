@@ -136,10 +136,13 @@ def test_without_a_gradient_no_word_is_moved():
 # ---------- The loop of train.ipynb -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("class_weights", "epsilon"), [((1.0, 1.0), 0.0), ((0.6, 3.0), 0.0), ((0.6, 3.0), 0.1)])
+@pytest.mark.parametrize(
+    ("class_weights", "names"),
+    [((1.0, 1.0), {}), ((0.6, 3.0), {}), ((0.6, 3.0), {"ADVERSARIAL_EPSILON": 0.1}), ((0.6, 3.0), {"R_DROP": 1.0})],
+)
 @pytest.mark.parametrize(("batch_size", "accumulation", "max_pieces"), [(4, 4, 4096), (13, 1, 40), (13, 1, 1)])
 def test_a_batch_may_be_taken_in_several(
-    features, monkeypatch, class_weights, epsilon, batch_size, accumulation, max_pieces
+    features, monkeypatch, class_weights, names, batch_size, accumulation, max_pieces
 ):
     """As batches of 4, 4, 4 and 1, or as parts that are made on a CPU: the end is that of one batch of 13.
 
@@ -151,7 +154,7 @@ def test_a_batch_may_be_taken_in_several(
     for how in ((13, 1, 4096), (batch_size, accumulation, max_pieces)):
         monkeypatch.setattr("textbert.batches.CPU_TRAINING_PIECES", how[2])
         model = make_model().double()
-        run = train(model, features, 6, *how[:2], ADVERSARIAL_EPSILON=epsilon)
+        run = train(model, features, 6, *how[:2], **names)
         assert len(run.progress.losses) == 6
         kept.append((run.progress.losses, copy_weights(model)))
     (losses, weights), (other_losses, others) = kept
@@ -181,6 +184,24 @@ def test_a_weighted_step_is_the_weighted_mean(features):
     expected.backward()
     for (name, found), parameter in zip(model.named_parameters(), expected_model.parameters()):
         torch.testing.assert_close(found.grad, parameter.grad, rtol=0, atol=1e-6, msg=name)
+
+
+def test_two_looks_at_a_text_cost_what_the_paper_says(features):
+    """R-Drop, Liang et al. 2021: half of its loss, with an alpha of twice R_DROP; each text has its class's weight."""
+    weights, model = torch.tensor([0.6, 3.0]), make_model(dropout=0.3, spread=0.1).train()
+    inputs, truth = make_batch(features, np.arange(13))
+    truth = truth.long()
+    torch.manual_seed(5)
+    found = make_loop(model, features, 13, R_DROP=0.7).get_loss(inputs, truth, weights)
+    torch.manual_seed(5)
+    looks = model(**{name: tensor.repeat(2, 1) for name, tensor in inputs.items()}).log_softmax(1).chunk(2)
+    right = sum(-look[torch.arange(13), truth] for look in looks)
+    options = {"log_target": True, "reduction": "none"}
+    apart = sum(F.kl_div(*pair, **options).sum(1) for pair in (looks, looks[::-1])) / 2
+    assert apart.min() > 0 and apart.max() > 1e-3
+    assert found.item() == pytest.approx((weights[truth] * (right + 2 * 0.7 * apart)).sum().item() / 2, rel=1e-5)
+    plain, doubled = (make_loop(model.eval(), features, 13, R_DROP=much) for much in (0.0, 0.7))
+    torch.testing.assert_close(*(loop.get_loss(inputs, truth, weights) for loop in (plain, doubled)))
 
 
 def test_class_weights_are_those_of_the_rows_to_learn_from(features):

@@ -51,7 +51,9 @@ def learn(features, way, dropout=0.0, checkpoint=None, stop_after=None, **names)
     return model, run
 
 
-@pytest.mark.parametrize(("dropout", "names"), [(0.0, {}), (0.1, {}), (0.1, {"ADVERSARIAL_EPSILON": 0.1})])
+@pytest.mark.parametrize(
+    ("dropout", "names"), [(0.0, {}), (0.1, {}), (0.1, {"ADVERSARIAL_EPSILON": 0.1}), (0.1, {"R_DROP": 1.0})]
+)
 def test_the_end_is_that_of_the_long_way(features, dropout, names):
     (whole, long), (compact, short) = (learn(features, way, dropout, **names) for way in ("whole", "compact"))
     assert short.progress.losses == pytest.approx(long.progress.losses, abs=1e-5)

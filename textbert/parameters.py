@@ -181,6 +181,7 @@ PARAMETERS = (
     Parameter("TRACK_WITH", "train", TRACKER, decides=False),
     Parameter("CLASS_WEIGHTS", "train", none_or(one_of("balanced"))),
     Parameter("FALSE_POSITIVE_COST", "train", number(0, open_low=True), decides=False),
+    Parameter("R_DROP", "train", number(0, 100)),
     Parameter("ADVERSARIAL_EPSILON", "train", number(0, 100)),
     Parameter("PATIENCE", "train", none_or(whole_number(1, 1000))),
     Parameter("SEARCH_LEARNING_RATES", "train", list_of(RATE), decides=False),

@@ -29,6 +29,7 @@ STAGES = {
             "NUM_TRAIN_EPOCHS",
             "WARMUP_PROPORTION",
             "CLASS_WEIGHTS",
+            "R_DROP",
             "ADVERSARIAL_EPSILON",
             "PATIENCE",
         ),
