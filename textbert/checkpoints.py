@@ -11,8 +11,9 @@ import torch
 
 from textbert.files import atomic_write, exclusive_lock, write_text
 
-# what checkpoints of before hold, though no single training depends on it
+# what checkpoints of before hold, though no single training depends on it; and what they lack, with the value they had
 ONCE_DECIDING = ("FALSE_POSITIVE_COST", "SEARCH_LEARNING_RATES", "SEARCH_EPOCHS", "FOLDS")
+DECIDING_SINCE = {"R_DROP": 0.0}
 
 
 @contextmanager
@@ -118,12 +119,12 @@ class Checkpoint:
         remedy = "set RESUME = False to start again, or choose another TASK_NAME"
         if not self.path.is_file():
             return None
+        ours = self.identity
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
-            theirs = dict(state["identity"])
+            theirs = {name: DECIDING_SINCE[name] for name in DECIDING_SINCE.keys() & ours} | state["identity"]
         except Exception as error:  # damaged bytes can raise nearly anything
             return ValueError(f"{self.path} is damaged ({type(error).__name__}): {remedy}")
-        ours = self.identity
         names = [name for name in {**theirs, **ours} if name not in ONCE_DECIDING]
         if changed := [name for name in names if theirs.get(name) != ours.get(name)]:
             what = "; ".join(f"{name} was {theirs.get(name)!r} and is {ours.get(name)!r}" for name in changed)
