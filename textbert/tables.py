@@ -123,8 +123,8 @@ def _read_text(path, kind, encoding):
 
 def _count_values(column):
     """Return how many values there are, but in a column of many without those that mean none."""
-    values = column.unique()
-    return len(values) if len(values) > 50 else sum(value.strip().lower() not in MISSING for value in values)
+    values = column.drop_duplicates()
+    return len(values) if len(values) > 50 else len(values) - _is_missing(values).sum()
 
 
 def _few_valued(frame):

@@ -27,11 +27,11 @@ import tools  # noqa: E402 (as above)
 
 def convert(task, parameters):
     """Return (texts, labels, Features) of a task's train.tsv."""
-    folder = ROOT / "data" / task
-    examples = tools.BinaryClassificationProcessor().get_train_examples(folder)
+    examples = list(tools.BinaryClassificationProcessor().get_train_examples(ROOT / "data" / task))
     tokenizer = tools.load_tokenizer(parameters["BERT_MODEL"], ROOT / "cache")
-    how = tokenizer, parameters["MAX_SEQ_LENGTH"], parameters["TRUNCATION"]
-    features = tools.load_or_convert_features(folder, "train", *how)
+    how = {"truncation": parameters["TRUNCATION"], "progress": False}
+    labels = {"0": 0, "1": 1}
+    features = tools.convert_examples_to_features(examples, labels, parameters["MAX_SEQ_LENGTH"], tokenizer, **how)
     return [example.text_a for example in examples], features.labels.astype(int), features
 
 
@@ -62,8 +62,8 @@ def main():
     texts, labels, features = convert(options.task, parameters)
     accelerator, rows = tools.make_accelerator(), []
     for seed in options.seeds:
+        parameters |= {"RANDOM_SEED": seed}
         for number, (others, held) in enumerate(tools.split_folds(texts, labels, options.folds, 0), start=1):
-            parameters |= {"RANDOM_SEED": seed}
             parts = [texts[row] for row in others], labels[others], parameters["VALIDATION_SHARE"], seed
             learned, chosen = (others[part] for part in tools.split_train_validation(*parts))
             start = time.perf_counter()

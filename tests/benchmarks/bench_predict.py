@@ -31,29 +31,24 @@ from statistics import median
 from unittest.mock import patch
 
 import numpy as np
-import pandas as pd
 import torch
+from bench_quality import ROOT, read_source
 
-ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from textbert import export  # noqa: E402 (found by the line above)
-from textbert.batches import CPU_PIECES, make_batch, plan_batches  # noqa: E402 (as above)
-from textbert.classifier import Classifier  # noqa: E402 (as above)
+from textbert import export
+from textbert.batches import CPU_PIECES, make_batch, plan_batches
+from textbert.classifier import Classifier
 
-DATA = Path(os.environ.get("BERT_TEST_DATA") or ROOT.parent / "shared" / "data")
 NAMES = ("input_ids", "token_type_ids", "attention_mask")
 CORES = 2
 
 
 def read_texts(data, rows):
     """Return the first texts of IMDB's test file, or of SST-2's training file."""
-    path, options = DATA / "imdb" / "test.csv.gz", {}
+    name, options = "imdb/test.csv.gz", {}
     if data == "sst2":
-        path, options = DATA / "sst2" / "train.tsv.gz", {"sep": "\t", "quoting": 3, "skiprows": 1}
-    if not path.is_file():
-        sys.exit(f"{path} is absent: set BERT_TEST_DATA to the folder that holds {data}/")
-    options |= {"names": ["label", "text"], "nrows": rows, "keep_default_na": False}
-    return pd.read_csv(path, **options)["text"].astype(str).tolist()
+        name, options = "sst2/train.tsv.gz", {"sep": "\t", "quoting": 3, "skiprows": 1}
+    return read_source(name, names=["label", "text"], nrows=rows, **options)["text"].tolist()
 
 
 def make_pipeline(folder, texts, batch_sizes=(1, 8, 32, 128)):
