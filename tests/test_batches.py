@@ -17,6 +17,13 @@ def features(tokenizers):
     return make_features(tokenizers["uncased"])
 
 
+@pytest.fixture(params=[True, False], ids=["matrix units", "none"])
+def matrix_units(request, monkeypatch):
+    """A machine that has units to multiply matrices, and one that has none."""
+    monkeypatch.setattr("textbert.batches.has_matrix_units", lambda: request.param)
+    return request.param
+
+
 @given(
     lengths=st.lists(st.integers(2, 512), max_size=300),
     batch_size=st.integers(1, 17),
@@ -110,10 +117,10 @@ def test_batches_hold_texts_of_like_length():
 
 
 @pytest.mark.parametrize("rows", [[0], [4], [12, 3, 7], list(range(13))])
-def test_a_batch_holds_the_features(features, rows):
+def test_a_batch_holds_the_features(features, rows, matrix_units):
     inputs, labels = make_batch(features, np.array(rows))
     longest = max(int(features.lengths[row]) for row in rows)
-    width = math.ceil(longest / 8) * 8
+    width = math.ceil(longest / 8) * 8 if matrix_units else longest
     assert {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in inputs.items()} == dict.fromkeys(
         ("input_ids", "token_type_ids", "attention_mask"), (torch.int64, (len(rows), width))
     )
@@ -171,8 +178,8 @@ def test_predict_logits(features, batch_size):
         *(([1, 481, 7], 512), ([512], 512)),
     ],
 )
-def test_the_padded_length_by_hand(lengths, padded):
-    assert padded_length(np.array(lengths, np.uint16)) == padded
+def test_the_padded_length_by_hand(lengths, padded, matrix_units):
+    assert padded_length(np.array(lengths, np.uint16)) == (padded if matrix_units else max(lengths))
 
 
 def test_a_text_is_not_padded_beyond_the_positions_of_a_model(tokenizers):
@@ -185,10 +192,10 @@ def test_a_text_is_not_padded_beyond_the_positions_of_a_model(tokenizers):
     np.testing.assert_array_equal(*logits)
 
 
-def test_the_plan_by_hand():
+def test_the_plan_by_hand(matrix_units):
     plan = Plan(np.array([3, 9, 17, 8, 16, 2], np.uint16), batch_size=2, accumulation=2, seed=5)
-    # two texts padded to 16, one to 24, and two to 8
-    assert plan.cost([np.array([1, 4]), np.array([2])]) == 2 * 16 + 24
+    # two texts padded to 16, one to 24 (without matrix units it stays 17), and two to 8
+    assert plan.cost([np.array([1, 4]), np.array([2])]) == 2 * 16 + (24 if matrix_units else 17)
     assert plan.cost([np.array([3, 0])]) == 2 * 8
     assert [len(step) for step in plan.steps(np.arange(6), 0)] == [2, 1]
     assert [[len(batch) for batch in step] for step in plan.steps(np.array([5, 1, 2]), 0)] in ([[2, 1]], [[1, 2]])

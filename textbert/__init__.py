@@ -7,7 +7,7 @@ A room imports only rooms above it in this list, and none imports `tools`:
 - overlaps, splits, inspection
 - wordpieces, features, workers
 - archive, weights, layouts, hub, bert
-- memory, batches, devices, checkpoints, vectors, training
+- memory, batches, devices, checkpoints, vectors, graphs, training
 - classifier
 - drawing, explanation, report, export
 - tutorial

@@ -114,6 +114,8 @@ def take_share(batch, accelerator):
 
 def sum_over_processes(accelerator, *values):
     """Return the sums over all processes of some numbers (or tensors of no dimension), as a list of floats."""
+    if accelerator.num_processes == 1:
+        return [float(value) for value in values]
     values = [torch.as_tensor(value, dtype=torch.float32, device=accelerator.device) for value in values]
     return accelerator.reduce(torch.stack(values)).tolist()
 

@@ -11,11 +11,12 @@ from functools import partial
 import numpy as np
 import torch
 
-from textbert.batches import split_batch
+from textbert.batches import padded_length, split_batch
 from textbert.bert import copy_weights
 from textbert.checkpoints import stop_requests
 from textbert.devices import sum_over_processes, tracked
 from textbert.display import LiveFigure, describe_seconds, plot_training, progress_bar
+from textbert.graphs import capture_layers, release_layers
 from textbert.measures import standard_error
 from textbert.memory import kept_memory
 from textbert.vectors import compact_vectors, find_used, fit_moments, restore_vectors
@@ -226,8 +227,11 @@ class Run:
             self.bar.update(len(self.progress.losses))
             self.figure = LiveFigure(self._draw)
             try:
+                if self.accelerator.device.type == "cuda" and self.accelerator.num_processes == 1:
+                    capture_layers(self.model, self.plan.batch_size * padded_length(self.plan.lengths[self.rows]))
                 yield
             finally:
+                release_layers(self.model)
                 restore_vectors(self.model)
             self.figure.update(at_once=True)
             self.optimizer.state.clear()  # its moments, twice the weights: nobody needs them any more

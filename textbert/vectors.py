@@ -48,8 +48,10 @@ class UsedVectors(torch.nn.Module):
 
 def find_used(model, features):
     """Return the ids of the words that features hold, and of the padding, rising: a tensor of shape (n,)."""
-    padding = model.bert.embeddings.word_embeddings.padding_idx
-    return torch.from_numpy(np.union1d(padding, features.ids).astype(np.int64))
+    vectors = model.bert.embeddings.word_embeddings
+    used = np.zeros(len(vectors.weight), bool)
+    used[features.ids] = used[vectors.padding_idx] = True
+    return torch.from_numpy(np.flatnonzero(used))
 
 
 def compact_vectors(model, ids, decay):
