@@ -13,7 +13,8 @@ TRAIN = {
     **{"TASK_NAME": "t", "BERT_MODEL": "m", "MAX_SEQ_LENGTH": 9, "TRUNCATION": "head", "TRAIN_BATCH_SIZE": 8},
     **{"EVAL_BATCH_SIZE": 8, "LEARNING_RATE": 1e-4, "NUM_TRAIN_EPOCHS": 2, "RANDOM_SEED": 1, "RESUME": True},
     **{"GRADIENT_ACCUMULATION_STEPS": 1, "WARMUP_PROPORTION": 0.1, "VALIDATION_SHARE": 0.1, "TRAIN_ROWS": None},
-    **{"CLASS_WEIGHTS": None, "FALSE_POSITIVE_COST": 1.0, "R_DROP": 0.0, "ADVERSARIAL_EPSILON": 0.0, "PATIENCE": None},
+    **{"CLASS_WEIGHTS": None, "FALSE_POSITIVE_COST": 1.0, "R_DROP": 0.0, "ADVERSARIAL_EPSILON": 0.0},
+    **{"ADVERSARIAL_SHARE": 1.0, "PATIENCE": None},
     **{"SEARCH_LEARNING_RATES": [], "SEARCH_EPOCHS": [], "FOLDS": 0, "CHECKPOINT_MINUTES": 5, "TRACK_WITH": None},
 }
 
@@ -77,6 +78,7 @@ GOOD = {
     "FALSE_POSITIVE_COST": [1, 1.0, 0.01, 100],
     "R_DROP": [0, 0.0, 0.5, 1, 100],
     "ADVERSARIAL_EPSILON": [0, 0.0, 0.5, 1, 100],
+    "ADVERSARIAL_SHARE": [0.01, 0.5, 1, 1.0],
     "PATIENCE": [None, 1, 1000],
     "SEARCH_LEARNING_RATES": [[], [2e-5], [1e-4, 5e-4, 0.5]],
     "SEARCH_EPOCHS": [[], [1], [2, 4, 1000]],
@@ -115,6 +117,7 @@ BAD = {
     "FALSE_POSITIVE_COST": [0, -1, float("nan"), float("inf"), "-3", None, True],
     "R_DROP": [-0.1, 100.1, float("nan"), "101", None, True],
     "ADVERSARIAL_EPSILON": [-0.1, 100.1, float("nan"), "101", None, True],
+    "ADVERSARIAL_SHARE": [0, 0.0, -0.5, 1.01, float("nan"), "2", None, True],
     "PATIENCE": [0, -1, 1.5, "0", True, 1001],
     "SEARCH_LEARNING_RATES": [None, 2e-5, [0.0], [2e-5, 1], ["2"], [float("nan")], (2e-5,), [[2e-5]]],
     "SEARCH_EPOCHS": [None, 3, [0], [2, 2.5], ["0"], [True], [1001], (1, 2)],

@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import weakref
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from types import SimpleNamespace
 
 import numpy as np
@@ -134,6 +134,14 @@ def test_without_a_gradient_no_word_is_moved():
 
 
 # ---------- The loop of train.ipynb -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("share", "moved"), [(1.0, 3), (0.5, 2), (0.34, 2), (0.33, 1), (1e-9, 1)])
+def test_words_are_moved_in_the_first_epochs_alone(features, monkeypatch, share, moved):
+    seen = []
+    monkeypatch.setattr("tools.moved_words", lambda model, epsilon: seen.append(epsilon) or nullcontext())
+    train(make_model(), features, 3, 13, ADVERSARIAL_EPSILON=0.5, ADVERSARIAL_SHARE=share)
+    assert seen == [0.5] * moved
 
 
 @pytest.mark.parametrize(

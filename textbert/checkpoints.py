@@ -13,7 +13,7 @@ from textbert.files import atomic_write, exclusive_lock, write_text
 
 # what checkpoints of before hold, though no single training depends on it; and what they lack, with the value they had
 ONCE_DECIDING = ("FALSE_POSITIVE_COST", "SEARCH_LEARNING_RATES", "SEARCH_EPOCHS", "FOLDS")
-DECIDING_SINCE = {"R_DROP": 0.0}
+DECIDING_SINCE = {"R_DROP": 0.0, "ADVERSARIAL_SHARE": 1.0}
 
 
 @contextmanager

@@ -183,6 +183,7 @@ PARAMETERS = (
     Parameter("FALSE_POSITIVE_COST", "train", number(0, open_low=True), decides=False),
     Parameter("R_DROP", "train", number(0, 100)),
     Parameter("ADVERSARIAL_EPSILON", "train", number(0, 100)),
+    Parameter("ADVERSARIAL_SHARE", "train", number(0, 1, open_low=True)),
     Parameter("PATIENCE", "train", none_or(whole_number(1, 1000))),
     Parameter("SEARCH_LEARNING_RATES", "train", list_of(RATE), decides=False),
     Parameter("SEARCH_EPOCHS", "train", list_of(EPOCHS), decides=False),

@@ -31,6 +31,7 @@ STAGES = {
             "CLASS_WEIGHTS",
             "R_DROP",
             "ADVERSARIAL_EPSILON",
+            "ADVERSARIAL_SHARE",
             "PATIENCE",
         ),
         "More from the same texts": ("SEARCH_LEARNING_RATES", "SEARCH_EPOCHS"),
