@@ -68,24 +68,6 @@ def get_class_weights(kind, labels, device="cpu"):
     return torch.tensor(weights, dtype=torch.float32, device=device)
 
 
-@contextmanager
-def moved_words(model, epsilon):
-    """Move a model's word vectors by `epsilon` along their gradient while the block runs.
-
-    There the loss is higher; its gradients, added to those of the vectors as they are, make for adversarial training
-    (the fast gradient method of Miyato et al. 2017, https://arxiv.org/abs/1605.07725, here for a batch as a whole).
-    """
-    vectors = model.bert.embeddings.word_embeddings.weight
-    before = vectors.detach().clone()
-    with torch.no_grad():
-        vectors.add_(vectors.grad * (epsilon / vectors.grad.norm().clamp(min=1e-12)))
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            vectors.copy_(before)
-
-
 # ---------- The run ---------------------------------------------------------------------------------------------------
 
 
@@ -322,22 +304,29 @@ class Clock:
         self.left = total * (1 - done)
         self.steps = 0
         self.pieces = 0
+        self.rates = []  # seconds for a word piece, of each step
 
     def count(self, pieces):
         """Note that a step on so many word pieces is done; the first one, which sets things up, is not timed."""
+        now = time.perf_counter()
         self.left -= pieces
         self.steps += 1
         if self.steps == 1:
-            self.begin = time.perf_counter()
+            self.begin = now
         else:
             self.pieces += pieces
+            self.rates.append((now - self.last) / pieces)
+        self.last = now
 
     def _seconds(self, pieces):
         return (time.perf_counter() - self.begin) * pieces / self.pieces
 
     def estimate(self, rows):
-        """Say how long all of a training on `rows` rows takes."""
-        total = self._seconds(self.total)
+        """Say how long all of a training on `rows` rows takes, from its first steps.
+
+        By the median of their rates: a step that is the first of its size, and takes memory for it, is slow.
+        """
+        total = float(np.median(self.rates)) * self.total
         quick = f"; with TRAIN_ROWS=400 {describe_seconds(total * 400 / rows)}" if rows > 400 else ""
         return f"This will take {describe_seconds(total)} here{quick}"
 
