@@ -61,8 +61,8 @@ from textbert.parameters import (
 from textbert.splits import digest_text, pick_rows, split_folds, split_train_validation
 from textbert.stages import Stages
 from textbert.training import Run, get_class_weights, make_optimizer, make_schedule
-from textbert.vectors import moved_words
 from textbert.tsv import TsvPart, clean_text, read_label_names, split_line, write_task, write_tsv
+from textbert.vectors import moved_words
 from textbert.wordpieces import Conversion, WordPieceMemo, count_word_pieces
 from textbert.workers import convert_batches, convert_pairs, may_start_workers, worker_pool
 

@@ -65,5 +65,5 @@ def test_a_checkpoint_is_gone_on_from(tmp_path):
     done = subprocess.run([sys.executable, "run.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and "Going on after step 3 of 8" in done.stdout, done.stderr
     losses = pd.read_csv(tmp_path / "outputs/tiny/losses.csv")
-    # alike and not equal: dropout draws otherwise since the last layer computes for [CLS] alone and there is less padding
+    # alike and not equal: dropout draws otherwise where less is computed, by the last layer and of padding
     np.testing.assert_allclose(losses, pd.read_csv(LEGACY / "losses.csv"), atol=5e-3)

@@ -1,4 +1,4 @@
-"""BERT's word vectors while it is trained: those of the words in use alone, then the whole table again.
+"""BERT's word vectors while it is trained: those of the words in use alone, moved or not, then the whole table again.
 
 To the vector of a word that does not occur AdamW does nothing but its decay, which can as well be done once. So neither
 optimizer nor clipping need pass over it at each step: on short texts that is a third of the time.
