@@ -1,6 +1,7 @@
 """Planned batches: each example once, padding that changes nothing, and logits as of each text alone."""
 
 import math
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import make_features, make_model
 
-from textbert.batches import Plan, make_batch, padded_length, plan_batches, predict_logits, split_batch
+from textbert.batches import Plan, make_batch, padded_length, plan_batches, predict_logits, quick_products, split_batch
 
 
 @pytest.fixture
@@ -180,6 +181,15 @@ def test_predict_logits(features, batch_size):
 )
 def test_the_padded_length_by_hand(lengths, padded, matrix_units):
     assert padded_length(np.array(lengths, np.uint16)) == (padded if matrix_units else max(lengths))
+
+
+def test_a_gpu_rounds_products_while_it_predicts_and_a_cpu_never():
+    for device, within in (("cpu", "highest"), ("cuda", "high")):
+        assert torch.get_float32_matmul_precision() == "highest"
+        with suppress(ZeroDivisionError), quick_products(torch.device(device)):
+            assert torch.get_float32_matmul_precision() == within
+            raise ZeroDivisionError
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_a_text_is_not_padded_beyond_the_positions_of_a_model(tokenizers):

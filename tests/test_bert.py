@@ -218,6 +218,16 @@ def test_the_path_with_dropout_computes_the_same():
     assert (dropping(**inputs) - library(**inputs)).abs().max() > 0.01
 
 
+def test_layernorm_in_half_precision_stays_in_it():
+    norm = make_model(spread=0.5).bert.encoder.layer[0].output.LayerNorm
+    x = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(0))
+    exact, half = norm(x), norm(x.bfloat16())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(norm(x.bfloat16()), half)
+    assert (exact.dtype, half.dtype) == (torch.float32, torch.bfloat16)
+    torch.testing.assert_close(half.float(), exact, rtol=0.02, atol=0.02)
+
+
 def test_only_this_model_is_made_fast():
     library, ours = make_models()
     assert torch.nn.Dropout in {type(module) for module in library.modules()}

@@ -118,7 +118,7 @@ def test_predictions_are_the_models_own(features, capturing):
 
 def test_without_memory_for_it_nothing_is_captured(capturing, monkeypatch):
     model = make_model()
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (3 * graphs.BYTES * 100 * 2 * 32, 10**9))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (5 * graphs.BYTES * 100 * 2 * 32, 10**9))
     graphs.capture_layers(model, 100)
     assert "encode" not in vars(model)
     graphs.capture_layers(model, 99)

@@ -135,7 +135,7 @@ def capture_layers(model, pieces):
     config = model.config
     size = BYTES * pieces * config.num_hidden_layers * config.hidden_size
     free, _ = torch.cuda.mem_get_info()
-    if 3 * size < free:  # for shapes that are not captured, for those that are, and to spare
+    if 5 * size < free:  # for what is captured and what is not, should each text come twice, and to spare
         model.encode = CapturedLayers(model)
 
 
