@@ -32,7 +32,7 @@ def cell_problems(cell):
         text = output.get("text", "") + str(output.get("data", {}).get("text/plain", ""))
         if output.output_type == "error":
             found.append("an error output")
-        if output.get("name") == "stderr" or re.search(r"Warning:|%\|| at 0x", text):
+        if output.get("name") == "stderr" or re.search(r"\wWarning:|%\|| at 0x", text):
             found.append(f"noise in an output: {text[:80]!r}")
     if set(cell.metadata) - {"tags"}:
         found.append(f"metadata {sorted(cell.metadata)}")
