@@ -132,22 +132,12 @@ class FastDropout(torch.nn.Dropout):
 class FusedSelfAttention(modeling.BertSelfAttention):
     """BERT's self-attention: one product for query, key and value, then torch's fused scaled dot-product attention."""
 
-    def _project(self, x, *layers):
-        """Return what each of some linear layers makes of x, of shape (batch, heads, length, size), in one product."""
+    def forward(self, hidden_states, attention_mask):
+        """Attend; hidden_states of shape (batch, length, hidden), attention_mask (batch, 1, 1, length)."""
+        layers = self.query, self.key, self.value
         weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
-        shape = (*x.shape[:2], len(layers), self.num_attention_heads, self.attention_head_size)
-        return [part.transpose(1, 2) for part in F.linear(x, weight, bias).view(shape).unbind(2)]
-
-    def forward(self, hidden_states, attention_mask, count=None):
-        """Attend; hidden_states of shape (batch, length, hidden), attention_mask (batch, 1, 1, length).
-
-        The first `count` positions alone look at all; None means all of them do.
-        """
-        if count is None:
-            q, k, v = self._project(hidden_states, self.query, self.key, self.value)
-        else:
-            (q,) = self._project(hidden_states[:, :count], self.query)
-            k, v = self._project(hidden_states, self.key, self.value)
+        shape = (*hidden_states.shape[:2], 3, self.num_attention_heads, self.attention_head_size)
+        q, k, v = (part.transpose(1, 2) for part in F.linear(hidden_states, weight, bias).view(shape).unbind(2))
         if self.training and self.dropout.p > 0 and q.device.type == "cpu":
             # the fused kernel for CPUs has no dropout, and torch's detour is slower than this
             scores = (q / self.attention_head_size**0.5) @ k.transpose(-1, -2)
@@ -158,14 +148,31 @@ class FusedSelfAttention(modeling.BertSelfAttention):
             context = F.scaled_dot_product_attention(q, k, v, attention_mask.to(q.dtype), dropout)
         return context.transpose(1, 2).flatten(2)
 
+    def attend_from_first(self, hidden_states, attention_mask):
+        """Return what the first position sees of all, of shape (batch, 1, hidden); the inputs as those of `forward`.
+
+        As there is one query, it goes through the weights of the key and not all positions, and the weights of the
+        value come after the mean over the positions and not before it: two products less, and the same sums.
+        """
+        heads = self.num_attention_heads, self.attention_head_size
+        key, value = self.key.weight.view(*heads, -1), self.value.weight.view(*heads, -1)  # (heads, size, hidden)
+        q = self.query(hidden_states[:, 0]).view(-1, *heads) / self.attention_head_size**0.5
+        wanted = torch.einsum("bhs,hsd->bhd", q, key)
+        scores = wanted @ hidden_states.transpose(1, 2)  # (batch, heads, length)
+        scores = scores + (q * self.key.bias.view(heads)).sum(-1, keepdim=True) + attention_mask[:, 0]
+        shares = self.dropout(scores.softmax(dim=-1))
+        context = torch.einsum("bhd,hsd->bhs", shares @ hidden_states, value)
+        context = context + shares.sum(-1, keepdim=True) * self.value.bias.view(heads)
+        return context.flatten(1)[:, None]
+
 
 class FastLayer(modeling.BertLayer):
-    """A layer of BERT that can be asked for its first positions alone."""
+    """A layer of BERT that can be asked for its first position alone."""
 
-    def forward(self, hidden_states, attention_mask, count=None):
-        """Return the outputs of the first `count` positions, None for all, of shape (batch, count, hidden)."""
-        attended = self.attention.self(hidden_states, attention_mask, count)
-        attended = self.attention.output(attended, hidden_states[:, :count])
+    def first(self, hidden_states, attention_mask):
+        """Return the output of the first position, of shape (batch, 1, hidden); the inputs as those of `forward`."""
+        context = self.attention.self.attend_from_first(hidden_states, attention_mask)
+        attended = self.attention.output(context, hidden_states[:, :1])
         return self.output(self.intermediate(attended), attended)
 
 
@@ -191,7 +198,7 @@ class FastClassifier(BertForSequenceClassification):
         *layers, last = self.bert.encoder.layer
         for layer in layers:
             hidden_states = layer(hidden_states, blocked)
-        pooled = self.bert.pooler(last(hidden_states, blocked, count=1))
+        pooled = self.bert.pooler(last.first(hidden_states, blocked))
         return self.classifier(self.dropout(pooled))
 
 

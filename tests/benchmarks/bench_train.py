@@ -25,7 +25,7 @@ Trainer are some 3 % faster in truth.) The loop of 2019 pads whatever it gets to
 Memory is what the steps add to what their process had when they began, at most: gradients, AdamW's moments, and what is
 kept between forward and backward. Libraries, texts and weights are there before.
 
-Useful arithmetic is that of all layers in full, though ours leaves out a seventh of it, as its last layer works for
+Useful arithmetic is that of all layers in full, though ours leaves out a sixth of it, as its last layer works for
 [CLS] alone: 6 x weights of the layers and the pooler x word pieces, plus 12 x layers x hidden size x length^2 for the
 attention of each text; padding does not count.
 
