@@ -15,10 +15,12 @@ NOTEBOOKS := data_prep train evaluate
 
 setup: .venv/ready
 
-# the file appears last, so an installation that was broken off is taken up again
+# compiled by all cores, which pip does by one, and without the packages' own tests. The file appears last, so an
+# installation that was broken off is taken up again
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --only-binary :all: -r requirements.txt
+	@$(BIN)/python -m compileall -qq -j 0 -x "/tests?/" .venv || true  # what is for other Pythons does not compile
 	@echo "$$($(BIN)/python -m pip list --disable-pip-version-check | tail -n +3 | wc -l) packages are installed in .venv, $$(du -sh .venv | cut -f 1)"
 	@touch $@
 
