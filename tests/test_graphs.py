@@ -125,6 +125,27 @@ def test_without_memory_for_it_nothing_is_captured(capturing, monkeypatch):
     assert "encode" in vars(model)
 
 
+def test_who_forbids_it_captures_nothing(capturing, monkeypatch):
+    monkeypatch.setenv("BERT_CUDA_GRAPHS", "0")
+    model = make_model()
+    graphs.capture_layers(model, 100)
+    assert "encode" not in vars(model)
+
+
+def test_a_capture_that_fails_says_what_to_do(capturing, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(graphs, "CapturedPass", fail)
+    model = make_model().train()
+    graphs.capture_layers(model, 100)
+    batch = torch.ones(2, 5, dtype=torch.int64)
+    for _ in range(graphs.MET - 1):
+        model(batch)
+    with pytest.raises(RuntimeError, match="(?s)not permitted when stream.*BERT_CUDA_GRAPHS=0"):
+        model(batch)
+
+
 # ---------- With a GPU ------------------------------------------------------------------------------------------------
 
 with_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

@@ -5,11 +5,13 @@ than a fast GPU to do them. So the way of a batch through BERT's layers and back
 batches, and replayed from then on: a CUDA graph (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs).
 """
 
+import os
 from collections import Counter
 
 import torch
 from torch.autograd.function import once_differentiable
 
+SWITCH = "BERT_CUDA_GRAPHS"
 MET = 3  # a shape is captured when it comes the third time: that takes about as long as five steps
 BYTES = 34  # kept for the way back, for each word piece, layer and number of the hidden size (measured with bert-base)
 
@@ -109,12 +111,22 @@ class CapturedLayers:
         if self.met[kind] < MET:
             return self.encoder(hidden_states, blocked)
         if kind not in self.passes:
-            torch.cuda.empty_cache()  # while it captures, PyTorch cannot give back what it keeps at hand
-            inputs = hidden_states, blocked
-            how = self.encoder, self.captured_parameters, self.gradients, inputs, self.pool
-            self.passes[kind] = CapturedPass(*how)
+            self.passes[kind] = self.capture(hidden_states, blocked)
         self.waiting = True
         return Replay.apply(hidden_states, blocked, self.passes[kind], self)
+
+    def capture(self, *inputs):
+        """Return a `CapturedPass`; RuntimeError, with what to do, if this GPU and this PyTorch cannot make one."""
+        torch.cuda.empty_cache()  # while it captures, PyTorch cannot give back what it keeps at hand
+        try:
+            return CapturedPass(self.encoder, self.captured_parameters, self.gradients, inputs, self.pool)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # after which PyTorch cannot go on in this process
+            raise RuntimeError(
+                f"the steps of this training could not be captured as CUDA graphs: {error}\nRestart the notebook with "
+                f"the environment variable {SWITCH}=0: it goes on from the last checkpoint, slower on small batches"
+            ) from error
 
     def own_gradients(self):
         """Let the parameters' gradients, whether there are any or none, stand where the captured passes add to them."""
@@ -130,8 +142,10 @@ class CapturedLayers:
 def capture_layers(model, pieces):
     """Let a fast model on a GPU train by `CapturedLayers`, until `release_layers`, if its memory is large enough.
 
-    pieces : word pieces, padding included, of the largest batch
+    The environment variable BERT_CUDA_GRAPHS=0 forbids it. pieces : word pieces, padding included, of the largest batch
     """
+    if os.environ.get(SWITCH) == "0":
+        return
     config = model.config
     size = BYTES * pieces * config.num_hidden_layers * config.hidden_size
     free, _ = torch.cuda.mem_get_info()
