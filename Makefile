@@ -28,7 +28,7 @@ tutorial: setup
 	@$(BIN)/python -m textbert.tutorial $(TASK_NAME)
 
 test: setup
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
 
 lab: setup
 	$(BIN)/jupyter lab
