@@ -61,6 +61,11 @@ WORDS = ["the", "a", "and", "was", "not", "bad", "good", "very", "food", "place"
 PIECES = ["aff", "able", "##aff", "##able", "##ing", "##ly", "##s", "##ed"]
 
 
+def pytest_make_parametrize_id(val, argname):
+    """Name bytes by their argument: compressed ones hold the time of day, and processes must call a test the same."""
+    return argname if isinstance(val, bytes) else None
+
+
 def make_vocabulary(cased):
     """Return a small BERT vocabulary as a list: single characters, their ## forms, some words and pieces."""
     characters = string.ascii_lowercase + string.digits + "ßяйب中文\u0301😀"
