@@ -1,6 +1,8 @@
 """Planned batches: each example once, padding that changes nothing, and logits as of each text alone."""
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from tiny import make_features, make_model
 
 from textbert.batches import Plan, make_batch, padded_length, plan_batches, predict_logits, quick_products, split_batch
+from textbert.bert import FastClassifier
 
 
 @pytest.fixture
@@ -91,7 +94,7 @@ def test_on_a_cpu_long_texts_are_predicted_few_at_a_time(monkeypatch, features):
 
     monkeypatch.setattr(type(model), "forward", noting)
     most = 2 * padded_length(features.lengths)
-    monkeypatch.setattr("textbert.batches.CPU_PIECES", most)
+    monkeypatch.setattr("textbert.batches.CPU_PIECES", most // 2)  # for one core of several
     predict_logits(model, features, 64, progress=False)
     assert shapes[0] == (2, padded_length(features.lengths)) and sum(texts for texts, _ in shapes) == 13
     assert max(texts * pieces for texts, pieces in shapes) <= most
@@ -155,6 +158,67 @@ def test_padding_does_not_change_logits(features):
             for logits in (alone, exactly, to_the_full):
                 torch.testing.assert_close(logits[0], together[row], rtol=0, atol=1e-5)
     assert together.std(0).min() > 0.1  # different texts, different answers
+
+
+class Watched(FastClassifier):
+    """A model that notes where its batches are computed, and fails at batch number `fails_at`."""
+
+    def watch(self, fails_at=None):
+        self.fails_at, self.computed = fails_at, []  # (name of the thread, cores that it has) of each batch
+        return self
+
+    def forward(self, *inputs, **others):
+        self.computed.append((threading.current_thread().name, torch.get_num_threads()))
+        if len(self.computed) == self.fails_at:
+            raise RuntimeError("out of luck")
+        return super().forward(*inputs, **others)
+
+
+@pytest.fixture
+def watched():
+    """A `Watched` model in a process with three cores."""
+    model = make_model(spread=0.2)
+    model.__class__ = Watched
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield model.watch()
+    torch.set_num_threads(before)
+
+
+def test_each_core_predicts_batches_of_its_own(watched, features):
+    logits = predict_logits(watched, features, 1, progress=False)
+    assert len(watched.computed) == 13 and {cores for _, cores in watched.computed} == {1}
+    assert threading.current_thread().name not in dict(watched.computed)
+    assert torch.get_num_threads() == 3
+    here = threading.current_thread().name
+    together = predict_logits(watched.watch(), features, 5, progress=False)  # three batches are too few for three cores
+    assert watched.computed == [(here, 3)] * 3
+    np.testing.assert_allclose(logits, together, atol=1e-5)
+
+
+def test_other_threads_leave_the_number_of_cores_alone(watched, features):
+    with ThreadPoolExecutor(1, "server") as server:
+        logits = server.submit(predict_logits, watched, features, 1, progress=False).result()
+    assert watched.computed == [("server_0", 3)] * 13
+    np.testing.assert_allclose(logits, predict_logits(watched, features, 1, progress=False), atol=1e-5)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_prediction_broken_off_gives_back_all_cores(watched, features, error, monkeypatch):
+    if error is RuntimeError:
+        watched.watch(fails_at=2)
+    else:  # as when somebody interrupts what waits for the cores
+        monkeypatch.setattr("concurrent.futures.Future.result", raise_interrupt)
+    with pytest.raises(error):
+        predict_logits(watched, features, 1, progress=False)
+    assert torch.get_num_threads() == 3
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
+    monkeypatch.undo()
+    assert len(predict_logits(watched.watch(), features, 1, progress=False)) == 13
+
+
+def raise_interrupt(*_):
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64])

@@ -11,7 +11,8 @@ figures are medians over the rounds. Each way takes part where its packages are 
 
 - ours: `Classifier.predict`
 - pipeline: transformers' own, the texts sorted by length, with the best of some batch sizes
-- ONNX Runtime, OpenVINO: the graph of transformers' model, given our features in our batches
+- ONNX Runtime, OpenVINO: the graph of transformers' model, given our features in batches like ours
+- a core each: ONNX Runtime again, but each core has batches of its own, as ours have
 - onnx-int8: ONNX Runtime with the file of `export.quantize_onnx`
 
 With `--pieces` no peer takes part, but ours with other numbers of word pieces in a batch.
@@ -26,6 +27,7 @@ import sys
 import tempfile
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from statistics import median
 from unittest.mock import patch
@@ -36,7 +38,7 @@ from bench_quality import ROOT, read_source
 
 sys.path.insert(0, str(ROOT))
 from textbert import export
-from textbert.batches import CPU_PIECES, make_batch, plan_batches
+from textbert.batches import CPU_PIECES, cores_apart, make_batch, plan_batches
 from textbert.classifier import Classifier
 
 NAMES = ("input_ids", "token_type_ids", "attention_mask")
@@ -94,22 +96,27 @@ def export_peer(folder, path):
     return path
 
 
-def in_batches(classifier, compute, texts):
-    """Convert and batch texts as `Classifier.predict` does, but let `compute` give the logits."""
+def in_batches(classifier, compute, texts, apart=1):
+    """Convert and batch texts as `Classifier.predict` does; `compute` gives the logits, of `apart` batches at once."""
     features = classifier.convert(texts)
     logits = np.zeros((len(features), 2), np.float32)
-    for batch in plan_batches(features.lengths, 128, max_pieces=CPU_PIECES):
-        inputs = {name: tensor.numpy() for name, tensor in make_batch(features, batch)[0].items()}
-        logits[batch] = compute(inputs)
+    batches = plan_batches(features.lengths, 128, max_pieces=2 * CPU_PIECES // apart)
+
+    def predict(batch):
+        return compute({name: tensor.numpy() for name, tensor in make_batch(features, batch)[0].items()})
+
+    with cores_apart(apart) as map_batches:
+        for batch, found in zip(batches, map_batches(predict, batches)):
+            logits[batch] = found
     return classifier.decide(logits)
 
 
-def open_onnx(path):
-    """Return a function from inputs to logits, computed by ONNX Runtime."""
+def open_onnx(path, cores=CORES):
+    """Return a function from inputs to logits, computed by ONNX Runtime with `cores` for each batch."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = CORES
+    options.intra_op_num_threads = cores
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda inputs: session.run(["logits"], inputs)[0]
 
@@ -129,13 +136,14 @@ def gather_ways(classifier, folder, texts):
     model, peer, int8 = folder / "huggingface", folder / "peer.onnx", folder / "onnx" / "model-int8.onnx"
     kind = "onnx-int8", folder
 
-    def with_graph(open_graph, path):
+    def with_graph(open_graph, path, **apart):
         compute = open_graph(path)
-        return lambda texts: in_batches(classifier, compute, texts)
+        return lambda texts: in_batches(classifier, compute, texts, **apart)
 
     peers = {
         "pipeline": lambda: make_pipeline(model, texts),
         "ONNX Runtime": lambda: with_graph(open_onnx, export_peer(model, peer)),
+        "a core each": lambda: with_graph(partial(open_onnx, cores=1), export_peer(model, peer), apart=CORES),
         "OpenVINO": lambda: with_graph(open_openvino, export_peer(model, peer)),
         "onnx-int8": lambda: with_graph(open_onnx, int8 if int8.is_file() else export.export(classifier, *kind)),
     }
