@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import tools
 
 NOTEBOOK = Path(tools.__file__).with_name("train.ipynb")
-FUNCTIONS = ("predict", "validate", "get_loss", "add_gradients", "fine_tune")
+FUNCTIONS = ("predict", "judge", "validate", "get_loss", "add_gradients", "fine_tune")
 
 
 def _read_statements():
