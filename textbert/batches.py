@@ -136,9 +136,10 @@ def plan_prediction(lengths, batch_size, device):
     if device.type != "cpu":
         return plan_batches(lengths, batch_size), 1
     cores = torch.get_num_threads() if threading.current_thread() is threading.main_thread() else 1
-    batches = plan_batches(lengths, batch_size, max_pieces=CPU_PIECES)
-    if 1 < cores <= len(batches) / 4:
-        return batches, cores
+    if cores > 1:
+        batches = plan_batches(lengths, batch_size, max_pieces=CPU_PIECES)
+        if len(batches) >= 4 * cores:
+            return batches, cores
     return plan_batches(lengths, batch_size, max_pieces=2 * CPU_PIECES), 1
 
 

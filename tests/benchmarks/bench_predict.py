@@ -27,7 +27,6 @@ import sys
 import tempfile
 import time
 import warnings
-from functools import partial
 from pathlib import Path
 from statistics import median
 from unittest.mock import patch
@@ -111,7 +110,7 @@ def in_batches(classifier, compute, texts, apart=1):
     return classifier.decide(logits)
 
 
-def open_onnx(path, cores=CORES):
+def open_onnx(path, cores):
     """Return a function from inputs to logits, computed by ONNX Runtime with `cores` for each batch."""
     import onnxruntime
 
@@ -121,11 +120,11 @@ def open_onnx(path, cores=CORES):
     return lambda inputs: session.run(["logits"], inputs)[0]
 
 
-def open_openvino(path):
-    """Return a function from inputs to logits, computed by OpenVINO in float32."""
+def open_openvino(path, cores):
+    """Return a function from inputs to logits, computed by OpenVINO in float32 with `cores` for each batch."""
     import openvino
 
-    hints = {"INFERENCE_NUM_THREADS": CORES, "INFERENCE_PRECISION_HINT": "f32"}
+    hints = {"INFERENCE_NUM_THREADS": cores, "INFERENCE_PRECISION_HINT": "f32"}
     model = openvino.Core().compile_model(str(path), "CPU", hints)
     return lambda inputs: model(inputs)[0]
 
@@ -136,14 +135,14 @@ def gather_ways(classifier, folder, texts):
     model, peer, int8 = folder / "huggingface", folder / "peer.onnx", folder / "onnx" / "model-int8.onnx"
     kind = "onnx-int8", folder
 
-    def with_graph(open_graph, path, **apart):
-        compute = open_graph(path)
-        return lambda texts: in_batches(classifier, compute, texts, **apart)
+    def with_graph(open_graph, path, apart=1):
+        compute = open_graph(path, CORES // apart)
+        return lambda texts: in_batches(classifier, compute, texts, apart)
 
     peers = {
         "pipeline": lambda: make_pipeline(model, texts),
         "ONNX Runtime": lambda: with_graph(open_onnx, export_peer(model, peer)),
-        "a core each": lambda: with_graph(partial(open_onnx, cores=1), export_peer(model, peer), apart=CORES),
+        "a core each": lambda: with_graph(open_onnx, export_peer(model, peer), CORES),
         "OpenVINO": lambda: with_graph(open_openvino, export_peer(model, peer)),
         "onnx-int8": lambda: with_graph(open_onnx, int8 if int8.is_file() else export.export(classifier, *kind)),
     }
