@@ -87,8 +87,12 @@ class Plan:
     accumulation: int = 1
     seed: int = 0
 
+    def __post_init__(self):
+        object.__setattr__(self, "lengths", np.asarray(self.lengths))  # in order, whatever index they have
+
     def steps(self, rows, epoch):
         """Return the steps of an epoch over some rows: a list of lists of batches, which are arrays of rows."""
+        rows = np.asarray(rows)
         batches = [rows[batch] for batch in plan_batches(self.lengths[rows], self.batch_size, self.seed, epoch)]
         return [batches[i : i + self.accumulation] for i in range(0, len(batches), self.accumulation)]
 
@@ -167,7 +171,7 @@ def predict_logits(model, features, batch_size, rows=None, description="Predicti
     probability of 38,000 by more than 0.0004.
     """
     device = next(model.parameters()).device
-    rows = np.arange(len(features)) if rows is None else rows
+    rows = np.arange(len(features))[slice(None) if rows is None else rows]
     logits = np.zeros((len(rows), model.num_labels), np.float32)
     batches, cores = plan_prediction(features.lengths[rows], batch_size, device)
 

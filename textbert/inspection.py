@@ -16,7 +16,7 @@ ADVICE = {
 
 
 def find_problems(data):
-    """Tell of each text what is wrong with it, comparing texts with case and white space folded.
+    """Tell of each text what is wrong with it, comparing texts by `normalize_text`.
 
     data : dict from "train" and "dev" to DataFrames with the columns text and binary (the label as 0 or 1)
 

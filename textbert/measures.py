@@ -5,6 +5,8 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
+from textbert.parameters import as_columns
+
 FIGURES = ("mcc", "accuracy", "precision", "recall", "f1")
 
 
@@ -30,6 +32,8 @@ def get_eval_report(task_name, labels, preds, positive=None):
     """
     from sklearn import metrics
 
+    labels, preds, *given = as_columns(labels, preds, *([] if positive is None else [positive]))
+    positive = given[0] if given else None
     if positive is not None and not np.isfinite(positive).all():
         raise ValueError(
             "the model answers with NaN, which is no probability: its training went astray. Try a smaller LEARNING_RATE"
@@ -80,7 +84,7 @@ def fit_temperature(logits, labels):
     """
     from scipy.optimize import minimize_scalar
 
-    logits, labels = torch.tensor(logits, dtype=torch.float64), np.asarray(labels)
+    logits, (labels,) = torch.tensor(np.asarray(logits), dtype=torch.float64), as_columns(labels)
     counts = np.bincount(labels, minlength=2)
     believed = np.where(labels == 1, (counts[1] + 1) / (counts[1] + 2), 1 / (counts[0] + 2))  # of class 1
     targets = torch.tensor(np.stack([1 - believed, believed], axis=1))
@@ -102,7 +106,7 @@ def bootstrap_figures(labels, predictions, n_resamples=9999, seed=0):
     value, low and high, indexed by (model, figure); for each model but the last also ("<last> minus <model>", "mcc").
     """
     *others, last = predictions
-    rows = np.stack([np.asarray(column, bool) for column in (labels, *predictions.values())], axis=1)
+    rows = np.stack(as_columns(labels, *predictions.values()), axis=1).astype(bool)
     kinds, counts = np.unique(rows, axis=0, return_counts=True)  # (kinds, 1 + models), (kinds,)
     drawn = np.random.default_rng(seed).multinomial(len(rows), counts / len(rows), n_resamples)
     drawn = np.vstack([counts, drawn])  # (1 + resamples, kinds), the rows as they are first
@@ -134,6 +138,7 @@ def size_note(name, labels, predicted):
     """
     from scipy.stats import binomtest
 
+    labels, predicted = as_columns(labels, predicted)
     value, low, high = bootstrap_figures(labels, {name: predicted}).loc[(name, "mcc")].round(2)
     rarer = int(min(np.sum(labels), len(labels) - np.sum(labels)))
     note = f"{name}: MCC {value:.2f}, between {low:.2f} and {high:.2f}; "
@@ -154,7 +159,8 @@ def mcnemar(labels, first, second):
     """
     from scipy.stats import binomtest
 
-    first, second = np.asarray(first) == labels, np.asarray(second) == labels
+    labels, first, second = as_columns(labels, first, second)
+    first, second = first == labels, second == labels
     only_first = int((first & ~second).sum())
     only_second = int((second & ~first).sum())
     differ = only_first + only_second
@@ -162,10 +168,15 @@ def mcnemar(labels, first, second):
 
 
 def accuracy_by(labels, predicted, groups):
-    """Return the accuracy in each of some groups, all of shape (n,), with Wilson's 95 % interval, as a DataFrame."""
+    """Return the accuracy in each of some groups, all of shape (n,), with Wilson's 95 % interval, as a DataFrame.
+
+    All are taken in order, whatever index they have. A text whose group is missing (None or NaN) is in a group NaN.
+    """
     from scipy.stats import binomtest
 
-    right = pd.Series(np.asarray(labels) == predicted).groupby(groups, observed=True)
+    groups = pd.Series(groups).reset_index(drop=True)
+    labels, predicted, _ = as_columns(labels, predicted, groups)
+    right = pd.Series(labels == predicted).groupby(groups, observed=True, dropna=False)
     table = right.agg(texts="size", right="sum")
     tests = [binomtest(int(row.right), int(row.texts)) for row in table.itertuples()]
     low, high = np.array([test.proportion_ci(method="wilson") for test in tests]).reshape(-1, 2).T
@@ -186,7 +197,8 @@ def reliability(labels, positive, bins=10):
     The bins are equally wide, [0, 0.1) to [0.9, 1]. Returns a DataFrame with a row for each bin that is not empty:
     texts, probability (their mean) and came_true (the share with label 1).
     """
-    place = np.minimum((np.asarray(positive) * bins).astype(int), bins - 1)
+    labels, positive = as_columns(labels, positive)
+    place = np.minimum((positive * bins).astype(int), bins - 1)
     table = pd.DataFrame({"place": place, "probability": positive, "came_true": labels}).groupby("place")
     return table.mean().assign(texts=table.size())
 
@@ -197,9 +209,10 @@ def calibration(labels, positive, bins=10):
     Brier: the mean squared difference to the label. ECE: the mean gap between the probability and what came true over
     the bins of `reliability`, weighted by their texts (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
     """
+    labels, positive = as_columns(labels, positive)
     table = reliability(labels, positive, bins)
     gaps = (table["probability"] - table["came_true"]).abs()
-    return float(np.mean((np.asarray(positive) - labels) ** 2)), float(np.average(gaps, weights=table["texts"]))
+    return float(np.mean((positive - labels) ** 2)), float(np.average(gaps, weights=table["texts"]))
 
 
 def threshold_curve(labels, positive, thresholds=None):
@@ -208,7 +221,7 @@ def threshold_curve(labels, positive, thresholds=None):
     A text counts as positive where its probability, in an array of shape (n,), reaches the threshold.
     """
     thresholds = np.arange(1, 100) / 100 if thresholds is None else np.asarray(thresholds, float)
-    labels, positive = np.asarray(labels), np.asarray(positive)
+    labels, positive = as_columns(labels, positive)
     # how many of each class lie below each threshold
     fn, tn = (np.searchsorted(np.sort(positive[labels == label]), thresholds) for label in (1, 0))
     tp, fp = (labels == 1).sum() - fn, (labels == 0).sum() - tn
@@ -231,6 +244,7 @@ def choose_threshold(positive, labels, false_positive_cost=1.0, seed=0):
     if false_positive_cost != 1:
         threshold = false_positive_cost / (1 + false_positive_cost)
         return threshold, f"a false positive costs {false_positive_cost:g} times as much as a false negative"
+    positive, labels = as_columns(positive, labels)
     values = np.unique(np.append(positive, 0.5))
     thresholds = np.append(0.5, (values[1:] + values[:-1]) / 2)  # 0.5 first: it wins a tie
     best = thresholds[threshold_curve(labels, positive, thresholds)["mcc"].argmax()]

@@ -26,11 +26,11 @@ def _hash_windows(texts):
 class _Beginnings:
     """The first words of texts, as many of them as the largest of `WIDTHS` that a text has."""
 
-    def __init__(self, texts):
+    def __init__(self, texts, fold):
         self.of_text = np.zeros(len(texts), np.uint64)
         self.width = np.zeros(len(texts), int)  # 0 where a text has no words
         for start in range(0, len(texts), BLOCK_TEXTS):
-            block = [text.lower().split(None, WIDTHS[-1])[: WIDTHS[-1]] for text in texts[start : start + BLOCK_TEXTS]]
+            block = [fold(text).split(None, WIDTHS[-1])[: WIDTHS[-1]] for text in texts[start : start + BLOCK_TEXTS]]
             lengths = np.array(list(map(len, block)))
             places, rows = np.cumsum(lengths) - lengths, np.arange(start, start + len(block))
             for width, hashes in _hash_windows(block):
@@ -63,15 +63,15 @@ class _Beginnings:
         return found
 
 
-def _find_candidates(texts):
+def _find_candidates(texts, fold):
     """Return the positions of all texts that may stand in others or have others inside, by hashes of beginnings.
 
     Of natural texts they are few, and what is not among them needs little memory.
     """
-    beginnings = _Beginnings(texts)
+    beginnings = _Beginnings(texts, fold)
     around = np.zeros(len(texts), bool)  # another text may begin inside this one
     for start in range(0, len(texts), BLOCK_TEXTS):
-        block = [text.lower().split() for text in texts[start : start + BLOCK_TEXTS]]
+        block = [fold(text).split() for text in texts[start : start + BLOCK_TEXTS]]
         lengths = np.array(list(map(len, block)))
         places, widths = np.cumsum(lengths) - lengths, beginnings.width[start : start + len(block)]
         owner = np.repeat(np.arange(start, start + len(block)), lengths)
@@ -80,15 +80,15 @@ def _find_candidates(texts):
     return np.flatnonzero(around | beginnings.are_elsewhere())
 
 
-def _number_words(texts):
+def _number_words(texts, fold):
     """Return the words of texts as numbers from 1, one text after the other, and how many each text has.
 
-    Case and white space are folded. The arrays are int32 of shape (words,) and int64 of shape (n,).
+    The arrays are int32 of shape (words,) and int64 of shape (n,).
     """
     numbers = defaultdict(count(1).__next__)
     parts, lengths = [], np.zeros(len(texts), np.int64)
     for row, text in enumerate(texts):
-        part = [numbers[word] for word in text.lower().split()]
+        part = [numbers[word] for word in fold(text).split()]
         parts.append(np.array(part, np.int32))
         lengths[row] = len(part)
     return np.concatenate([np.array([], np.int32), *parts]), lengths
@@ -133,15 +133,16 @@ def sort_suffixes(words, left):
 
 
 class Overlaps:
-    """Which of some texts stand word for word inside others of them; case and white space are folded.
+    """Which of some texts stand word for word inside others of them.
 
-    texts : list of n texts, which differ in more than case and white space
+    texts : list of n texts, no two of which have the same words
+    fold : function from a text to one whose words, by `str.split`, are compared
     `inside` is an array of n booleans: whether the text stands inside another one. A text without words never does.
     """
 
-    def __init__(self, texts):
-        rows = _find_candidates(texts)
-        words, lengths = _number_words([texts[row] for row in rows])
+    def __init__(self, texts, fold=str.lower):
+        rows = _find_candidates(texts, fold)
+        words, lengths = _number_words([texts[row] for row in rows], fold)
         if len(words) > MANY_WORDS:
             print(f"Looking which of {len(rows):,} texts stand inside others ({len(words):,} words) ...")
         ends = np.cumsum(lengths)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Integral
 
+import numpy as np
 from pytorch_pretrained_bert.tokenization import PRETRAINED_VOCAB_ARCHIVE_MAP
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
@@ -215,6 +216,18 @@ def require_count(name, value):
     """Raise ValueError, which calls it `name`, for a value that is no whole number from 1."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name} is {value!r}, but must be a whole number from 1")
+
+
+def as_columns(*values):
+    """Return a list of arrays of shape (n,): each of `values` in its order, whatever index it has.
+
+    Raises ValueError if they have different lengths, which numpy might stretch, or more than one dimension.
+    """
+    columns = [np.asarray(column) for column in values]
+    shapes = [column.shape for column in columns]
+    if len(set(shapes)) > 1 or any(len(shape) != 1 for shape in shapes):
+        raise ValueError(f"expected values of one shape (n,), got shapes {', '.join(map(str, shapes))}")
+    return columns
 
 
 def _read_again(value):

@@ -1,27 +1,78 @@
 """Parts of a data set: a stratified few, and parts that share no text."""
 
 import hashlib
+import re
+import unicodedata
 
 import numpy as np
 
 from textbert.overlaps import Overlaps
+from textbert.parameters import as_columns
 
 # scikit-learn takes a second to import, which a conversion need not wait for: each function imports what it needs
 
 
 def pick_rows(labels, rows, seed):
-    """Return the sorted indices of `rows` examples, drawn stratified by label; all if `rows` is None or not fewer."""
+    """Return the sorted positions of `rows` examples, drawn stratified by label; all if `rows` is None or not fewer."""
     from sklearn.utils import resample
 
+    (labels,) = as_columns(labels)
     everything = np.arange(len(labels))
     if rows is None or rows >= len(labels):
         return everything
     return np.sort(resample(everything, replace=False, n_samples=rows, stratify=labels, random_state=seed))
 
 
-def digest_text(text):
-    """Return a whole number of 64 bits, the same for texts that differ in case and white space alone."""
-    content = " ".join(text.lower().split()).encode("utf-8", "surrogatepass")
+_ASCII_LOWER = bytes(range(128)).lower() + bytes(range(128, 256))
+_ASCII_UNSEEN = bytes([*range(9), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F])
+# default ignorable marks, among them the variation selectors: BERT strips them as it strips accents, and nobody sees them
+_UNSEEN_MARKS = "\u034f\u17b4\u17b5\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
+# BasicTokenizer._is_chinese_char
+_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002ceaf\U0002f800-\U0002fa1f"
+_IS_UNSEEN_MARK, _IS_HAN = re.compile(f"[{_UNSEEN_MARKS}\ufffd]"), re.compile(f"[{_HAN}]")
+# what str.split() and str.isprintable() do not show; str.split() parts words at the first seven, BERT deletes them
+_IS_SPECIAL = re.compile(f"[\x0b\x0c\x1c-\x1f\x85{_UNSEEN_MARKS}\ufffd{_HAN}]")
+
+
+class _SeenCharacters(dict):
+    """A table for str.translate: nothing for a character that is not seen, spaces around a Chinese one."""
+
+    def __missing__(self, code):
+        char = chr(code)
+        unseen = _IS_UNSEEN_MARK.match(char) or (unicodedata.category(char)[0] == "C" and char not in "\t\n\r")
+        self[code] = None if unseen else f" {char} " if _IS_HAN.match(char) else char
+        return self[code]
+
+
+_SEEN_CHARACTERS = _SeenCharacters()
+
+
+def fold_text(text):
+    """Return a text whose words, by `str.split`, are those of `normalize_text`; its white space is as it comes."""
+    if text.isascii():
+        return text.encode().translate(_ASCII_LOWER, _ASCII_UNSEEN).decode()
+    if _IS_SPECIAL.search(text) or not "".join(text.split()).isprintable():
+        text = text.translate(_SEEN_CHARACTERS)
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    return folded.replace("i\u0307", "i")  # a small Turkish "İ", which looks like an i
+
+
+def normalize_text(text):
+    """Return what texts have in common that a reader hardly tells apart, and an uncased BERT not at all.
+
+    Two texts are the same text if this is equal; whatever compares texts does it by this or by `digest_text`. Folded
+    are case (`str.casefold`), composed and decomposed characters (NFC), all white space, and white space beside Chinese
+    characters, which are words of their own to BERT. Left out is what BERT deletes: control and format characters
+    (zero-width spaces, soft hyphens, marks of direction, a byte order mark, "\\x0b", "\\x85"), private use, surrogates
+    and U+FFFD; and the variation selectors of emojis. Compatibility forms ("ﬁ" aside, which casefold makes "fi"),
+    typographic quotes, full width, accents, HTML entities and spaces beside punctuation stay: BERT or a reader sees them.
+    """
+    return " ".join(fold_text(text).split())
+
+
+def digest_text(text, normalize=normalize_text):
+    """Return a whole number of 64 bits, the same for texts that are the same by `normalize_text`."""
+    content = normalize(text).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), signed=True)
 
 
@@ -31,11 +82,12 @@ def _split(texts, labels, choose, remedy):
     `choose` gets a list of those texts that stand in no other, and their labels, and yields the indices of those
     chosen.
     """
+    texts, labels = as_columns(np.array(list(texts), object), labels)
     digests = [digest_text(text) for text in texts]
     different = dict(zip(digests, zip(texts, labels)))
     place = {digest: number for number, digest in enumerate(different)}
     text_of_row = np.array([place[digest] for digest in digests])
-    overlaps = Overlaps([text for text, _ in different.values()])
+    overlaps = Overlaps([text for text, _ in different.values()], fold_text)
     whole = np.flatnonzero(~overlaps.inside)
     different_labels = [label for _, label in different.values()]
     try:
@@ -56,11 +108,12 @@ def _split(texts, labels, choose, remedy):
 def split_train_validation(texts, labels, share, seed):
     """Split examples into a training and a validation part that share no text, not even in part.
 
-    About `share` of the texts, stratified by label, go to validation. Texts are compared with case and white space
-    folded. Equal texts stay together, and so does a text with those it stands inside of, word for word; one inside
+    About `share` of the texts, stratified by label, go to validation. Texts are compared by `normalize_text`. Equal texts stay together, and so does a text with those it stands inside of, word for word; one inside
     texts of both parts would leak, and is left out of both.
 
-    Returns two sorted index arrays. Raises ValueError if a part would lack a class.
+    texts, labels : lists, arrays or Series of length n, taken in order whatever index they have
+
+    Returns two sorted arrays of positions. Raises ValueError if a part would lack a class.
     """
     from sklearn.model_selection import train_test_split
 

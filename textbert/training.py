@@ -64,7 +64,7 @@ def get_class_weights(kind, labels, device="cpu"):
     """
     from sklearn.utils.class_weight import compute_class_weight
 
-    weights = compute_class_weight(kind, classes=np.array([0, 1]), y=labels)
+    weights = compute_class_weight(kind, classes=np.array([0, 1]), y=np.asarray(labels))
     return torch.tensor(weights, dtype=torch.float32, device=device)
 
 
