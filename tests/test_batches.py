@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -289,3 +290,17 @@ def test_each_row_is_in_one_step_of_an_epoch(features, batch_size, accumulation)
         assert str(plan.steps(rows, epoch)) == str(steps)
     if batch_size == 1:
         assert len({str(steps) for steps in epochs}) == 3
+
+
+def test_rows_and_lengths_are_taken_in_order_whatever_their_index(tokenizers):
+    model, features = make_model().eval(), make_features(tokenizers["uncased"])
+    rows = pd.Series([2, 0, 3], [0, 1, 2])
+    expected = predict_logits(model, features, 2, np.array([2, 0, 3]), progress=False)
+    assert np.allclose(predict_logits(model, features, 2, rows[::-1], progress=False), expected[::-1], atol=1e-6)
+    chosen = pd.Series(np.isin(np.arange(13), [1, 3]), range(12, -1, -1))
+    by_number = predict_logits(model, features, 2, [1, 3], progress=False)
+    assert np.array_equal(predict_logits(model, features, 2, chosen, progress=False), by_number)
+    plain, given_ = Plan(features.lengths, 2), Plan(pd.Series(features.lengths, range(12, -1, -1)), 2)
+    for one, other in zip(plain.steps(rows.to_numpy(), 0), given_.steps(rows[::-1][::-1], 0), strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+        assert plain.cost(one) == given_.cost(other)

@@ -1,6 +1,7 @@
 """Using a model: predictions by hand, and `predict_file` on files of every kind, interrupted at any moment."""
 
 import gzip
+import hashlib
 import json
 import math
 import multiprocessing
@@ -368,6 +369,27 @@ def test_seen_texts_are_counted_and_left_out(trained):
     assert sentence == f"2 of the 5 texts of dev.tsv were in the training of {classifier.path} and are left out"
     rows, sentence = classifier.find_unseen(["x", "y"], np.array([0, 1]), "dev.tsv")
     assert rows.tolist() == [0, 1] and sentence == "it has seen none of the 2 texts of dev.tsv in training"
+
+
+def test_digests_of_before_are_recognized(trained):
+    """Archives of before hold digests of texts in lower case with single spaces; each is found by either digest."""
+    classifier = trained(["soup cafe\u0301", "STRASSE 9"])
+    folded = "na\u00efve stra\u00dfe \u597d\u5403 \u2764\ufe0f"
+    before = [int.from_bytes(hashlib.blake2b(folded.encode(), digest_size=8).digest(), "big", signed=True)]
+    classifier.seen = np.sort([*classifier.seen, *before])
+    texts = [
+        "Na\u00efve  Stra\u00dfe \u597d\u5403 \u2764\ufe0f",
+        "new",
+        "soup\u00a0caf\u00e9",
+        "x",
+        "other",
+        "y",
+        "stra\u00dfe 9",
+    ]
+    rows, _ = classifier.find_unseen(pd.Series(texts, [3] * 7), pd.Series([0, 1, 0, 1, 0, 1, 0], range(7, 0, -1)), "d")
+    assert rows.tolist() == [1, 3, 4, 5]
+    with pytest.raises(ValueError, match=r"shapes \(2,\), \(3,\)"):
+        classifier.find_unseen(["x", "y"], [0, 1, 0], "dev.tsv")
 
 
 @pytest.mark.parametrize(

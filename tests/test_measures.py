@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import (
@@ -216,6 +216,70 @@ def test_accuracy_in_groups_by_hand():
     middle, half = p + z * z / 2 / n, z * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n)
     assert table.loc["b", "low"] == pytest.approx((middle - half) / (1 + z * z / n), abs=1e-6)
     assert table.loc["b", "high"] == pytest.approx((middle + half) / (1 + z * z / n), abs=1e-6)
+
+
+def test_missing_groups_and_their_order_are_kept():
+    groups = pd.Series(
+        pd.Categorical(["z", "a", None, "z"], ["z", "q", "a"], ordered=True), [9, 9, 1, 1], name="branch"
+    )
+    table = measures.accuracy_by([1, 0, 1, 0], [1, 0, 0, 1], groups)
+    assert table.index.tolist()[:2] == ["z", "a"] and pd.isna(table.index[2]) and table.index.name == "branch"
+    assert table["texts"].tolist() == [2, 1, 1] and table["right"].tolist() == [1, 1, 0]
+    assert measures.accuracy_by([1, 0], [1, 1], ["a", np.nan])["texts"].tolist() == [1, 1]
+
+
+indexes = st.one_of(
+    st.permutations(range(40)),
+    st.lists(st.integers(0, 3), min_size=40, max_size=40),
+    st.permutations([(i // 3, i % 2) for i in range(40)]).map(pd.MultiIndex.from_tuples),
+)
+
+
+@given(indexes, indexes, indexes, st.integers(0, 9))
+@settings(max_examples=15, deadline=None)
+def test_values_are_taken_in_order_whatever_their_index(one, two, three, seed):
+    rng = np.random.default_rng(seed)
+    labels, other, positive = rng.permutation([0, 1] * 20), rng.integers(0, 2, 40), rng.random(40)
+    groups = rng.choice(["north", "south", "west"], 40)
+    logits = rng.normal(size=(40, 2))
+    a, b, p, g = pd.Series(labels, one), pd.Series(other, two).astype(bool), pd.Series(positive, three), list(groups)
+    for plain, given_ in (
+        (measures.accuracy_by(labels, other, groups), measures.accuracy_by(a, b, pd.Series(groups, three))),
+        (measures.accuracy_by(labels, other, groups), measures.accuracy_by(list(a), b, pd.Categorical(g))),
+        (measures.reliability(labels, positive), measures.reliability(a, p)),
+        (measures.threshold_curve(labels, positive), measures.threshold_curve(a, p)),
+        (measures.bootstrap_figures(labels, {"m": other}, 9), measures.bootstrap_figures(a, {"m": b}, 9)),
+    ):
+        assert plain.to_numpy().tolist() == given_.to_numpy().tolist() and list(plain.index) == list(given_.index)
+    assert measures.get_eval_report("t", labels, other, positive) == measures.get_eval_report("t", a, b, p)
+    assert measures.mcnemar(labels, other, 1 - other) == measures.mcnemar(a, b, pd.Series(1 - other, three))
+    assert measures.calibration(labels, positive) == measures.calibration(a, p)
+    assert measures.choose_threshold(positive, labels) == measures.choose_threshold(p, a)
+    assert measures.size_note("x", labels, other) == measures.size_note("x", a, b)
+    assert measures.fit_temperature(logits, labels) == measures.fit_temperature(pd.DataFrame(logits, one), a)
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda labels, other: measures.accuracy_by(labels, labels, other),
+        lambda labels, other: measures.accuracy_by(labels, other, labels),
+        lambda labels, other: measures.mcnemar(labels, labels, other),
+        lambda labels, other: measures.bootstrap_figures(labels, {"m": other}),
+        lambda labels, other: measures.get_eval_report("t", labels, other),
+        lambda labels, other: measures.get_eval_report("t", labels, labels, other),
+        lambda labels, other: measures.size_note("t", labels, other),
+        measures.reliability,
+        measures.calibration,
+        measures.threshold_curve,
+        measures.choose_threshold,
+    ],
+)
+@pytest.mark.parametrize("other", [[1], [0, 1], [[0], [1], [0]]])
+def test_other_lengths_are_refused(measure, other):
+    """numpy would stretch one value, and a column beside a row, to any length."""
+    with pytest.raises(ValueError, match=r"got (shapes|ndarray of shape) .*\(3,"):
+        measure(np.array([0, 1, 1]), np.array(other))
 
 
 def test_quarters_of_the_lengths():

@@ -4,14 +4,17 @@ import json
 import os
 import subprocess
 import sys
+import unicodedata
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
+from pytorch_pretrained_bert.tokenization import BasicTokenizer
 
-from textbert.splits import pick_rows, split_folds, split_train_validation
+from textbert.splits import digest_text, normalize_text, pick_rows, split_folds, split_train_validation
 
 
 def fold(text):
@@ -202,3 +205,120 @@ def test_pick_rows(rows):
     assert np.array_equal(pick_rows(labels, rows, 5), picked)
     if expected < 99:
         assert not np.array_equal(pick_rows(labels, rows, 6), picked)
+
+
+# ---------- The same text ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("The SOUP was\tgood", "the soup  was good\r\n"),
+        ("caf\u00e9 cr\u00e8me", "cafe\u0301 cre\u0300me"),  # composed and decomposed
+        ("a\u0323\u0307", "a\u0307\u0323"),  # marks in another order
+        ("10\u00a0euros\u202f!", "10 euros !"),  # spaces that do not break
+        ("so\u3000good\u2028indeed\u2029", "so good indeed"),
+        ("so\u200bgood", "sogood"),  # zero width
+        ("\ufeffgood", "good"),  # a byte order mark
+        ("restau\u00adrant", "restaurant"),  # a soft hyphen
+        ("\u200fgood\u200e \u202agood\u202c", "good good"),  # marks of direction
+        ("I \u2764\ufe0f tea", "I \u2764 tea"),  # an emoji with and without its variation selector
+        ("good\x0b\x00 tea\x1f\x7f", "good tea"),  # control characters
+        ("A\x85B", "ab"),  # one word to BERT
+        ("\U0001f468\u200d\U0001f469", "\U0001f468\U0001f469"),
+        ("broken \ufffd\ud83d\ue001text", "broken text"),
+        ("Straße", "STRASSE"),
+        ("ΟΔΟΣ", "οδοσ"),
+        ("İYİ", "iyi"),
+        ("味道 很好 吃", "味道很好吃"),
+        ("我喜欢tea", "我 喜 欢 tea"),
+        ("\ufa10", "\u585a"),  # a compatibility ideograph
+        ("\u200b\ufeff", ""),
+    ],
+)
+def test_the_same_text(one, other):
+    assert normalize_text(one) == normalize_text(other)
+    assert digest_text(one) == digest_text(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("no where", "nowhere"),
+        ("no\u00a0where", "nowhere"),
+        ("A\x85B", "A B"),
+        ("cafe", "café"),
+        ("it's", "it\u2019s"),
+        ("good", "ｇｏｏｄ"),
+        ("fish &amp; chips", "fish & chips"),
+        ("good.", "good ."),
+        ("good!", "good!!"),
+        ("x\u00b2", "x2"),
+        ("ırmak", "irmak"),
+        ("\\n", "\n"),
+        ("味", "未"),
+        ("\U0001f44d", "\U0001f44e"),
+    ],
+)
+def test_other_texts(one, other):
+    assert digest_text(one) != digest_text(other)
+
+
+odd_characters = st.sampled_from(
+    [
+        *"aB .é\n\t你",
+        *"\x00\x0b\x1c\x85\xa0\xad\u0301\u0323\u034f\u180e\u200b\u2028\u3000\ufe0f\ufeff\ufffd",
+        "İ",
+        "\ue000",
+    ]
+)
+
+
+@given(st.lists(st.one_of(st.characters(), odd_characters), max_size=30).map("".join))
+def test_bert_reads_the_same(text):
+    """Texts that count as the same are the same to BERT, but for foldings that `lower()` does not know, as ß to ss."""
+    assert normalize_text(normalize_text(text)) == normalize_text(text)
+    assert digest_text(f" {text}\u200b\n") == digest_text(text)
+    if all(char.casefold() == char.lower() for char in text) and "Σ" not in text:
+        tokenize = BasicTokenizer(do_lower_case=True).tokenize
+        assert tokenize(normalize_text(text)) == tokenize(text)
+
+
+@given(st.lists(st.one_of(st.characters(exclude_categories=["Cs"]), odd_characters), max_size=20).map("".join))
+def test_the_form_of_characters_makes_no_difference(text):
+    for form in ("NFC", "NFD"):
+        assert normalize_text(unicodedata.normalize(form, text)) == normalize_text(text)
+
+
+def test_unseen_differences_do_not_leak():
+    """What differs in nothing that is seen stays on one side, and so does a part of a text, also of a Chinese one."""
+    texts, labels = make_texts(40)
+    labels[:] = np.arange(40) % 2
+    plain = [f"{text} 味道很好{chr(0x4E00 + row)}吃 caf\u00e9 soup" for row, text in enumerate(texts)]
+    same = [text.replace(" ", "\u00a0").replace("\u00e9", "e\u0301") + "\u200b" for text in plain]
+    inside = [f"{chr(0x4E00 + row)}吃\u3000CAFE\u0301" for row in range(40)]
+    both, all_labels = plain + same + inside, [*labels] * 3
+    for train, validation in (split_train_validation(both, all_labels, 0.25, 3), *split_folds(both, all_labels, 4, 3)):
+        assert len(train) + len(validation) == 120
+        for row in range(40):
+            assert (row in train) == (row + 40 in train) == (row + 80 in train)
+
+
+@pytest.mark.parametrize("index", [range(60, 0, -1), [7] * 60, pd.MultiIndex.from_product([[1, 2], range(30)])])
+def test_any_index_splits_as_none(index):
+    texts, labels = make_texts(60)
+    series = pd.Series(texts, index), pd.Series(labels, index)
+    pairs = [
+        (split_train_validation(texts, labels, 0.25, 1), split_train_validation(*series, 0.25, 1)),
+        *zip(split_folds(texts, list(labels), 3, 1), split_folds(*series, 3, 1)),
+        ([pick_rows(labels, 20, 1)], [pick_rows(series[1], 20, 1)]),
+    ]
+    assert len(pairs) == 5
+    assert all(np.array_equal(a, b) for plain, given in pairs for a, b in zip(plain, given))
+
+
+def test_texts_and_labels_of_different_lengths_are_refused():
+    with pytest.raises(ValueError, match=r"shapes \(4,\), \(3,\)"):
+        split_train_validation(list("abcd"), [0, 1, 0], 0.5, 0)
+    with pytest.raises(ValueError, match=r"shapes \(2,\), \(1,\)"):
+        next(split_folds(["a", "b"], [0], 2, 0))

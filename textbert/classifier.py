@@ -24,7 +24,7 @@ from textbert.hub import read_bert
 from textbert.measures import choose_threshold, fit_temperature, probabilities
 from textbert.packed import require_sound, require_text, split_suffixes
 from textbert.parameters import as_columns, require_count
-from textbert.splits import digest_text, normalize_text, split_train_validation
+from textbert.splits import find_seen, split_train_validation
 from textbert.tsv import read_label_names
 from textbert.wordpieces import Conversion
 from textbert.workers import convert_pairs
@@ -147,11 +147,6 @@ if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_use_one_thread)
 
 
-def _normalize_before(text):
-    """Return what archives of before `normalize_text` hold the digest of: texts are looked for by both."""
-    return " ".join(text.lower().split())
-
-
 class Classifier:
     """A fine-tuned BERT with all that is needed to classify texts: `Classifier.load(archive)`.
 
@@ -258,9 +253,9 @@ class Classifier:
     def find_unseen(self, texts, labels, source):
         """Return (the rows of texts that training has not looked at, as a sorted array, a sentence about them).
 
-        Texts are compared by `normalize_text`; labels are an array of 0 and 1, of shape (n,), and `source` is what
-        messages call the file. Without digests in the archive all rows are returned, and the sentence says that
-        nothing could be checked. Raises ValueError if half of the texts were seen, or what is left has one class.
+        Texts are compared by `normalize_text`; labels are 0 and 1, of shape (n,); messages call the file `source`. All
+        rows are returned if the archive has no digests; the sentence says that nothing could be checked. Raises
+        ValueError if half of the texts were seen, or what is left has one class.
         """
         texts, labels = as_columns(np.array(list(texts), object), labels)
         if self.seen is None:
@@ -268,17 +263,14 @@ class Classifier:
                 f"whether training has seen them cannot be checked, for {self.path} is of a time before it noted that: "
                 "train again with train.ipynb to know"
             )
-        found = [[digest_text(text, fold) for text in texts] for fold in (normalize_text, _normalize_before)]
-        seen = np.isin(np.array(found, np.int64), self.seen).any(axis=0)
+        seen = find_seen(texts, self.seen)
         rows, count = np.flatnonzero(~seen), int(seen.sum())
         of = f"of the {len(texts):,} texts of {source}"
         counted = f"{count:,} {of} were in the training of {self.path}"
         if 2 * count >= len(texts) or len(set(labels[rows].tolist())) < 2:
             remedy = "run train.ipynb again (after data_prep.ipynb with CLEAN_TRAIN = True if two files share texts)"
             raise ValueError(f"{counted}, so that too few are left to judge it by: {remedy}")
-        if count:
-            return rows, f"{counted} and are left out"
-        return rows, f"it has seen none {of} in training"
+        return rows, f"{counted} and are left out" if count else f"it has seen none {of} in training"
 
     def predict(self, texts, batch_size=128, progress=True):
         """Classify texts.

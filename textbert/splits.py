@@ -25,13 +25,12 @@ def pick_rows(labels, rows, seed):
 
 _ASCII_LOWER = bytes(range(128)).lower() + bytes(range(128, 256))
 _ASCII_UNSEEN = bytes([*range(9), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F])
-# default ignorable marks, among them the variation selectors: BERT strips them as it strips accents, and nobody sees them
-_UNSEEN_MARKS = "\u034f\u17b4\u17b5\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
-# BasicTokenizer._is_chinese_char
-_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002ceaf\U0002f800-\U0002fa1f"
-_IS_UNSEEN_MARK, _IS_HAN = re.compile(f"[{_UNSEEN_MARKS}\ufffd]"), re.compile(f"[{_HAN}]")
-# what str.split() and str.isprintable() do not show; str.split() parts words at the first seven, BERT deletes them
-_IS_SPECIAL = re.compile(f"[\x0b\x0c\x1c-\x1f\x85{_UNSEEN_MARKS}\ufffd{_HAN}]")
+_ODD = re.compile(r"[^ -~\t\n\r]+")
+_HAN = re.compile(  # BasicTokenizer._is_chinese_char
+    "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002ceaf\U0002f800-\U0002fa1f]"
+)
+# U+FFFD, which BERT deletes, and default ignorable marks, such as variation selectors, which it strips like accents
+_UNSEEN = re.compile("[\ufffd\u034f\u17b4\u17b5\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
 
 class _SeenCharacters(dict):
@@ -39,8 +38,8 @@ class _SeenCharacters(dict):
 
     def __missing__(self, code):
         char = chr(code)
-        unseen = _IS_UNSEEN_MARK.match(char) or (unicodedata.category(char)[0] == "C" and char not in "\t\n\r")
-        self[code] = None if unseen else f" {char} " if _IS_HAN.match(char) else char
+        unseen = _UNSEEN.match(char) or (unicodedata.category(char)[0] == "C" and char not in "\t\n\r")
+        self[code] = None if unseen else f" {char} " if _HAN.match(char) else char
         return self[code]
 
 
@@ -51,9 +50,10 @@ def fold_text(text):
     """Return a text whose words, by `str.split`, are those of `normalize_text`; its white space is as it comes."""
     if text.isascii():
         return text.encode().translate(_ASCII_LOWER, _ASCII_UNSEEN).decode()
-    if _IS_SPECIAL.search(text) or not "".join(text.split()).isprintable():
-        text = text.translate(_SEEN_CHARACTERS)
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    odd = set("".join(_ODD.findall(text)))
+    if any(_SEEN_CHARACTERS[ord(char)] != char for char in odd):
+        text = _ODD.sub(lambda run: run[0].translate(_SEEN_CHARACTERS), text)
+    folded = unicodedata.normalize("NFC", text.casefold())
     return folded.replace("i\u0307", "i")  # a small Turkish "İ", which looks like an i
 
 
@@ -61,11 +61,11 @@ def normalize_text(text):
     """Return what texts have in common that a reader hardly tells apart, and an uncased BERT not at all.
 
     Two texts are the same text if this is equal; whatever compares texts does it by this or by `digest_text`. Folded
-    are case (`str.casefold`), composed and decomposed characters (NFC), all white space, and white space beside Chinese
-    characters, which are words of their own to BERT. Left out is what BERT deletes: control and format characters
-    (zero-width spaces, soft hyphens, marks of direction, a byte order mark, "\\x0b", "\\x85"), private use, surrogates
-    and U+FFFD; and the variation selectors of emojis. Compatibility forms ("ﬁ" aside, which casefold makes "fi"),
-    typographic quotes, full width, accents, HTML entities and spaces beside punctuation stay: BERT or a reader sees them.
+    are case (`str.casefold`: also "ß" and "ss"), composed and decomposed characters (NFC), all white space, and white
+    space beside Chinese characters, which are words of their own to BERT. Left out is what BERT deletes: control and
+    format characters (zero-width spaces, soft hyphens, marks of direction, a byte order mark, "\\x0b", "\\x85"),
+    private use, surrogates and U+FFFD; and the variation selectors of emojis. Accents, typographic quotes, full width,
+    HTML entities and spaces beside punctuation stay, for BERT or a reader sees them.
     """
     return " ".join(fold_text(text).split())
 
@@ -74,6 +74,20 @@ def digest_text(text, normalize=normalize_text):
     """Return a whole number of 64 bits, the same for texts that are the same by `normalize_text`."""
     content = normalize(text).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), signed=True)
+
+
+def _normalize_before(text):
+    """Return what the digests in archives of before `normalize_text` were made of."""
+    return " ".join(text.lower().split())
+
+
+def find_seen(texts, digests):
+    """Return which of n texts are among those of `digests`, an int64 array, as an array of n booleans.
+
+    They may be digests of `digest_text` of today or of before, so each text is looked for by both.
+    """
+    found = [[digest_text(text, normalize) for text in texts] for normalize in (normalize_text, _normalize_before)]
+    return np.isin(np.array(found, np.int64), digests).any(axis=0)
 
 
 def _split(texts, labels, choose, remedy):
@@ -108,8 +122,9 @@ def _split(texts, labels, choose, remedy):
 def split_train_validation(texts, labels, share, seed):
     """Split examples into a training and a validation part that share no text, not even in part.
 
-    About `share` of the texts, stratified by label, go to validation. Texts are compared by `normalize_text`. Equal texts stay together, and so does a text with those it stands inside of, word for word; one inside
-    texts of both parts would leak, and is left out of both.
+    About `share` of the texts, stratified by label, go to validation. Texts are compared by `normalize_text`. Equal
+    texts stay together, and so does a text with those it stands inside of, word for word; one inside texts of both
+    parts would leak, and is left out of both. Words are parted by white space; Chinese characters are words.
 
     texts, labels : lists, arrays or Series of length n, taken in order whatever index they have
 
