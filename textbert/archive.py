@@ -12,7 +12,7 @@ import pandas as pd
 from pytorch_pretrained_bert import modeling
 from pytorch_pretrained_bert.modeling import BertConfig
 
-from textbert.files import atomic_write, require_file
+from textbert.files import atomic_write, explain_reading, require_file
 from textbert.parameters import (
     DEFAULT_MODEL,
     MAX_POSITIONS,
@@ -94,8 +94,14 @@ def _open_archive(path):
 def read_archive(path):
     """Return the members of a `.tar.gz` (or `.tar`) as a dict from name to bytes; nothing is unpacked to disk.
 
-    The members may stand in one folder, and what a Mac adds to an archive is passed over.
+    The members may stand in one folder, and what a Mac adds to an archive is passed over. Raises CannotReadError, and
+    ValueError for what is not such an archive.
     """
+    with explain_reading(path):
+        return _read_archive(path)
+
+
+def _read_archive(path):
     files, seen, folder = {}, set(), None
     try:
         with _open_archive(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as archive:
@@ -126,9 +132,10 @@ def read_archive(path):
     return files
 
 
-def read_members(folder):
-    """Return the files of a folder in pytorch-pretrained-bert's layout as a dict from name to bytes."""
-    return {name: (folder / name).read_bytes() for name in ARCHIVE_MEMBERS if (folder / name).is_file()}
+def read_members(folder, names=ARCHIVE_MEMBERS):
+    """Return those of the `names` that are files in a folder, as a dict from name to bytes."""
+    with explain_reading(folder):
+        return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
 
 
 def read_config(files, path):

@@ -1,5 +1,6 @@
 """BERT as tokenizer and as a fast model, both pytorch-pretrained-bert's."""
 
+import hashlib
 import json
 import tempfile
 from contextlib import nullcontext
@@ -24,7 +25,7 @@ from textbert.archive import (
 )
 from textbert.files import atomic_write, explain_writing, write_text
 from textbert.hub import read_bert
-from textbert.weights import HEADS, match_weights, read_weights, require_sizes
+from textbert.weights import HEADS, hash_weights, match_weights, read_weights, require_sizes
 
 
 def load_tokenizer(name_or_path, cache_dir="cache/"):
@@ -69,14 +70,24 @@ def load_model(name_or_path, cache_dir="cache/", num_labels=2):
         archive is in `cache_dir`, or a name or hub id ("@revision" may follow) that is fetched into it
     num_labels : classes; the classifier on top is new unless the source has one of that size
 
-    Prints which weights are new and which were left unused. Raises FileNotFoundError for a name or path that does not
-    exist and ValueError for a source that is not a BERT.
+    Prints which weights are new and which were left unused. The model's `fingerprint` tells what the source held: the
+    SHA-256 of its settings and of the weights that are not new. Raises FileNotFoundError for a name or path that does
+    not exist, CannotReadError, and ValueError for a source that is not a BERT.
     """
-    return build_model(*read_bert(name_or_path, cache_dir), num_labels)
+    model, new = _build_model(*read_bert(name_or_path, cache_dir), num_labels)
+    read = {name: tensor for name, tensor in model.state_dict().items() if name not in new}
+    settings = {name: getattr(model.config, name) for name in vars(BertConfig(1))}
+    model.fingerprint = hashlib.sha256(f"{hash_weights(read)} {sorted(settings.items())}".encode()).hexdigest()
+    return model
 
 
 def build_model(files, path, num_labels, new_weights=True):
     """Return the fast model of a BERT's files; see `load_model`. Without `new_weights` a missing one is an error."""
+    return _build_model(files, path, num_labels, new_weights)[0]
+
+
+def _build_model(files, path, num_labels, new_weights=True):
+    """Return (the model, the names of its new weights)."""
     config = read_config(files, path)
     state = read_weights(files, path)
     if "classifier.weight" in state and state["classifier.weight"].shape[:1] != (num_labels,):
@@ -96,7 +107,7 @@ def build_model(files, path, num_labels, new_weights=True):
         print(f"  new, and learned from your data as they should be: {', '.join(new)}")
     if heads := [name for name in unused if name.startswith(HEADS)]:
         print(f"  left out, not needed to classify: {len(heads)} weights of the pre-training heads")
-    return speed_up(model)
+    return speed_up(model), new
 
 
 class FusedLayerNorm(modeling.BertLayerNorm):

@@ -58,7 +58,7 @@ class CannotReadError(OSError):
 
 
 def _find_cause(error, remedies, before):
-    """Return (errno, what the system says, remedy) of the first error behind another for which there is a remedy.
+    """Return (errno, file or None, what the system says, remedy) of the first error behind one that has a remedy.
 
     `before` is what was being handled when the block began, with which it has nothing to do; None if nothing was.
     """
@@ -68,7 +68,8 @@ def _find_cause(error, remedies, before):
             name = "ENOMEM"
         if name in remedies:
             number = getattr(errno, name)
-            return number, getattr(error, "strerror", None) or os.strerror(number), remedies[name]
+            said = getattr(error, "strerror", None) or os.strerror(number)
+            return number, getattr(error, "filename", None), said, remedies[name]
         error = error.__cause__ or error.__context__
     return None
 
@@ -85,7 +86,7 @@ def explain_writing(path):
         cause = _find_cause(error, CANNOT_WRITE, before)
         if not cause:
             raise
-        number, said, remedy = cause
+        number, _, said, remedy = cause
         if WINDOWS and number == errno.EACCES:
             remedy = f"close it where it is open, {remedy}"
         raise CannotWriteError(number, f"{path} cannot be written ({said}): {remedy}") from error
@@ -106,8 +107,8 @@ def explain_reading(path):
         cause = _find_cause(error, CANNOT_READ, before)
         if not cause:
             raise
-        number, said, remedy = cause
-        raise CannotReadError(number, f"{path} cannot be read ({said}): {remedy}") from error
+        number, file, said, remedy = cause
+        raise CannotReadError(number, f"{file or path} cannot be read ({said}): {remedy}") from error
 
 
 def is_file(path):

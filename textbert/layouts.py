@@ -17,6 +17,7 @@ from textbert.archive import (
     VOCABULARY,
     WEIGHTS,
     read_config,
+    read_members,
     require_bert_tokenizer,
 )
 from textbert.weights import match_weights, read_weights, rename_weights, require_sizes
@@ -42,7 +43,7 @@ def read_folder(folder):
     Raises ValueError for a TensorFlow checkpoint (the message has the line that converts it) and what is not a BERT.
     """
     names = (*ARCHIVE_MEMBERS, TOKENIZER, ADDED_TOKENS, SAFETENSORS)
-    files = {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
+    files = read_members(folder, names)
     check_tokenizer(files, folder)
     if {WEIGHTS, VOCABULARY} <= files.keys():
         say_added_tokens(files, files[VOCABULARY], folder)
