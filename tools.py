@@ -232,7 +232,8 @@ class BinaryClassificationProcessor(DataProcessor):
             yield InputExample(guid, text, label=label)
         if output_mode == "classification" and len(counts) < 2:
             raise ValueError(
-                f"{path} has {counts.total()} examples with the labels {list(counts)}, but both 0 and 1 are needed: "
+                f"{path} has {counts.total()} examples with the labels {list(counts)}, but both "
+                f"{' and '.join(self.get_labels())} are needed: "
                 "nothing can be learned or measured with one class"
             )
         if not counts:

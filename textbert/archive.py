@@ -1,8 +1,10 @@
 """A BERT as checked files: archives and their members read, written and packed."""
 
+import codecs
 import gzip
 import io
 import json
+import re
 import tarfile
 import zlib
 from pathlib import Path
@@ -173,18 +175,46 @@ def _require_values(config, path):
         raise ValueError(f"{path}: its {CONFIG} has the {', '.join(wrong)}, which no BERT can have: get it again")
 
 
-def require_vocabulary(files, path):
-    """Raise ValueError unless the files hold a vocabulary that is BERT's and fits its config.json."""
-    if VOCABULARY not in files:
-        raise ValueError(f"{path} has no {VOCABULARY}: put the model's vocabulary into it")
-    try:  # as pytorch-pretrained-bert reads it
-        pieces = [line.strip() for line in io.TextIOWrapper(io.BytesIO(files[VOCABULARY]), encoding="utf-8")]
+def read_pieces(content, path):
+    """Return the word pieces in a vocab.txt, given as bytes, as a list; the place of each is its number.
+
+    A byte order mark, UTF-16 and empty lines at the end are an editor's, and change no number. Raises ValueError for
+    what does harm: an empty line before a piece, or letters that the editor could not write. (Some sound models have a
+    piece twice.)
+    """
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = content.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"{path}: its {VOCABULARY} is not UTF-8: get it again") from None
+    pieces = [piece.strip(" \t") for piece in re.split("\r\n|\r|\n", text)]  # the line ends of Python's own files
+    while pieces and not pieces[-1]:
+        pieces.pop()
+    places = {}
+    for line, piece in enumerate(pieces, start=1):
+        first = places.setdefault(piece, line)
+        lost = first < line and not piece.strip("#?\ufffd")  # what an editor puts for letters that it cannot write
+        if lost or not piece:
+            what = f"has {piece!r} as line {first} has: an editor has lost letters" if lost else "is empty"
+            raise ValueError(f"{path}: line {line} of its {VOCABULARY} {what}. Get it again")
+    return pieces
+
+
+def require_vocabulary(files, path):
+    """Return the word pieces (see `read_pieces`) of a BERT's files.
+
+    Raises ValueError unless there is a vocabulary that is BERT's and fits its config.json.
+    """
+    if VOCABULARY not in files:
+        raise ValueError(f"{path} has no {VOCABULARY}: put the model's vocabulary into it")
+    pieces = read_pieces(files[VOCABULARY], path)
     if missing := [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in pieces]:
         raise ValueError(f"{path}: its {VOCABULARY} lacks {', '.join(missing)}: it is not BERT's")
     if len(pieces) > (size := read_config(files, path)["vocab_size"]):
-        raise ValueError(f"{path}: its {VOCABULARY} has {len(pieces)} lines, but its {CONFIG} says {size}")
+        raise ValueError(
+            f"{path}: its {VOCABULARY} has {len(pieces)} lines, but its {CONFIG} says {size}: get both from one model"
+        )
+    return pieces
 
 
 def require_bert_tokenizer(settings, path):

@@ -25,6 +25,7 @@ from textbert.archive import (
 )
 from textbert.files import atomic_write, explain_writing, write_text
 from textbert.hub import read_bert
+from textbert.parameters import require_kind
 from textbert.weights import HEADS, hash_weights, match_weights, read_weights, require_sizes
 
 
@@ -40,7 +41,7 @@ def load_tokenizer(name_or_path, cache_dir="cache/"):
 def build_tokenizer(files, path):
     """Return the tokenizer of a BERT's files, a dict from name to bytes; `path` is what messages call them."""
     config = read_config(files, path)
-    require_vocabulary(files, path)
+    pieces = require_vocabulary(files, path)
     try:
         settings = json.loads(files.get(TOKENIZER_CONFIG, "{}")) | (config.get("classifier") or {})
         if type(settings.get("do_lower_case", True)) is not bool:
@@ -50,8 +51,9 @@ def build_tokenizer(files, path):
     require_bert_tokenizer(settings, path)
     with tempfile.TemporaryDirectory() as folder, explain_writing(folder):
         vocabulary = Path(folder, VOCABULARY)
-        vocabulary.write_bytes(files[VOCABULARY])
+        vocabulary.write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8", newline="\n")
         tokenizer = BertTokenizer(str(vocabulary), max_len=config["max_position_embeddings"])
+    tokenizer.segments = config["type_vocab_size"]
     if "do_lower_case" not in settings:
         cased = any(token != token.lower() for token in tokenizer.vocab if not token.startswith("["))
         settings["do_lower_case"] = not cased
@@ -217,8 +219,9 @@ def speed_up(model):
     """Let a pytorch-pretrained-bert model compute with torch's fused operations; returns it.
 
     Only this instance changes. Names and values of its weights stay, and without dropout its outputs agree with the
-    library's to 1e-5.
+    library's to 1e-5. Raises TypeError for a model of another library.
     """
+    require_kind("model", model, modeling.BertPreTrainedModel, "load_model")
     faster = {
         modeling.BertLayerNorm: FusedLayerNorm,
         modeling.BertSelfAttention: FusedSelfAttention,
@@ -250,6 +253,8 @@ def save_model(model, tokenizer, output_dir, settings):
     `settings` is what goes into config.json under "classifier": all that a user of the model must know and nobody
     should guess. The folder can be given to the library's `from_pretrained`.
     """
+    require_kind("model", model, BertForSequenceClassification, "load_model")
+    require_kind("tokenizer", tokenizer, BertTokenizer, "load_tokenizer")
     with atomic_write(Path(output_dir, WEIGHTS)) as temporary, open(temporary, "wb") as file:
         torch.save(copy_weights(model), file)
     write_text(Path(output_dir, VOCABULARY), vocabulary_text(tokenizer.ids_to_tokens))

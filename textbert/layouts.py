@@ -18,6 +18,7 @@ from textbert.archive import (
     WEIGHTS,
     read_config,
     read_members,
+    read_pieces,
     require_bert_tokenizer,
 )
 from textbert.weights import match_weights, read_weights, rename_weights, require_sizes
@@ -93,7 +94,7 @@ def say_added_tokens(files, vocabulary, source):
     fast = read_json(files, TOKENIZER, source).get("added_tokens")
     listed += fast if isinstance(fast, list) else []
     tokens = [one["content"] for one in listed if isinstance(one, dict) and isinstance(one.get("content"), str)]
-    known = set(vocabulary.decode("utf-8", "replace").splitlines())
+    known = set(read_pieces(vocabulary, source))
     if added := sorted({*tokens, *read_json(files, ADDED_TOKENS, source)} - known):
         shown = ", ".join(added[:5]) + (" and so on" if len(added) > 5 else "")
         print(f"  {len(added)} tokens that were added to its vocabulary are not used, but cut into pieces: {shown}")
@@ -137,7 +138,7 @@ def read_vocabulary(files, source, size):
         pieces = {number: piece for piece, number in (model["vocab"] | added).items()}
         numbers = range(min(max(pieces), size) + 1)  # a number may be skipped, or be beyond all reason
         vocabulary = "".join(f"{pieces.get(number, f'[gap{number}]')}\n" for number in numbers).encode()
-    if vocabulary and len(vocabulary.removesuffix(b"\n").split(b"\n")) > size:
+    if vocabulary and len(read_pieces(vocabulary, source)) > size:
         raise ValueError(f"{source}: its vocabulary has more word pieces than the {size:,} of its {CONFIG}")
     return vocabulary
 
