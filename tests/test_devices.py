@@ -55,6 +55,7 @@ def test_the_environment_names_the_device_that_accelerate_takes(monkeypatch, app
 
 def test_fewer_processes_than_were_started_is_an_error(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setattr(accelerate, "Accelerator", lambda **_: SimpleNamespace(num_processes=1))
     with pytest.raises(RuntimeError, match="2 processes were started, but 1 work together"):
@@ -69,6 +70,7 @@ def test_processes_on_cpus_are_told_to_work_together(monkeypatch, world, cpu):
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     if world:
         monkeypatch.setenv("WORLD_SIZE", str(world))
+        monkeypatch.setenv("RANK", "0")
     accelerator = devices.make_accelerator()
     assert accelerator.cpu is cpu and accelerator.mixed_precision == devices.pick_precision()
 

@@ -144,6 +144,8 @@ def read_config(files, path):
     """Return a BERT's config.json as a dict; raise ValueError if it is missing or not a BERT's."""
     try:
         config = json.loads(files.get(CONFIG, files.get(OLD_CONFIG, "")))
+        if config.get("model_type") == "bert":  # newer code may leave out what is as in BERT's first model
+            config = vars(BertConfig(30_522)) | config
         missing = sorted(vars(BertConfig(1)).keys() - config.keys())
     except (ValueError, AttributeError, RecursionError):
         raise ValueError(f"{path} has no {CONFIG} with a model's settings: it is not a BERT") from None

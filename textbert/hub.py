@@ -21,12 +21,14 @@ from textbert.downloads import describe_error, fetch_hub_file, require_digest
 from textbert.files import CannotReadError, CannotWriteError, exclusive_lock, explain_reading, is_file
 from textbert.layouts import (
     ADDED_TOKENS,
+    INDEXES,
     SAFETENSORS,
     TOKENIZER,
     check_tokenizer,
     convert_bert,
     explain_tensorflow,
     find_casing,
+    list_parts,
     read_folder,
 )
 from textbert.parameters import DEFAULT_MODEL, PRETRAINED_MODELS
@@ -130,11 +132,13 @@ def read_hub(name):
     if not get(VOCABULARY) or find_casing(files, name) is None:
         get(TOKENIZER)
     check_tokenizer(files, name)
-    if not get(SAFETENSORS) and not get(WEIGHTS):
+    if not any(map(get, (SAFETENSORS, WEIGHTS, *INDEXES))):
         raise ValueError(
-            f"{name} has neither {SAFETENSORS} nor {WEIGHTS}: weights in several parts, or in TensorFlow's or "
-            "Flax's format, are not read. Take a revision or another model that has one of the two"
+            f"{name} has neither {SAFETENSORS} nor {WEIGHTS}, in one or in several parts: weights in TensorFlow's or "
+            "Flax's format are not read. Take a revision or another model that has one of the two"
         )
+    for part in list_parts(files, name):
+        get(part)
     print(f"  to have just this revision another time, write {hub_id}@{commit}")
     return files
 
