@@ -1,7 +1,9 @@
 """Examples and how they become features: bad input is named, and nothing is converted twice."""
 
+import io
 import multiprocessing
 import pickle
+import sys
 import time
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from conftest import FIVE_TEXTS
 from reference import HARD_TEXTS, LABELS, as_tuple, convert, reference, rows_of
 
+import converter
 import tools
 from textbert import files
 
@@ -384,3 +387,27 @@ def test_a_features_file_that_cannot_be_read_now_stays_and_is_not_called_unsound
         tools.load_or_convert_features(data_dir, "train", tokenizers["uncased"], 9)
     monkeypatch.undo()
     assert (data_dir / "train_features.pkl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (ValueError("line 3 has\ntwo columns"), 2, "line 3 has two columns"),
+        (FileNotFoundError("train.tsv is missing"), 2, "train.tsv is missing"),
+        (files.CannotReadError(13, "train.tsv cannot be read"), 1, "train.tsv cannot be read"),
+        (files.CannotWriteError(28, "x.pkl cannot be written"), 1, "x.pkl cannot be written"),
+        (TimeoutError("it is being made"), 1, "it is being made"),
+        (MemoryError(), 1, "there is not enough memory"),
+    ],
+)
+def test_the_converter_tells_faults_of_the_input_from_those_of_the_machine(monkeypatch, error, status, said):
+    def fail(options):
+        raise error
+
+    monkeypatch.setattr(converter, "convert", fail)
+    monkeypatch.setattr(sys, "argv", ["converter.py", "--data-dir", "x", "--model", "y"])
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO()))
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO()))
+    assert converter.main() == status
+    sys.stderr.flush()
+    assert said in sys.stderr.buffer.getvalue().decode()
