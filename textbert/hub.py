@@ -18,7 +18,7 @@ from textbert.archive import (
     write_archive,
 )
 from textbert.downloads import describe_error, fetch_hub_file, require_digest
-from textbert.files import CannotReadError, CannotWriteError, exclusive_lock, explain_reading, is_file
+from textbert.files import CannotReadError, CannotWriteError, exclusive_lock, explain_reading, follow_links, is_file
 from textbert.layouts import (
     ADDED_TOKENS,
     INDEXES,
@@ -50,6 +50,7 @@ def fetch_bert(name, archive):
     if Path(f"{name}.index").is_file():
         raise ValueError(explain_tensorflow(name))
     archive = Path(archive)
+    follow_links(archive)  # one that leads nowhere is said before the download
     with exclusive_lock(archive):
         if archive.is_file():
             return
@@ -146,7 +147,9 @@ def read_hub(name):
 def read_bert(name_or_path, cache_dir):
     """Return (files of a BERT as a dict from name to bytes, the path they were read from)."""
     path = Path(name_or_path)
-    if path.is_dir():
+    with explain_reading(path):
+        is_folder = path.is_dir()
+    if is_folder:
         return read_folder(path), path
     if not is_file(path):
         if path.suffix == ".gz":
