@@ -3,14 +3,22 @@
     python converter.py --data-dir data/sample --model all-MiniLM-L6-v2
 
 Writes `<data-dir>/<split>_features.pkl`, which the notebooks accept without converting again. Exit status 0, or 2 with
-one line on stderr when the input is at fault, 1 when a worker process was killed, or 130 when interrupted.
+one line on stderr when the input is at fault, 1 when the machine is (no right, no room, no memory, a worker process
+that was killed), or 130 when interrupted.
 """
 
 import argparse
+import errno
 import sys
 import time
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
+
+# errors of the system that say nothing of the input
+OF_MACHINE = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EIO),
+}
 
 
 def parse_arguments(arguments=None):
@@ -48,12 +56,10 @@ def main():
     print(f"Converting {' and '.join(options.split)} of {options.data_dir} for {options.model} ...", flush=True)
     try:
         examples = convert(options)
-    except (ValueError, OSError) as error:
-        print(f"converter.py: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except BrokenExecutor as error:
-        print(f"converter.py: {error}", file=sys.stderr)
-        return 1
+    except (ValueError, OSError, MemoryError, BrokenExecutor) as error:
+        print(f"converter.py: {' '.join(str(error).split()) or 'there is not enough memory'}", file=sys.stderr)
+        of_machine = isinstance(error, MemoryError | BrokenExecutor | TimeoutError)
+        return 1 if of_machine or getattr(error, "errno", None) in OF_MACHINE else 2
     except KeyboardInterrupt:
         print("converter.py: interrupted; each features file is whole, as it was or new", file=sys.stderr)
         return 130

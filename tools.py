@@ -4,6 +4,7 @@ Here stand the examples and how they become features; everything else is handed 
 on import. Model and tokenizer are those of pytorch-pretrained-bert 0.6.2.
 """
 
+import csv
 import time
 from collections import Counter
 from contextlib import nullcontext
@@ -16,7 +17,7 @@ import numpy as np
 from textbert.archive import get_archive_path, pack_model, require_replaceable, save_seen, write_archive
 from textbert.batches import Plan, make_batch, plan_batches, predict_logits
 from textbert.bert import copy_weights, load_model, load_tokenizer, reset_pooler, save_model, speed_up
-from textbert.checkpoints import Checkpoint, Trials, get_checkpoint_path, remove_checkpoint, training_lock
+from textbert.checkpoints import Checkpoint, Trials, get_checkpoint_path, get_identity, remove_checkpoint, training_lock
 from textbert.classifier import Classifier
 from textbert.devices import (
     get_environment,
@@ -36,6 +37,7 @@ from textbert.features import (
     get_fingerprint,
     label_ids,
     load_features,
+    load_if_current,
     require_same_rows,
     require_texts,
     save_features,
@@ -44,6 +46,7 @@ from textbert.files import (
     CannotWriteError,
     atomic_write,
     exclusive_lock,
+    hash_file,
     require_disk_space,
     require_encoding,
     require_file,
@@ -61,7 +64,7 @@ from textbert.parameters import (
 from textbert.splits import digest_text, pick_rows, split_folds, split_train_validation
 from textbert.stages import Stages
 from textbert.training import Run, get_class_weights, make_optimizer, make_schedule
-from textbert.tsv import TsvPart, clean_text, read_label_names, split_line, write_task, write_tsv
+from textbert.tsv import TsvPart, clean_text, read_label_names, read_lines, write_task, write_tsv
 from textbert.vectors import moved_words
 from textbert.wordpieces import Conversion, WordPieceMemo, count_word_pieces
 from textbert.workers import convert_batches, convert_pairs, may_start_workers, worker_pool
@@ -98,6 +101,8 @@ __all__ = [
     "get_environment",
     "get_eval_report",
     "get_fingerprint",
+    "get_identity",
+    "hash_file",
     "InputExample",
     "InputFeatures",
     "load_features",
@@ -175,15 +180,12 @@ class DataProcessor:
         raise NotImplementedError
 
     @classmethod
-    def _read_tsv(cls, path):
-        """Yield (line number, list of fields) of a tab-separated file without quoting."""
-        require_file(path, "data_prep.ipynb makes it")
-        with open(path, "rb") as file:  # bytes: only "\n" ends a line, whatever Unicode thinks
-            for number, line in enumerate(file, start=1):
-                try:
-                    yield number, split_line(line)
-                except UnicodeDecodeError:
-                    require_encoding(path)
+    def _read_tsv(cls, input_file, quotechar=None):
+        """Return the lines of a tab-separated file, each a list of fields; quoted only if there is a `quotechar`."""
+        if quotechar is None:
+            return [fields for _, fields in read_lines(input_file)]
+        with open(input_file, encoding="utf-8", newline="") as file:
+            return list(csv.reader(file, delimiter="\t", quotechar=quotechar))
 
 
 class BinaryClassificationProcessor(DataProcessor):
@@ -212,7 +214,7 @@ class BinaryClassificationProcessor(DataProcessor):
         four columns, a label other than 0 and 1 (in regression: one that is no number), or an empty file or one class.
         """
         counts = Counter()
-        for number, fields in self._read_tsv(path):
+        for number, fields in read_lines(path):
             if len(fields) != 4:
                 raise ValueError(
                     f"{path}, line {number} has {len(fields)} columns, but must have four, separated by tabs: "
@@ -221,15 +223,17 @@ class BinaryClassificationProcessor(DataProcessor):
             guid, label, _, text = fields
             if not self._is_label(label, output_mode):
                 header = ". It looks like a header: delete that line" if number == 1 else ""
+                known = " or ".join(self.get_labels())
                 raise ValueError(
-                    f"{path}, line {number} has the label {label[:50]!r}, but it must be 0 or 1 (in regression a "
+                    f"{path}, line {number} has the label {label[:50]!r}, but it must be {known} (in regression a "
                     f"number); data_prep.ipynb turns 1 and 2 into 0 and 1{header}"
                 )
             counts[label] += 1
             yield InputExample(guid, text, label=label)
         if output_mode == "classification" and len(counts) < 2:
             raise ValueError(
-                f"{path} has {counts.total()} examples with the labels {list(counts)}, but both 0 and 1 are needed: "
+                f"{path} has {counts.total()} examples with the labels {list(counts)}, but both "
+                f"{' and '.join(self.get_labels())} are needed: "
                 "nothing can be learned or measured with one class"
             )
         if not counts:
@@ -288,21 +292,6 @@ def convert_example_to_feature(example_row):
     return convert_examples_to_features([example], *settings, processes=1, progress=False)[0]
 
 
-def _load_if_current(pickled, tsv, conversion, output_mode):
-    """Return the Features in a pickle if they were made from just this; None, and say why, if not."""
-    if not pickled.is_file():
-        return None
-    try:
-        features = load_features(pickled)
-    except ValueError as error:
-        print(error)
-        return None
-    if features.fingerprint != get_fingerprint(tsv, conversion, output_mode):
-        print(f"{pickled} was made from other data or settings: converting again")
-        return None
-    return features
-
-
 def _convert_tsv(tsv, conversion, output_mode, processes):
     """Return the Features of a TSV file; every line is checked before the work begins.
 
@@ -334,7 +323,7 @@ def load_or_convert_features(
     conversion = Conversion(tokenizer, max_seq_length, truncation)
     require_file(tsv, "data_prep.ipynb makes it")
     conversion.require_sound()
-    if features := _load_if_current(pickled, tsv, conversion, output_mode):
+    if features := load_if_current(pickled, get_fingerprint(tsv, conversion, output_mode)):
         print(f"{len(features):,} features loaded from {pickled}")
         return features
     start = time.perf_counter()

@@ -444,3 +444,104 @@ def test_real_weights(length):
     inputs = make_mixed_inputs(length, vocabulary=30_522)
     with torch.inference_mode():
         torch.testing.assert_close(ours(**inputs), library(**inputs), rtol=0, atol=1e-5)
+
+
+# ---------- What an editor does to a vocabulary, and what a model does not know ---------------------------------------
+
+
+EDITED = {
+    "mark": lambda text: b"\xef\xbb\xbf" + text.encode(),
+    "windows": lambda text: text.replace("\n", "\r\n").encode(),
+    "lines at the end": lambda text: f"{text}\n \n\n".encode(),
+    "no line end": lambda text: text.rstrip("\n").encode(),
+    "utf-16": lambda text: text.encode("utf-16"),
+}
+
+
+@pytest.mark.parametrize("how", EDITED)
+@pytest.mark.parametrize("where", ["archive", "folder", "hub's layout", "beside"])
+def test_a_vocabulary_that_an_editor_has_saved_keeps_its_numbers(bert_files, pack, tmp_path, hub_files, how, where):
+    files = hub_files if where == "hub's layout" else bert_files(classifier=None if where != "beside" else {})
+    expected = tools.load_tokenizer(pack(bert_files())).vocab
+    edited = EDITED[how](files["vocab.txt"].decode())
+    if where == "beside":
+        files = {name: content for name, content in files.items() if name != "vocab.txt"}
+        config = {n: v for n, v in json.loads(files["config.json"]).items() if n != "classifier"}
+        (tmp_path / "v.txt").write_bytes(edited)
+        old = pack({**files, "config.json": json.dumps(config).encode()}, "old.tar.gz")
+        options = {"max_seq_length": 9, "label_names": ["bad", "good"], "vocabulary": tmp_path / "v.txt"}
+        assert tools.Classifier.load(old, "cpu", **options).tokenizer.vocab == expected
+        return
+    files = {**files, "vocab.txt": edited}
+    (tmp_path / "b").mkdir()
+    source = pack(files) if where == "archive" else write_folder(tmp_path / "b", files)
+    assert tools.load_tokenizer(source).vocab == expected
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("\ny\n", "\n\ny\n", r"line \d+ of its vocab.txt is empty"),
+        ("\n中\n文\n", "\n?\n?\n", "an editor has lost letters"),
+    ],
+)
+def test_a_vocabulary_whose_numbers_or_letters_are_lost_is_refused(bert_files, pack, old, new, message):
+    files = bert_files()
+    text = files["vocab.txt"].decode()
+    assert old in text
+    with pytest.raises(ValueError, match=message):
+        tools.load_tokenizer(pack({**files, "vocab.txt": text.replace(old, new).encode()}))
+
+
+def test_a_bert_of_one_segment_reads_single_texts_and_no_pairs(bert_files, pack):
+    path = pack(bert_files(type_vocab_size=1))
+    tokenizer, model = tools.load_tokenizer(path), tools.load_model(path)
+    alone, pair = [tools.InputExample(0, "good", label="1")], [tools.InputExample(0, "good", "bad", "1")]
+    features = tools.convert_examples_to_features(alone, {"1": 1}, 9, tokenizer, progress=False)
+    assert predict_logits(model, features, 2, progress=False).shape == (1, 2)
+    with pytest.raises(ValueError, match="there are pairs of texts, but this BERT knows one segment"):
+        tools.convert_examples_to_features(pair, {"1": 1}, 9, tokenizer, progress=False)
+
+
+def test_the_fingerprint_tells_what_a_base_holds_and_not_how_it_is_called(bert_files, pack, with_state, load_state):
+    def fingerprint(files, name="a.tar.gz", **options):
+        return tools.load_model(pack(files, name), **options).fingerprint
+
+    files = bert_files()
+    assert fingerprint(files) == fingerprint(files, "b.tar.gz") == fingerprint(files, num_labels=3)  # a new head is new
+    others = [bert_files(seed=1), bert_files(hidden_dropout_prob=0.3)]
+    state = load_state(files)
+    state["bert.encoder.layer.1.output.dense.bias"][3] += 1e-3
+    others.append(with_state(files, state))
+    assert len({fingerprint(files), *map(fingerprint, others)}) == 4
+
+
+# ---------- Other libraries' things -----------------------------------------------------------------------------------
+
+
+class Foreign:
+    """Stands for a class of transformers, whatever its name."""
+
+
+@pytest.mark.parametrize("thing", [None, "all-MiniLM-L6-v2", Foreign()])
+def test_what_is_of_another_library_is_named(tokenizers, tmp_path, data_dir, thing):
+    model, tokenizer, features = make_model(), tokenizers["uncased"], make_features(tokenizers["uncased"])
+    shown = {type(None): "None", str: r"a str \('all-MiniLM-L6-v2'\)", Foreign: "a Foreign of test_bert"}[type(thing)]
+    tokenizer_takers = [
+        lambda: tools.convert_examples_to_features([], {}, 9, thing),
+        lambda: tools.convert_example_to_feature((tools.InputExample(0, "good"), {}, 9, thing, "classification")),
+        lambda: tools.load_or_convert_features(data_dir, "train", thing, 9),
+        lambda: tools.count_word_pieces(["good"], thing),
+        lambda: tools.save_model(model, thing, tmp_path, {}),
+    ]
+    model_takers = [
+        lambda: tools.save_model(thing, tokenizer, tmp_path, {}),
+        lambda: tools.speed_up(thing),
+        lambda: tools.predict_logits(thing, features, 2),
+    ]
+    for name, takers in (("tokenizer", tokenizer_takers), ("model", model_takers)):
+        for take in takers:
+            with pytest.raises(TypeError, match=f"{name} is {shown}, expected one of load_{name}"):
+                take()
+    with pytest.raises(TypeError, match=f"features is {shown}, expected one of load_features or"):
+        tools.predict_logits(model, thing, 2)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from textbert.checkpoints import Checkpoint, Trials, get_checkpoint_path, remove_checkpoint, stop_requests
+from textbert import files
+from textbert.checkpoints import CONTENT, Checkpoint, Trials, get_checkpoint_path, remove_checkpoint, stop_requests
 from textbert.training import make_schedule
 
 
@@ -125,6 +126,62 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
+BASE = {"BERT_MODEL": "mybert", CONTENT: "1a"}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "differs"),
+    [
+        (BASE, BASE, None),
+        (BASE, {**BASE, CONTENT: "2b"}, f"{CONTENT} was '1a' and is '2b'"),
+        (BASE, {**BASE, "BERT_MODEL": "renamed"}, None),
+        ({"BERT_MODEL": "mybert"}, BASE, None),  # of a time before it was noted
+        ({"BERT_MODEL": "other"}, BASE, "BERT_MODEL was 'other' and is 'mybert'"),
+    ],
+)
+def test_a_base_is_known_by_what_it_holds(tmp_path, theirs, ours, differs):
+    path = get_checkpoint_path(tmp_path)
+    Checkpoint(path, theirs).save(*make_training(), {"epoch": 3})
+    if differs:
+        with pytest.raises(ValueError, match=rf"other settings or data \({differs}\)"):
+            Checkpoint(path, ours).load(*make_training())
+    else:
+        assert Checkpoint(path, ours).load(*make_training()) == {"epoch": 3}
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), MemoryError(), RuntimeError("out of memory")]
+)
+def test_a_checkpoint_that_cannot_be_read_now_is_not_called_damaged(tmp_path, monkeypatch, error):
+    path = get_checkpoint_path(tmp_path)
+    Checkpoint(path, {}).save(*make_training(), {})
+
+    def load(*_, **__):
+        raise error
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(files.CannotReadError, match=r"checkpoint\.pt cannot be read \([^)]*\): [^R]*$"):
+        Checkpoint(path, {}).load(*make_training())
+    assert path.is_file()
+
+
+def test_where_a_checkpoint_lies_on_another_disk_the_links_stay(tmp_path):
+    large = tmp_path / "large"
+    (large / "folder").mkdir(parents=True)
+    path = get_checkpoint_path(tmp_path / "a")
+    path.parent.parent.mkdir()
+    path.parent.symlink_to(large / "folder")
+    file = get_checkpoint_path(tmp_path / "b")
+    file.parent.mkdir(parents=True)
+    file.symlink_to(large / "file.pt")
+    for task, link in (("a", path), ("b", file)):
+        Checkpoint(link, {}).save(*make_training(), {"epoch": 1})
+        assert Checkpoint(link, {}).load(*make_training()) == {"epoch": 1}
+        remove_checkpoint(tmp_path / task)
+        assert Checkpoint(link, {}).load(*make_training()) is None
+    assert path.parent.is_symlink() and file.is_symlink() and [found.name for found in large.iterdir()] == ["folder"]
+
+
 # ---------- Trials ----------------------------------------------------------------------------------------------------
 
 
@@ -182,6 +239,27 @@ def test_another_identity_runs_it_again(tmp_path):
     # of each it is known which it was, in whatever order its parts stand
     tried, found = search(path, {"rates": [1, 2], "SEED": 1}, [None])
     assert tried == [] and found[0]["validation MCC"] == 0.1 / 3
+
+
+def test_trials_of_another_base_are_tried_again(tmp_path):
+    path = tmp_path / "trials.json"
+    search(path, BASE, [0.1])
+    assert search(path, {**BASE, "BERT_MODEL": "renamed"}, [None])[0] == []
+    assert search(path, {**BASE, CONTENT: "2b"}, [0.2])[0] == [(0.2, 2)]
+
+
+def test_trials_that_cannot_be_read_now_are_kept(tmp_path, monkeypatch):
+    path = tmp_path / "trials.json"
+    search(path, {}, [0.1])
+    before = path.read_bytes()
+
+    def read_text(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    with pytest.raises(files.CannotReadError, match=r"trials\.json cannot be read \(Permission denied\)"):
+        search(path, {}, [0.1])
+    assert path.read_bytes() == before
 
 
 def test_resume_false_runs_it_again(tmp_path):

@@ -55,6 +55,7 @@ def test_the_environment_names_the_device_that_accelerate_takes(monkeypatch, app
 
 def test_fewer_processes_than_were_started_is_an_error(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setattr(accelerate, "Accelerator", lambda **_: SimpleNamespace(num_processes=1))
     with pytest.raises(RuntimeError, match="2 processes were started, but 1 work together"):
@@ -69,6 +70,7 @@ def test_processes_on_cpus_are_told_to_work_together(monkeypatch, world, cpu):
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     if world:
         monkeypatch.setenv("WORLD_SIZE", str(world))
+        monkeypatch.setenv("RANK", "0")
     accelerator = devices.make_accelerator()
     assert accelerator.cpu is cpu and accelerator.mixed_precision == devices.pick_precision()
 
@@ -141,3 +143,37 @@ def test_a_shape_seen_before_is_not_compiled_again(tmp_path):
     first, second = done.stdout.split("AGAIN")
     assert first.count("create:cache_miss") > 1100
     assert second.count("create:cache_miss") == 0 and second.count("create:cache_hit") > 1100
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        ({"LOCAL_RANK": "0"}, ""),
+        ({"LOCAL_RANK": "3", "RANK": "7", "GROUP_RANK": "1", "LOCAL_WORLD_SIZE": "4"}, ""),
+        ({"WORLD_SIZE": "1", "RANK": "3", "LOCAL_RANK": "3", "MASTER_ADDR": "127.0.0.1"}, ""),
+        ({"WORLD_SIZE": "", "LOCAL_RANK": "", "MASTER_ADDR": "127.0.0.1"}, ""),
+        ({"WORLD_SIZE": "abc", "LOCAL_RANK": "0"}, "WORLD_SIZE is 'abc', which is not a number of processes"),
+        ({"WORLD_SIZE": "0", "MASTER_ADDR": "127.0.0.1"}, "WORLD_SIZE is '0', which is not a number of processes"),
+        ({"WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1"}, "WORLD_SIZE is '4', but RANK is not set"),
+        ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "1"}, "OMPI_COMM_WORLD_SIZE is '4', but MASTER_ADDR"),
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "2"}, ""),
+    ],
+)
+def test_what_a_launcher_has_left_does_not_keep_one_process_from_working(
+    monkeypatch, capsys, fresh_accelerator, left, said
+):
+    for name in (*devices.SIZES, *devices.RANKS, "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in left.items():
+        monkeypatch.setenv(name, value)
+    assert tools.make_accelerator().num_processes == 1
+    printed = capsys.readouterr().out
+    assert said in printed and bool(said) == bool(printed)
+
+
+@pytest.mark.parametrize("rank", ["4", "-1", "x"])
+def test_a_rank_that_cannot_be_is_said_before_all_wait_for_each_other(monkeypatch, rank):
+    for name, value in {"WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "RANK": rank}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RuntimeError, match=f"RANK is '{rank}' and WORLD_SIZE is '4', expected a rank from 0 to 3"):
+        devices.make_accelerator()

@@ -147,3 +147,62 @@ def test_a_tensorflow_checkpoint_is_answered_with_the_line_that_converts_it(tmp_
     assert line.groups() == (f"{folder}/bert_model.ckpt", f"{folder}/bert_config.json", f"{folder}/pytorch_model.bin")
     (folder / "pytorch_model.bin").write_bytes(files["pytorch_model.bin"])  # what the line makes
     assert tools.load_model(folder)
+
+
+# ---------- Weights in parts, settings left out -----------------------------------------------------------------------
+
+
+def part(hub_files, load_state, files, kind):
+    """Return (the hub's files with the weights in two parts, of that kind, and their index; the names of the parts)."""
+    state = {name: tensor.clone() for name, tensor in load_state(files).items()}
+    stem, suffix = ("model", "safetensors") if kind == "safetensors" else ("pytorch_model", "bin")
+    names = [f"{stem}-0000{i}-of-00002.{suffix}" for i in (1, 2)]
+    places = {name: names[i % 2] for i, name in enumerate(state)}
+    parts = {one: {name: state[name] for name in state if places[name] == one} for one in names}
+    written = {name: (save if kind == "safetensors" else to_bytes)(content) for name, content in parts.items()}
+    index = {f"{stem}.{suffix}.index.json": json.dumps({"metadata": {}, "weight_map": places}).encode()}
+    others = {name: content for name, content in hub_files.items() if name != "model.safetensors"}
+    return {**others, **written, **index}, names
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+@pytest.mark.parametrize("at", ["folder", "hub"])
+def test_weights_in_parts_are_put_together_or_the_missing_part_is_named(
+    tmp_path, server, hub, hub_files, bert_files, load_state, kind, at
+):
+    files, names = part(hub_files, load_state, bert_files(), kind)
+    lacking = {name: content for name, content in files.items() if name != names[1]}
+    for where, content in (("whole", files), ("lacking", lacking)):
+        server.add_model(f"me/{where}", content)
+        write_files(content, tmp_path / where)
+    whole, lack = ("me/whole", "me/lacking") if at == "hub" else (tmp_path / "whole", tmp_path / "lacking")
+    assert_same_encoder(tools.load_model(whole, tmp_path), load_state(bert_files()))
+    with pytest.raises(ValueError, match=rf"lacks {names[1]}, in which some of its weights are"):
+        tools.load_model(lack, tmp_path)
+
+
+@pytest.mark.parametrize("index", [{}, {"weight_map": {}}, {"weight_map": {"a": 1}}, {"weight_map": {"a": "../x"}}])
+def test_an_index_that_names_no_files_beside_it_is_refused(tmp_path, hub_files, index):
+    files = {name: content for name, content in hub_files.items() if name != "model.safetensors"}
+    files["model.safetensors.index.json"] = json.dumps(index).encode()
+    with pytest.raises(ValueError, match="does not say which files hold the weights"):
+        tools.load_model(write_files(files, tmp_path / "b"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_of_half_precision_are_read(tmp_path, hub_files, bert_files, load_state, dtype):
+    state = {name: tensor.to(dtype) for name, tensor in load_state(bert_files()).items()}
+    folder = write_files({**hub_files, "model.safetensors": save(state)}, tmp_path / "half")
+    assert_same_encoder(tools.load_model(folder), {name: tensor.float() for name, tensor in state.items()})
+
+
+@pytest.mark.parametrize("lacks", ["type_vocab_size", "hidden_act", "initializer_range"])
+def test_settings_that_newer_hubs_leave_out_are_berts_own(tmp_path, hub_files, bert_files, load_state, lacks):
+    config = json.loads(hub_files["config.json"])
+    del config[lacks]
+    folder = write_files({**hub_files, "config.json": json.dumps(config).encode()}, tmp_path / "b")
+    assert_same_encoder(tools.load_model(folder), load_state(bert_files()))
+    del config["model_type"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=f"lacks {lacks}"):
+        tools.load_model(folder)

@@ -1,7 +1,9 @@
 """Examples and how they become features: bad input is named, and nothing is converted twice."""
 
+import io
 import multiprocessing
 import pickle
+import sys
 import time
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from conftest import FIVE_TEXTS
 from reference import HARD_TEXTS, LABELS, as_tuple, convert, reference, rows_of
 
+import converter
 import tools
 from textbert import files
 
@@ -296,3 +299,115 @@ def test_examples_from_a_generator_keep_their_labels(tokenizer, tmp_path):
     features = tools.convert_examples_to_features(iter(examples), {"a": 0, "b": 1}, 9, tokenizer)
     tools.save_features(features, tmp_path / "f.pkl")
     assert tools.load_features(tmp_path / "f.pkl").labels.tolist() == [0, 1, 0, 1, 0]
+
+
+# ---------- As in 2019 ------------------------------------------------------------------------------------------------
+
+
+class Reviews(tools.DataProcessor):
+    """A processor of one's own, as the guide writes it: other labels, pairs of texts, guids of words."""
+
+    def get_train_examples(self, data_dir):
+        return self._create_examples(self._read_tsv(f"{data_dir}/reviews.tsv"), "train")
+
+    def get_labels(self):
+        return ["neg", "neutral", "pos"]
+
+    def _create_examples(self, lines, set_type):
+        rows = enumerate(lines)
+        return [
+            tools.InputExample(f"{set_type}-{i}", line[1], text_b=line[2] or None, label=line[0]) for i, line in rows
+        ]
+
+
+def test_a_processor_of_ones_own_works_as_in_the_guide(make_file, tokenizer, tmp_path):
+    make_file('pos\tgood "tea"\t\nneg\tbad\tsoup\r\nneutral\tA\x85B\t', "reviews.tsv")
+    processor = Reviews()
+    examples = processor.get_train_examples(tmp_path)
+    assert [(e.guid, e.text_a, e.text_b, e.label) for e in examples] == [
+        *(("train-0", 'good "tea"', None, "pos"), ("train-1", "bad", "soup", "neg")),
+        ("train-2", "A\x85B", None, "neutral"),
+    ]
+    label_map = {label: i for i, label in enumerate(processor.get_labels())}
+    rows = [(example, label_map, 12, tokenizer, "classification") for example in examples]
+    with multiprocessing.Pool(1) as pool:
+        features = list(pool.imap(tools.convert_example_to_feature, rows))
+    assert [feature.label_id for feature in features] == [2, 0, 1]
+    packed = tools.convert_examples_to_features(examples, label_map, 12, tokenizer, progress=False)
+    assert pickle.loads(pickle.dumps(features)) == packed[:]
+    assert {len(ids) for f in features for ids in (f.input_ids, f.input_mask, f.segment_ids)} == {12}
+
+
+def test_lines_are_quoted_only_if_it_is_said(make_file):
+    path = make_file('1\t"a\tb"\n', "x.tsv")
+    assert tools.DataProcessor._read_tsv(path) == [["1", '"a', 'b"']]
+    assert tools.DataProcessor._read_tsv(path, quotechar='"') == [["1", "a\tb"]]
+
+
+def test_a_tsv_in_another_encoding_is_answered_with_what_helps(make_file):
+    path = make_file("0\t1\ta\tcafé\n".encode("cp1252"), "train.tsv")
+    with pytest.raises(ValueError, match=r"line 1: its byte 10 \(0xe9\) is not UTF-8: save the file as UTF-8$"):
+        tools.BinaryClassificationProcessor().get_train_examples(path.parent)
+
+
+def test_the_labels_of_a_processor_of_ones_own_are_in_its_messages(make_file):
+    class Spam(tools.BinaryClassificationProcessor):
+        def get_labels(self):
+            return ["ham", "spam"]
+
+    path = make_file("0\tspam\ta\tx\n", "train.tsv")
+    with pytest.raises(ValueError, match="but both ham and spam are needed"):
+        Spam().get_examples(path)
+    with pytest.raises(ValueError, match="has the label '1', but it must be ham or spam"):
+        Spam().get_examples(make_file("0\t1\ta\tx\n", "train.tsv"))
+
+
+def test_rows_are_known_by_the_content_of_their_file_and_not_by_labels_alone(data_dir, tokenizers):
+    path = data_dir / "train.tsv"
+    digest = tools.hash_file(path)
+    features = tools.load_or_convert_features(data_dir, "train", tokenizers["uncased"], 9)
+    tools.require_same_rows(features, features.labels, path, digest)
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("good", "bad"), encoding="utf-8"
+    )  # the labels are the same
+    features = tools.load_or_convert_features(data_dir, "train", tokenizers["uncased"], 9)
+    with pytest.raises(ValueError, match="was written anew after its examples were read"):
+        tools.require_same_rows(features, features.labels, path, digest)
+
+
+def test_a_features_file_that_cannot_be_read_now_stays_and_is_not_called_unsound(data_dir, tokenizers, monkeypatch):
+    tools.load_or_convert_features(data_dir, "train", tokenizers["uncased"], 9)
+    before = (data_dir / "train_features.pkl").read_bytes()
+
+    def read_bytes(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(type(data_dir), "read_bytes", read_bytes)
+    with pytest.raises(files.CannotReadError, match=r"train_features\.pkl cannot be read \(Permission denied\): get"):
+        tools.load_or_convert_features(data_dir, "train", tokenizers["uncased"], 9)
+    monkeypatch.undo()
+    assert (data_dir / "train_features.pkl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (ValueError("line 3 has\ntwo columns"), 2, "line 3 has two columns"),
+        (FileNotFoundError("train.tsv is missing"), 2, "train.tsv is missing"),
+        (files.CannotReadError(13, "train.tsv cannot be read"), 1, "train.tsv cannot be read"),
+        (files.CannotWriteError(28, "x.pkl cannot be written"), 1, "x.pkl cannot be written"),
+        (TimeoutError("it is being made"), 1, "it is being made"),
+        (MemoryError(), 1, "there is not enough memory"),
+    ],
+)
+def test_the_converter_tells_faults_of_the_input_from_those_of_the_machine(monkeypatch, error, status, said):
+    def fail(options):
+        raise error
+
+    monkeypatch.setattr(converter, "convert", fail)
+    monkeypatch.setattr(sys, "argv", ["converter.py", "--data-dir", "x", "--model", "y"])
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO()))
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO()))
+    assert converter.main() == status
+    sys.stderr.flush()
+    assert said in sys.stderr.buffer.getvalue().decode()

@@ -133,3 +133,16 @@ def test_failures_are_heard_again_where_the_workers_could_not_be_killed():
     with pytest.raises(AttributeError, match="shutdown"):
         workers.kill_workers(None)
     assert threading.excepthook is hook
+
+
+@pytest.mark.parametrize("error", [ImportError("no functioning sem_open"), OSError(38, "Function not implemented")])
+def test_where_no_process_can_be_started_this_one_does_all(monkeypatch, tokenizers, capsys, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(workers, "_start_workers", fail)
+    conversion, pairs = tools.Conversion(tokenizers["uncased"], 9), [("good soup", None)] * 2100
+    labels = np.zeros(len(pairs), "<i4")
+    features = workers.convert_pairs(conversion, pairs, labels, 3, progress=False)
+    assert features[:] == workers.convert_pairs(conversion, pairs, labels, 1, progress=False)[:]
+    assert capsys.readouterr().out.count("No other process can be started here") == 1

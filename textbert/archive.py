@@ -1,8 +1,10 @@
 """A BERT as checked files: archives and their members read, written and packed."""
 
+import codecs
 import gzip
 import io
 import json
+import re
 import tarfile
 import zlib
 from pathlib import Path
@@ -12,7 +14,7 @@ import pandas as pd
 from pytorch_pretrained_bert import modeling
 from pytorch_pretrained_bert.modeling import BertConfig
 
-from textbert.files import atomic_write, require_file
+from textbert.files import atomic_write, explain_reading, require_file
 from textbert.parameters import (
     DEFAULT_MODEL,
     MAX_POSITIONS,
@@ -94,8 +96,14 @@ def _open_archive(path):
 def read_archive(path):
     """Return the members of a `.tar.gz` (or `.tar`) as a dict from name to bytes; nothing is unpacked to disk.
 
-    The members may stand in one folder, and what a Mac adds to an archive is passed over.
+    The members may stand in one folder, and what a Mac adds to an archive is passed over. Raises CannotReadError, and
+    ValueError for what is not such an archive.
     """
+    with explain_reading(path):
+        return _read_archive(path)
+
+
+def _read_archive(path):
     files, seen, folder = {}, set(), None
     try:
         with _open_archive(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as archive:
@@ -126,15 +134,18 @@ def read_archive(path):
     return files
 
 
-def read_members(folder):
-    """Return the files of a folder in pytorch-pretrained-bert's layout as a dict from name to bytes."""
-    return {name: (folder / name).read_bytes() for name in ARCHIVE_MEMBERS if (folder / name).is_file()}
+def read_members(folder, names=ARCHIVE_MEMBERS):
+    """Return those of the `names` that are files in a folder, as a dict from name to bytes."""
+    with explain_reading(folder):
+        return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
 
 
 def read_config(files, path):
     """Return a BERT's config.json as a dict; raise ValueError if it is missing or not a BERT's."""
     try:
         config = json.loads(files.get(CONFIG, files.get(OLD_CONFIG, "")))
+        if config.get("model_type") == "bert":  # newer code may leave out what is as in BERT's first model
+            config = vars(BertConfig(30_522)) | config
         missing = sorted(vars(BertConfig(1)).keys() - config.keys())
     except (ValueError, AttributeError, RecursionError):
         raise ValueError(f"{path} has no {CONFIG} with a model's settings: it is not a BERT") from None
@@ -166,18 +177,46 @@ def _require_values(config, path):
         raise ValueError(f"{path}: its {CONFIG} has the {', '.join(wrong)}, which no BERT can have: get it again")
 
 
-def require_vocabulary(files, path):
-    """Raise ValueError unless the files hold a vocabulary that is BERT's and fits its config.json."""
-    if VOCABULARY not in files:
-        raise ValueError(f"{path} has no {VOCABULARY}: put the model's vocabulary into it")
-    try:  # as pytorch-pretrained-bert reads it
-        pieces = [line.strip() for line in io.TextIOWrapper(io.BytesIO(files[VOCABULARY]), encoding="utf-8")]
+def read_pieces(content, path):
+    """Return the word pieces in a vocab.txt, given as bytes, as a list; the place of each is its number.
+
+    A byte order mark, UTF-16 and empty lines at the end are an editor's, and change no number. Raises ValueError for
+    what does harm: an empty line before a piece, or letters that the editor could not write. (Some sound models have a
+    piece twice.)
+    """
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = content.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"{path}: its {VOCABULARY} is not UTF-8: get it again") from None
+    pieces = [piece.strip(" \t") for piece in re.split("\r\n|\r|\n", text)]  # the line ends of Python's own files
+    while pieces and not pieces[-1]:
+        pieces.pop()
+    places = {}
+    for line, piece in enumerate(pieces, start=1):
+        first = places.setdefault(piece, line)
+        lost = first < line and not piece.strip("#?\ufffd")  # what an editor puts for letters that it cannot write
+        if lost or not piece:
+            what = f"has {piece!r} as line {first} has: an editor has lost letters" if lost else "is empty"
+            raise ValueError(f"{path}: line {line} of its {VOCABULARY} {what}. Get it again")
+    return pieces
+
+
+def require_vocabulary(files, path):
+    """Return the word pieces (see `read_pieces`) of a BERT's files.
+
+    Raises ValueError unless there is a vocabulary that is BERT's and fits its config.json.
+    """
+    if VOCABULARY not in files:
+        raise ValueError(f"{path} has no {VOCABULARY}: put the model's vocabulary into it")
+    pieces = read_pieces(files[VOCABULARY], path)
     if missing := [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in pieces]:
         raise ValueError(f"{path}: its {VOCABULARY} lacks {', '.join(missing)}: it is not BERT's")
     if len(pieces) > (size := read_config(files, path)["vocab_size"]):
-        raise ValueError(f"{path}: its {VOCABULARY} has {len(pieces)} lines, but its {CONFIG} says {size}")
+        raise ValueError(
+            f"{path}: its {VOCABULARY} has {len(pieces)} lines, but its {CONFIG} says {size}: get both from one model"
+        )
+    return pieces
 
 
 def require_bert_tokenizer(settings, path):

@@ -8,8 +8,11 @@ from functools import cache
 
 import numpy as np
 import torch
+from pytorch_pretrained_bert.modeling import BertForSequenceClassification
 
 from textbert.display import progress_bar
+from textbert.features import Features
+from textbert.parameters import require_kind
 
 # tensors of more word pieces leave a CPU's caches and what malloc keeps at hand
 CPU_PIECES = 1024  # in a batch that one core predicts; twice as many where all cores work on one
@@ -168,8 +171,10 @@ def predict_logits(model, features, batch_size, rows=None, description="Predicti
 
     `rows` are the indices of the features to predict, in the order of the result; None takes all. Computes in float32
     whatever the training used, so a text gets the same answer everywhere, but for rounding: `quick_products` moved no
-    probability of 38,000 by more than 0.0004.
+    probability of 38,000 by more than 0.0004. Raises TypeError for another library's model, or other features.
     """
+    require_kind("model", model, BertForSequenceClassification, "load_model")
+    require_kind("features", features, Features, "load_features or convert_examples_to_features")
     device = next(model.parameters()).device
     rows = np.arange(len(features))[slice(None) if rows is None else rows]
     logits = np.zeros((len(rows), model.num_labels), np.float32)

@@ -1,5 +1,6 @@
 """BERT as tokenizer and as a fast model, both pytorch-pretrained-bert's."""
 
+import hashlib
 import json
 import tempfile
 from contextlib import nullcontext
@@ -24,7 +25,8 @@ from textbert.archive import (
 )
 from textbert.files import atomic_write, explain_writing, write_text
 from textbert.hub import read_bert
-from textbert.weights import HEADS, match_weights, read_weights, require_sizes
+from textbert.parameters import require_kind
+from textbert.weights import HEADS, hash_weights, match_weights, read_weights, require_sizes
 
 
 def load_tokenizer(name_or_path, cache_dir="cache/"):
@@ -39,7 +41,7 @@ def load_tokenizer(name_or_path, cache_dir="cache/"):
 def build_tokenizer(files, path):
     """Return the tokenizer of a BERT's files, a dict from name to bytes; `path` is what messages call them."""
     config = read_config(files, path)
-    require_vocabulary(files, path)
+    pieces = require_vocabulary(files, path)
     try:
         settings = json.loads(files.get(TOKENIZER_CONFIG, "{}")) | (config.get("classifier") or {})
         if type(settings.get("do_lower_case", True)) is not bool:
@@ -49,8 +51,9 @@ def build_tokenizer(files, path):
     require_bert_tokenizer(settings, path)
     with tempfile.TemporaryDirectory() as folder, explain_writing(folder):
         vocabulary = Path(folder, VOCABULARY)
-        vocabulary.write_bytes(files[VOCABULARY])
+        vocabulary.write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8", newline="\n")
         tokenizer = BertTokenizer(str(vocabulary), max_len=config["max_position_embeddings"])
+    tokenizer.segments = config["type_vocab_size"]
     if "do_lower_case" not in settings:
         cased = any(token != token.lower() for token in tokenizer.vocab if not token.startswith("["))
         settings["do_lower_case"] = not cased
@@ -69,14 +72,24 @@ def load_model(name_or_path, cache_dir="cache/", num_labels=2):
         archive is in `cache_dir`, or a name or hub id ("@revision" may follow) that is fetched into it
     num_labels : classes; the classifier on top is new unless the source has one of that size
 
-    Prints which weights are new and which were left unused. Raises FileNotFoundError for a name or path that does not
-    exist and ValueError for a source that is not a BERT.
+    Prints which weights are new and which were left unused. The model's `fingerprint` tells what the source held: the
+    SHA-256 of its settings and of the weights that are not new. Raises FileNotFoundError for a name or path that does
+    not exist, CannotReadError, and ValueError for a source that is not a BERT.
     """
-    return build_model(*read_bert(name_or_path, cache_dir), num_labels)
+    model, new = _build_model(*read_bert(name_or_path, cache_dir), num_labels)
+    read = {name: tensor for name, tensor in model.state_dict().items() if name not in new}
+    settings = {name: getattr(model.config, name) for name in vars(BertConfig(1))}
+    model.fingerprint = hashlib.sha256(f"{hash_weights(read)} {sorted(settings.items())}".encode()).hexdigest()
+    return model
 
 
 def build_model(files, path, num_labels, new_weights=True):
     """Return the fast model of a BERT's files; see `load_model`. Without `new_weights` a missing one is an error."""
+    return _build_model(files, path, num_labels, new_weights)[0]
+
+
+def _build_model(files, path, num_labels, new_weights=True):
+    """Return (the model, the names of its new weights)."""
     config = read_config(files, path)
     state = read_weights(files, path)
     if "classifier.weight" in state and state["classifier.weight"].shape[:1] != (num_labels,):
@@ -96,7 +109,7 @@ def build_model(files, path, num_labels, new_weights=True):
         print(f"  new, and learned from your data as they should be: {', '.join(new)}")
     if heads := [name for name in unused if name.startswith(HEADS)]:
         print(f"  left out, not needed to classify: {len(heads)} weights of the pre-training heads")
-    return speed_up(model)
+    return speed_up(model), new
 
 
 class FusedLayerNorm(modeling.BertLayerNorm):
@@ -206,8 +219,9 @@ def speed_up(model):
     """Let a pytorch-pretrained-bert model compute with torch's fused operations; returns it.
 
     Only this instance changes. Names and values of its weights stay, and without dropout its outputs agree with the
-    library's to 1e-5.
+    library's to 1e-5. Raises TypeError for a model of another library.
     """
+    require_kind("model", model, modeling.BertPreTrainedModel, "load_model")
     faster = {
         modeling.BertLayerNorm: FusedLayerNorm,
         modeling.BertSelfAttention: FusedSelfAttention,
@@ -239,6 +253,8 @@ def save_model(model, tokenizer, output_dir, settings):
     `settings` is what goes into config.json under "classifier": all that a user of the model must know and nobody
     should guess. The folder can be given to the library's `from_pretrained`.
     """
+    require_kind("model", model, BertForSequenceClassification, "load_model")
+    require_kind("tokenizer", tokenizer, BertTokenizer, "load_tokenizer")
     with atomic_write(Path(output_dir, WEIGHTS)) as temporary, open(temporary, "wb") as file:
         torch.save(copy_weights(model), file)
     write_text(Path(output_dir, VOCABULARY), vocabulary_text(tokenizer.ids_to_tokens))

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import torch
 
-from textbert.files import atomic_write, exclusive_lock, write_text
+from textbert.files import atomic_write, exclusive_lock, explain_reading, explain_writing, is_file, write_text
+from textbert.parameters import get_deciding
 
 # what checkpoints of before hold, though no single training depends on it; and what they lack, with the value they had
 ONCE_DECIDING = ("FALSE_POSITIVE_COST", "SEARCH_LEARNING_RATES", "SEARCH_EPOCHS", "FOLDS")
 DECIDING_SINCE = {"R_DROP": 0.0, "ADVERSARIAL_SHARE": 1.0}
+CONTENT = "content of BERT_MODEL"  # what decides in place of its name, but for checkpoints that do not know it
 
 
 @contextmanager
@@ -45,8 +47,26 @@ def get_checkpoint_path(output_dir):
 
 
 def remove_checkpoint(output_dir):
-    """Remove what is kept of a training for the case that it is interrupted."""
-    shutil.rmtree(get_checkpoint_path(output_dir).parent, ignore_errors=True)
+    """Remove what is kept of a training for the case that it is interrupted; links stay, what is behind them goes."""
+    folder = get_checkpoint_path(output_dir).parent
+    with explain_writing(folder):
+        for path in folder.glob("*"):
+            if path.is_symlink():
+                path.resolve().unlink(missing_ok=True)
+            else:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def get_identity(features, model, parameters):
+    """Return what decides the result of a training, as a dict: what it reads, what it starts from, how it goes on.
+
+    features : `Features`, of which the fingerprint tells
+    model : what `load_model` returned, whose fingerprint tells what BERT_MODEL held
+    parameters : dict of train.ipynb's parameters
+    """
+    return {"data": features.fingerprint, CONTENT: model.fingerprint, **get_deciding(parameters)}
 
 
 def training_lock(accelerator, output_dir):
@@ -94,19 +114,21 @@ class Checkpoint:
         """Take up the checkpoint; return its progress, or None if there is none to go on from.
 
         With as many processes and threads as before the training ends as if it had never stopped, on a CPU to the last
-        bit. Raises ValueError for a checkpoint that is damaged or has another identity (and names the difference).
+        bit. Raises ValueError for a checkpoint that is damaged or has another identity (and names the difference), and
+        CannotReadError for one that cannot be read just now.
         """
         from accelerate.utils import broadcast_object_list
 
         # what the first process finds, even on another disk
         (state,) = broadcast_object_list([self._read() if accelerator.is_main_process and self.resume else None])
-        if isinstance(state, ValueError):
+        if isinstance(state, Exception):
             raise state
         if state is None:
             return None
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
+        with explain_reading(self.path):  # which takes memory
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            schedule.load_state_dict(state["schedule"])
         if len(state["random"]) == accelerator.num_processes:
             random = state["random"][accelerator.process_index]
             torch.set_rng_state(random["cpu"])
@@ -115,22 +137,25 @@ class Checkpoint:
         return state["progress"]
 
     def _read(self):
-        """Return the state in the file, None if there is no file, or the ValueError for one that cannot be taken up."""
-        remedy = "set RESUME = False to start again, or choose another TASK_NAME"
-        if not self.path.is_file():
-            return None
-        ours = self.identity
+        """Return the state in the file, None if there is no file, or the error for one that cannot be taken up."""
+        try:
+            with explain_reading(self.path):
+                return self._read_state() if is_file(self.path) else None
+        except (OSError, ValueError) as error:
+            return error
+
+    def _read_state(self):
+        remedy, ours = "set RESUME = False to start again, or choose another TASK_NAME", self.identity
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
             theirs = {name: DECIDING_SINCE[name] for name in DECIDING_SINCE.keys() & ours} | state["identity"]
         except Exception as error:  # damaged bytes can raise nearly anything
-            return ValueError(f"{self.path} is damaged ({type(error).__name__}): {remedy}")
-        names = [name for name in {**theirs, **ours} if name not in ONCE_DECIDING]
+            raise ValueError(f"{self.path} is damaged ({type(error).__name__}): {remedy}") from None
+        ignored = {*ONCE_DECIDING, "BERT_MODEL" if CONTENT in theirs.keys() & ours else CONTENT}
+        names = [name for name in {**theirs, **ours} if name not in ignored]
         if changed := [name for name in names if theirs.get(name) != ours.get(name)]:
             what = "; ".join(f"{name} was {theirs.get(name)!r} and is {ours.get(name)!r}" for name in changed)
-            return ValueError(
-                f"{self.path} is of an unfinished training with other settings or data ({what}): {remedy}"
-            )
+            raise ValueError(f"{self.path} is of an unfinished training with other settings or data ({what}): {remedy}")
         return state
 
 
@@ -146,14 +171,20 @@ class Trials:
         self.path = Path(path)
         self.identity = identity
         if not resume:
-            self.path.unlink(missing_ok=True)
+            with explain_writing(self.path):
+                self.path.unlink(missing_ok=True)
 
     def run(self, accelerator, name, fine_tune, *arguments):
         """Return the `summary` of `fine_tune(*arguments)`, a `Run`; from the file if it is known there."""
         from accelerate.utils import broadcast_object_list
 
-        key = json.dumps([name, self.identity], sort_keys=True)
+        identity = {
+            key: value for key, value in self.identity.items() if key != "BERT_MODEL" or CONTENT not in self.identity
+        }
+        key = json.dumps([name, identity], sort_keys=True)
         (known,) = broadcast_object_list([self._read()])  # what the first process finds, even on another disk
+        if isinstance(known, OSError):
+            raise known
         if key in known:
             accelerator.print(f"{name}: done before")
             return known[key]
@@ -164,8 +195,17 @@ class Trials:
         return summary
 
     def _read(self):
+        """Return the results in the file, {} if there are none, or the error for a file that cannot be read."""
         try:
-            known = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # there is none, or a damaged one
-            known = {}
-        return known if isinstance(known, dict) else {}
+            with explain_reading(self.path):
+                known = json.loads(self.path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except OSError as error:  # not to be written over: they may have taken hours
+            return error
+        except (ValueError, RecursionError):
+            known = None
+        if not isinstance(known, dict):
+            print(f"{self.path} is damaged: what was tried before is tried again")
+            return {}
+        return known

@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from textbert.downloads import describe_error, fetch_file, fetch_hub_file
-from textbert.files import atomic_write, exclusive_lock, require_disk_space
+from textbert.files import CannotReadError, CannotWriteError, atomic_write, exclusive_lock, require_disk_space
 
 
 def read_yelp(path, split):
@@ -167,6 +167,8 @@ def _fetch_data(data, missing, part):
             for path in missing:
                 write_csv(read(path.stem), path, data.labels[path.stem])
             return
+        except (CannotReadError, CannotWriteError):  # which no other source can help
+            raise
         except Exception as error:  # whatever goes wrong, another source may do, and the remedy is the same
             problems.append(error)
             print(f"  that did not work ({describe_error(error)})")

@@ -12,6 +12,10 @@ import torch
 
 from textbert.batches import predict_logits
 
+# how launchers (torchrun, and those of MPI) tell a process how many there are, and which of them it is
+SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+
 
 def pick_precision():
     """Return what accelerate calls `mixed_precision`: "bf16" where the hardware multiplies in it, else "no".
@@ -37,11 +41,38 @@ def get_environment():
     }
 
 
+def _count_processes():
+    """Return how many processes a launcher has started to work together, by the environment.
+
+    Where this is one alone, what was left there by a cluster or a launcher is taken out: accelerate would look for the
+    others. Raises RuntimeError for a rank that cannot be.
+    """
+    size = next((name for name in SIZES if os.environ.get(name)), None)
+    given = os.environ.get(size, "1") if size else "1"
+    rank = next((name for name in RANKS if os.environ.get(name)), None)
+    world = int(given) if given.isascii() and given.isdecimal() else 0
+    missing = [name for name, there in (("MASTER_ADDR", os.environ.get("MASTER_ADDR")), ("RANK", rank)) if not there]
+    if world > 1 and not missing:
+        if os.environ[rank] not in map(str, range(world)):
+            raise RuntimeError(
+                f"{rank} is {os.environ[rank]!r} and {size} is {given!r}, expected a rank from 0 to {world - 1}: start "
+                f"the processes with torchrun, or take {size} out of the environment to work with this one alone"
+            )
+        return world
+    if world != 1:
+        why = f"but {missing[0]} is not set" if world else "which is not a number of processes"
+        print(f"{size} is {given!r}, {why}: this process works by itself")
+    for name in (*SIZES, *RANKS, "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"):
+        os.environ.pop(name, None)
+    return 1
+
+
 def make_accelerator():
     """Return accelerate's Accelerator for this machine, or for this process among those that torchrun started.
 
-    A WORLD_SIZE without a MASTER_ADDR, as some clusters set it, says nothing of other processes and is taken out of the
-    environment. Raises RuntimeError if fewer processes work together than were started.
+    A WORLD_SIZE without a MASTER_ADDR or a RANK, or one of these without it, as some clusters set them, says nothing of
+    other processes and is taken out of the environment. Raises RuntimeError if fewer processes work together than were
+    started.
 
     oneDNN, which multiplies in bfloat16 on a CPU, compiles some forty kernels for each shape of batch; it is told,
     unless ONEDNN_PRIMITIVE_CACHE_CAPACITY is set or it has begun, to keep 8,192, since long texts have many lengths.
@@ -49,11 +80,7 @@ def make_accelerator():
     from accelerate import Accelerator
 
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
-    if os.environ.get("WORLD_SIZE", "1") != "1" and not os.environ.get("MASTER_ADDR"):
-        print(f"WORLD_SIZE is {os.environ['WORLD_SIZE']!r}, but MASTER_ADDR is not set: this process works by itself")
-        for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
-            os.environ.pop(name, None)
-    world = int(os.environ.get("WORLD_SIZE", 1))
+    world = _count_processes()
     # on CPUs accelerate must be told so, or each process works for itself
     cpu = True if world > 1 and not torch.cuda.is_available() else None
     accelerator = Accelerator(mixed_precision=pick_precision(), cpu=cpu)

@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 
 from textbert.batches import predict_logits
+from textbert.classifier import Classifier
 from textbert.features import UNLABELLED, Features
+from textbert.parameters import require_kind
 from textbert.wordpieces import WordPieceMemo, count_head
 
 
@@ -27,6 +29,7 @@ def explain(classifier, text, batch_size=32, most=150):
     words beyond the length the model reads. Of texts with more than `most` words, neighbours are left out together
     and share the score.
     """
+    require_kind("classifier", classifier, Classifier, "Classifier.load")
     memo = WordPieceMemo(classifier.tokenizer)
     words = text.translate(dict.fromkeys(map(ord, memo.DELETED))).split()  # each is tokenized alone, as BERT does
     pieces = [np.frombuffer(memo.encode(word, len(word)), memo.dtype) for word in words]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from textbert.files import atomic_write, require_file
+from textbert.files import atomic_write, explain_reading, hash_file, is_file, require_file
 from textbert.parameters import MAX_POSITIONS
 
 UNLABELLED = -100  # torch's own "ignore this label"
@@ -170,9 +170,14 @@ def load_features(path):
     """Load Features from a pickle of `save_features`, or of a list of InputFeatures as in 2019.
 
     A pickle can run code when it is loaded; this one cannot, since nothing but our two classes is let in. Raises
-    FileNotFoundError, and ValueError if it is damaged or holds anything else.
+    FileNotFoundError, CannotReadError, and ValueError if it is damaged or holds anything else.
     """
     require_file(path, "train.ipynb or converter.py makes it")
+    with explain_reading(path):
+        return _load_features(path)
+
+
+def _load_features(path):
     try:
         content = Path(path).read_bytes()
         loaded = _SafeUnpickler(io.BytesIO(content)).load()
@@ -193,10 +198,24 @@ def load_features(path):
         raise ValueError(f"{path} is not a sound features file ({what}): {remedy}") from None
 
 
+def load_if_current(path, fingerprint):
+    """Return the Features in a pickle if they have this fingerprint; None, and say why, if not."""
+    if not is_file(path):
+        return None
+    try:
+        features = load_features(path)
+    except ValueError as error:
+        print(error)
+        return None
+    if features.fingerprint != fingerprint:
+        print(f"{path} was made from other data or settings: converting again")
+        return None
+    return features
+
+
 def get_fingerprint(tsv_path, conversion, output_mode):
     """Return the SHA-256, in hexadecimal, of all that decides what the features of a TSV file are."""
-    with open(tsv_path, "rb") as file:
-        data = hashlib.file_digest(file, "sha256").hexdigest()
+    data = hash_file(tsv_path)
     vocabulary = sorted(conversion.tokenizer.vocab.items(), key=lambda item: item[1])
     lower = conversion.tokenizer.basic_tokenizer.do_lower_case
     length, truncation = conversion.max_seq_length, conversion.truncation
@@ -227,9 +246,13 @@ def require_texts(examples):
                 )
 
 
-def require_same_rows(features, labels, path):
-    """Raise ValueError if features have other `labels`, an array of shape (n,), than the rows read from `path` had."""
-    if not np.array_equal(features.labels, labels):
+def require_same_rows(features, labels, path, digest=None):
+    """Raise ValueError unless features are of the rows that were read from `path`.
+
+    labels : of those rows, an array of shape (n,)
+    digest : what `hash_file` said of the file just before they were read; None where that is not known
+    """
+    if not np.array_equal(features.labels, labels) or digest not in (None, hash_file(path)):
         raise ValueError(
             f"{path} was written anew after its examples were read: run the cells again from where that is done"
         )

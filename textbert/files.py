@@ -1,69 +1,151 @@
-"""Whole files or none, locks, room on disk: what every room that writes needs."""
+"""Whole files or none, locks, room on disk: what every room that reads or writes needs."""
 
 import codecs
 import errno
 import glob
+import hashlib
 import os
 import platform
 import re
+import secrets
 import shutil
+import sys
 import time
+import uuid
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
-import psutil
-from filelock import FileLock, Timeout
+try:
+    import fcntl
+except ImportError:  # Windows
+    import msvcrt
+
+    fcntl = None
 
 WINDOWS = os.name == "nt"  # there a file that somebody has open cannot be replaced
-HOST = re.sub(r"\W", "-", platform.node())  # a dot would part it from the process id
 ABANDONED_AFTER = 24 * 3600  # seconds without a change
 LOCK_PATIENCE = 2 * 3600  # seconds that a process waits for another one that makes the same file
-CANNOT_WRITE = {
+ANYWAY = {  # what to do about errors of the system that say nothing of what a file holds
+    **dict.fromkeys(("EMFILE", "ENFILE"), "too many files are open: close programs, or start this one again"),
+    **dict.fromkeys(("EIO", "ESTALE", "ENODEV", "ENXIO"), "see whether its disk is there, and try again"),
+    **dict.fromkeys(("EEXIST", "ENOTDIR"), "a file or a broken link is in the place of its folder: move that away"),
+    "EISDIR": "a folder is in its place: move that away",
+    "ELOOP": "it is a link that leads back to itself: remove the link",
+    "ENAMETOOLONG": "choose a shorter name",
+}
+CANNOT_WRITE = ANYWAY | {
     **dict.fromkeys(("ENOSPC", "EDQUOT", "EFBIG"), "make room on its disk, or work on a larger one"),
     **dict.fromkeys(("EACCES", "EPERM", "EROFS"), "get the right to write there, or work in another folder"),
+    "EBUSY": "it is mounted by itself, or in use: mount its folder, or choose another name",
 }
+CANNOT_READ = ANYWAY | {
+    **dict.fromkeys(("EACCES", "EPERM"), "get the right to read it"),
+    "ENOENT": "it has gone meanwhile, or its disk has: see who has moved it",
+    **dict.fromkeys(("ENOTCONN", "ETIMEDOUT", "EHOSTDOWN"), "see whether its disk is there, and try again"),
+    "ENOMEM": "end other programs, or work on a machine with more memory",
+}
+# how torch says in a RuntimeError that there is no memory
+NO_MEMORY = re.compile("not enough memory|can.t allocate memory|cannot allocate memory|out of memory", re.I)
 
 
 class CannotWriteError(OSError):
     """There is no room for a file, or no right to write it."""
 
 
+class CannotReadError(OSError):
+    """A file cannot be read just now, which says nothing of what it holds."""
+
+
+def _find_cause(error, remedies, before):
+    """Return (errno, file or None, what the system says, remedy) of the first error behind one that has a remedy.
+
+    `before` is what was being handled when the block began, with which it has nothing to do; None if nothing was.
+    """
+    while error is not None and error is not before:  # torch raises an error of its own after the one that tells
+        name = errno.errorcode.get(getattr(error, "errno", None))
+        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY.search(str(error))):
+            name = "ENOMEM"
+        if name in remedies:
+            number = getattr(errno, name)
+            said = getattr(error, "strerror", None) or os.strerror(number)
+            return number, getattr(error, "filename", None), said, remedies[name]
+        error = error.__cause__ or error.__context__
+    return None
+
+
 @contextmanager
 def explain_writing(path):
     """Raise CannotWriteError, which names `path` and says what to do, if the block fails for want of room or rights."""
+    before = sys.exception()
     try:
         yield
-    except CannotWriteError:
+    except (CannotWriteError, CannotReadError):
         raise
     except Exception as error:
-        cause = error  # torch raises an error of its own after the one that tells
-        while cause and errno.errorcode.get(getattr(cause, "errno", None)) not in CANNOT_WRITE:
-            cause = cause.__context__
+        cause = _find_cause(error, CANNOT_WRITE, before)
         if not cause:
             raise
-        remedy = CANNOT_WRITE[errno.errorcode[cause.errno]]
-        if WINDOWS and isinstance(cause, PermissionError):
+        number, _, said, remedy = cause
+        if WINDOWS and number == errno.EACCES:
             remedy = f"close it where it is open, {remedy}"
-        message = f"{path} cannot be written ({cause.strerror}): {remedy}"
-        raise CannotWriteError(cause.errno, message) from error
+        raise CannotWriteError(number, f"{path} cannot be written ({said}): {remedy}") from error
 
 
-def _is_abandoned(temporary):
-    """Tell whether the writer of a temporary file was killed: by its process id here, by the file's age elsewhere."""
-    *_, host, process, _ = ["", *temporary.name.split(".")]
-    if host == HOST and process.isdecimal():
-        return not psutil.pid_exists(int(process))
-    with suppress(FileNotFoundError):  # its writer may be done meanwhile
-        return time.time() - temporary.stat().st_mtime > ABANDONED_AFTER
-    return False
+@contextmanager
+def explain_reading(path):
+    """Raise CannotReadError, which names `path` and says what to do, if the block fails for want of rights or memory.
+
+    That goes for whatever error the block makes of it: only what was read can be found damaged.
+    """
+    before = sys.exception()
+    try:
+        yield
+    except (CannotWriteError, CannotReadError, FileNotFoundError):
+        raise
+    except Exception as error:
+        cause = _find_cause(error, CANNOT_READ, before)
+        if not cause:
+            raise
+        number, file, said, remedy = cause
+        raise CannotReadError(number, f"{file or path} cannot be read ({said}): {remedy}") from error
+
+
+def is_file(path):
+    """Tell whether a file is there; CannotReadError if that cannot be told, as in a folder of somebody else."""
+    with explain_reading(path):
+        return Path(path).is_file()
+
+
+def hash_file(path):
+    """Return the SHA-256 of what a file holds, in hexadecimal."""
+    with explain_reading(path), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def follow_links(path):
+    """Return the file behind a link, or behind a link to a link, and any other path as it is.
+
+    Raises CannotWriteError for a link that leads to no folder, as to a disk that is not there, or back to itself.
+    """
+    path = Path(path)
+    if not path.is_symlink():
+        return path
+    real = Path(os.path.realpath(path))
+    if real.is_symlink():
+        raise CannotWriteError(errno.ELOOP, f"{path} cannot be written: {CANNOT_WRITE['ELOOP']}")
+    if not real.parent.is_dir():
+        remedy = "see whether its disk is there, or remove the link"
+        raise CannotWriteError(errno.ENOENT, f"{path} is a link to {real}, whose folder is missing: {remedy}")
+    return real
 
 
 def replace_file(source, target):
-    """Let a file take the place of another, in one step.
+    """Let a file take the place of another, in one step; of a link, the place of the file behind it.
 
     On Windows a virus scanner or a search index may have the other open for a moment: it is tried again for 3 seconds.
     """
+    target = follow_links(target)
     for wait in (0.1, 0.3, 0.6, 2, None):
         try:
             return os.replace(source, target)
@@ -71,54 +153,144 @@ def replace_file(source, target):
             if not WINDOWS or wait is None:
                 raise
             time.sleep(wait)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            with atomic_write(target) as temporary:  # behind a link is another disk
+                shutil.copyfile(source, temporary)
+            return os.unlink(source)
+
+
+# ---------- One writer at a time --------------------------------------------------------------------------------------
+
+
+def _name_machine():
+    """Return the name of what locks hold in: the kernel that runs, which containers on one machine share."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return re.sub(r"\W", "-", f"{platform.node()}-{uuid.getnode():x}")  # a dot would part it in two
+
+
+MACHINE = _name_machine()
+
+
+def _lock(number):
+    """Take the lock of an open file until it is closed; False if somebody has it, None where the disk has no locks."""
+    try:
+        if fcntl:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            msvcrt.locking(number, msvcrt.LK_NBLCK, 1)
+    except OSError as error:
+        return False if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK) else None
+    return True
+
+
+def _unlock(number):
+    """Give the lock back, also for processes that were forked meanwhile and have the file open, too; close it."""
+    with suppress(OSError):  # as where the disk has no locks
+        if fcntl:
+            fcntl.flock(number, fcntl.LOCK_UN)
+        else:
+            msvcrt.locking(number, msvcrt.LK_UNLCK, 1)
+    os.close(number)
+
+
+def _remove_abandoned(temporary):
+    """Remove a temporary file whose writer was killed: nobody has its lock; on another machine its age must tell, too.
+
+    On Windows, where a locked file cannot be written to, the age alone tells.
+    """
+    with suppress(OSError):  # its writer may be done meanwhile
+        old = time.time() - temporary.stat().st_mtime > ABANDONED_AFTER
+        if not fcntl:
+            return temporary.unlink() if old else None
+        number = os.open(temporary, os.O_RDONLY)
+        try:
+            free = _lock(number)
+            if free is not False and (old or (free and f".{MACHINE}." in temporary.name)):
+                temporary.unlink()
+        finally:
+            os.close(number)
+
+
+def _open_temporary(path):
+    """Return (a path beside `path` that nobody else can have, its file, which is locked while it is in use)."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{MACHINE}.{secrets.token_hex(4)}.tmp")
+        number = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        if not fcntl or (_lock(number) is not False and temporary.exists()):  # nobody has just thought it abandoned
+            return temporary, number
+        os.close(number)
 
 
 @contextmanager
 def atomic_write(path):
-    """Yield a temporary path that takes the place of `path` when the block ends well.
+    """Yield a temporary path that takes the place of `path` when the block ends well; of a link, of the file behind it.
 
-    Whatever breaks, `path` holds either what it held before or the whole new content. What a killed writer left goes
-    when the next one comes; on a disk that machines share, what another machine's left goes after a day.
+    Whatever breaks, `path` holds either what it held before or the whole new content, with the rights it had. What a
+    killed writer left goes when the next one comes; on a disk that machines share, what another machine's left goes
+    after a day.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.tmp")
     with explain_writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-            if _is_abandoned(leftover):
-                leftover.unlink(missing_ok=True)
+        real = follow_links(path)
+        real.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in real.parent.glob(f".{glob.escape(real.name)}.*.tmp"):
+            _remove_abandoned(leftover)
+        temporary, number = _open_temporary(real)
         try:
+            if not fcntl:
+                number = os.close(number)  # on Windows an open file cannot be replaced
             yield temporary
             with open(temporary, "r+b") as file:
                 os.fsync(file.fileno())  # or after a power cut the name may be there and the content not
-            replace_file(temporary, path)
+            with suppress(OSError):  # there may be none before
+                shutil.copymode(real, temporary)
+            replace_file(temporary, real)
         finally:
-            if temporary.exists():
-                temporary.unlink()
+            temporary.unlink(missing_ok=True)
+            if number is not None:
+                os.close(number)
+
+
+def _open_lock(path):
+    """Open the lock file of `path`, which whoever may write in its folder may take, whoever has made it."""
+    lock = path.with_name(f".{path.name}.lock")
+    with explain_writing(lock if os.path.exists(lock) else path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for flags in (os.O_RDWR | os.O_CREAT, os.O_RDWR, os.O_RDONLY):  # to read is enough to lock
+            try:
+                number = os.open(lock, flags, 0o666)
+                break
+            except PermissionError:  # another user's
+                if flags == os.O_RDONLY or not lock.exists():
+                    raise
+        with suppress(OSError):  # umask may be stricter than the folder; another user's is his own
+            lock.chmod(path.parent.stat().st_mode & 0o666 | 0o600)
+        return number
 
 
 @contextmanager
 def exclusive_lock(path, patience=LOCK_PATIENCE, remedy="look what it is doing, end it, and start again"):
     """Let one process at a time into the block that makes `path`; others wait and are told so.
 
-    A process that ends, however it does, makes way. Raises TimeoutError, with the `remedy`, after `patience` seconds.
+    A process that ends, however it does, makes way. On a disk without locks it is said that there is none. Raises
+    TimeoutError, with the `remedy`, after `patience` seconds.
     """
-    path = Path(path)
-    with explain_writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_name(f".{path.name}.lock"))
-        with suppress(Timeout):
-            lock.acquire(timeout=0)
+    number, end, told = _open_lock(Path(path)), time.monotonic() + patience, False
     try:
-        if patience and not lock.is_locked:
-            print(f"Another process is making {path}: waiting for it ...")
-        lock.acquire(timeout=patience)
-    except Timeout:
-        raise TimeoutError(f"{path} is being made by another process: {remedy}") from None
-    try:
+        while (taken := _lock(number)) is False:
+            if time.monotonic() >= end:
+                raise TimeoutError(f"{path} is being made by another process: {remedy}")
+            if not told:
+                print(f"Another process is making {path}: waiting for it ...")
+            told = True
+            time.sleep(0.05)
+        if taken is None:
+            print(f"The disk of {path} has no locks: let no second process make it meanwhile")
         yield
     finally:
-        lock.release(force=True)
+        _unlock(number)
 
 
 def write_text(path, text):
@@ -128,8 +300,8 @@ def write_text(path, text):
 
 
 def require_file(path, remedy):
-    """Raise FileNotFoundError, naming `path` and the `remedy`, unless `path` is a file."""
-    if not Path(path).is_file():
+    """Raise FileNotFoundError, naming `path` and the `remedy`, unless `path` is a file; see also `is_file`."""
+    if not is_file(path):
         raise FileNotFoundError(f"{path} is missing: {remedy}")
 
 
@@ -158,7 +330,7 @@ def _guess_encoding(sample):
 def require_encoding(path, encoding="utf-8", opener=open, setting="ENCODING"):
     """Raise ValueError naming the first line and byte of `path` that is not in the encoding, and a likelier one.
 
-    `setting` is the parameter that says the encoding.
+    `setting` is the parameter that says the encoding, None where there is no such parameter.
     """
     decoder = codecs.getincrementaldecoder(encoding)()  # in UTF-16 a line end is two bytes, and the loop parts them
     with opener(path, "rb") as file:
@@ -169,7 +341,8 @@ def require_encoding(path, encoding="utf-8", opener=open, setting="ENCODING"):
                 start, seen = getattr(error, "start", 0), getattr(error, "object", line)
                 likely = _guess_encoding(line + file.read(2**16))
                 likely = likely if encoding.lower() in ("utf-8", "utf8") else "perhaps to 'utf-8'"
+                set_it = f", or set {setting}, {likely}" if setting else ""
                 raise ValueError(
                     f"{path}, line {number}: its byte {start + 1} (0x{seen[start]:02x}) is not {encoding.upper()}: "
-                    f"save the file as UTF-8, or set {setting}, {likely}"
+                    f"save the file as UTF-8{set_it}"
                 ) from None

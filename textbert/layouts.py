@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -17,13 +18,17 @@ from textbert.archive import (
     VOCABULARY,
     WEIGHTS,
     read_config,
+    read_members,
+    read_pieces,
     require_bert_tokenizer,
 )
+from textbert.files import explain_reading
 from textbert.weights import match_weights, read_weights, rename_weights, require_sizes
 
 SAFETENSORS = "model.safetensors"  # the hub's layout has these two besides
 TOKENIZER = "tokenizer.json"
 ADDED_TOKENS = "added_tokens.json"
+INDEXES = (f"{SAFETENSORS}.index.json", f"{WEIGHTS}.index.json")  # of weights that are parted into several files
 
 
 def explain_tensorflow(checkpoint):
@@ -41,15 +46,15 @@ def read_folder(folder):
 
     Raises ValueError for a TensorFlow checkpoint (the message has the line that converts it) and what is not a BERT.
     """
-    names = (*ARCHIVE_MEMBERS, TOKENIZER, ADDED_TOKENS, SAFETENSORS)
-    files = {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
+    files = read_members(folder, (*ARCHIVE_MEMBERS, TOKENIZER, ADDED_TOKENS, SAFETENSORS, *INDEXES))
+    files |= read_members(folder, list_parts(files, folder))
     check_tokenizer(files, folder)
     if {WEIGHTS, VOCABULARY} <= files.keys():
         say_added_tokens(files, files[VOCABULARY], folder)
         kept = {name: content for name, content in files.items() if name in ARCHIVE_MEMBERS}
         said = "do_lower_case" in read_json(files, TOKENIZER_CONFIG, folder)
         return kept if said else kept | take_casing(files, folder)
-    if files.keys() & {SAFETENSORS, WEIGHTS}:
+    if files.keys() & {SAFETENSORS, WEIGHTS, *INDEXES}:
         return convert_bert(files, folder)
     for index in sorted(folder.glob("*.ckpt*.index")):
         raise ValueError(explain_tensorflow(index.with_suffix("")))
@@ -65,6 +70,21 @@ def read_json(files, name, source):
     if not isinstance(content, dict):
         raise ValueError(f"{source}: its {name} does not hold a JSON object: get it again")
     return content
+
+
+def list_parts(files, source):
+    """Return the names of the files that weights are parted into, as an index among the files says; [] without one.
+
+    Raises ValueError for an index that names no files. Where the weights are in one file as well, that is read.
+    """
+    index = next((name for name in INDEXES if name in files), None)
+    if not index or files.keys() & {SAFETENSORS, WEIGHTS}:
+        return []
+    places = read_json(files, index, source).get("weight_map")
+    names = list(places.values()) if isinstance(places, dict) else []
+    if not names or not all(isinstance(name, str) and re.fullmatch(r"\w[\w.-]*", name) for name in names):
+        raise ValueError(f"{source}: its {index} does not say which files hold the weights: get it again")
+    return sorted(set(names))
 
 
 def check_tokenizer(files, source):
@@ -92,7 +112,7 @@ def say_added_tokens(files, vocabulary, source):
     fast = read_json(files, TOKENIZER, source).get("added_tokens")
     listed += fast if isinstance(fast, list) else []
     tokens = [one["content"] for one in listed if isinstance(one, dict) and isinstance(one.get("content"), str)]
-    known = set(vocabulary.decode("utf-8", "replace").splitlines())
+    known = set(read_pieces(vocabulary, source))
     if added := sorted({*tokens, *read_json(files, ADDED_TOKENS, source)} - known):
         shown = ", ".join(added[:5]) + (" and so on" if len(added) > 5 else "")
         print(f"  {len(added)} tokens that were added to its vocabulary are not used, but cut into pieces: {shown}")
@@ -136,9 +156,26 @@ def read_vocabulary(files, source, size):
         pieces = {number: piece for piece, number in (model["vocab"] | added).items()}
         numbers = range(min(max(pieces), size) + 1)  # a number may be skipped, or be beyond all reason
         vocabulary = "".join(f"{pieces.get(number, f'[gap{number}]')}\n" for number in numbers).encode()
-    if vocabulary and len(vocabulary.removesuffix(b"\n").split(b"\n")) > size:
+    if vocabulary and len(read_pieces(vocabulary, source)) > size:
         raise ValueError(f"{source}: its vocabulary has more word pieces than the {size:,} of its {CONFIG}")
     return vocabulary
+
+
+def _read_state(files, source):
+    """Return the weights among the files, in one or in parts, as a dict from name to tensor."""
+    parts = list_parts(files, source)
+    if missing := [name for name in parts if name not in files]:
+        raise ValueError(f"{source} lacks {', '.join(missing)}, in which some of its weights are: put all parts there")
+    state = {}
+    for name in parts or [SAFETENSORS if SAFETENSORS in files else WEIGHTS]:
+        if not name.endswith(".safetensors"):
+            state |= read_weights({WEIGHTS: files[name]} if name in files else files, source)
+            continue
+        try:
+            state |= load_safetensors(files[name])
+        except SafetensorError as error:
+            raise ValueError(f"{source}: {name} does not hold weights ({error}): get it again") from None
+    return rename_weights(state)
 
 
 def convert_weights(files, source):
@@ -147,13 +184,8 @@ def convert_weights(files, source):
     Raises ValueError unless each weight has its place in the BERT that config.json describes, or is known not to be
     needed.
     """
-    if SAFETENSORS in files:
-        try:
-            state = rename_weights(load_safetensors(files[SAFETENSORS]))
-        except SafetensorError as error:
-            raise ValueError(f"{source}: {SAFETENSORS} does not hold weights ({error}): get it again") from None
-    else:
-        state = read_weights(files, source)
+    with explain_reading(source):
+        state = _read_state(files, source)
     classes = len(state["classifier.weight"]) if "classifier.weight" in state else 2
     config = read_config(files, source)
     require_sizes(config, state, source)

@@ -230,6 +230,20 @@ def as_columns(*values):
     return columns
 
 
+def require_kind(name, value, kind, source):
+    """Raise TypeError, which calls it `name`, for what is no `kind`; `source` is what makes such a thing.
+
+    Other libraries have classes of the same names, so the message says whose class it is.
+    """
+    if isinstance(value, kind):
+        return
+    package = type(value).__module__.partition(".")[0]
+    whose = "" if package in ("builtins", "__main__") else f" of {package}"
+    shown = f" ({value!r:.50})" if isinstance(value, str) else ""
+    what = "None" if value is None else f"a {type(value).__name__}{whose}{shown}"
+    raise TypeError(f"{name} is {what}, expected one of {source}")
+
+
 def _read_again(value):
     """Return what a value was meant as before a command line or YAML made it a text or another kind of number."""
     if isinstance(value, list):

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from textbert.files import atomic_write, exclusive_lock, explain_writing
+from textbert.files import (
+    atomic_write,
+    exclusive_lock,
+    explain_reading,
+    explain_writing,
+    require_encoding,
+    require_file,
+)
 from textbert.parameters import TWO_NAMES, find_fault
 
 
@@ -69,6 +76,17 @@ def read_label_names(data_dir):
     if find_fault(names, TWO_NAMES):
         raise ValueError(f"{path} does not hold two different label_names: run data_prep.ipynb again, it writes them")
     return names
+
+
+def read_lines(path):
+    """Yield (line number, list of fields) of a tab-separated file without quoting; ValueError if it is not UTF-8."""
+    require_file(path, "data_prep.ipynb makes it")
+    with explain_reading(path), open(path, "rb") as file:  # bytes: only "\n" ends a line, whatever Unicode thinks
+        for number, line in enumerate(file, start=1):
+            try:
+                yield number, split_line(line)
+            except UnicodeDecodeError:
+                require_encoding(path, setting=None)
 
 
 def split_line(line):

@@ -1,5 +1,6 @@
 """The weights among a BERT's files: read safely, under today's names, and compared with what a model expects."""
 
+import hashlib
 import io
 import pickletools
 import zipfile
@@ -7,6 +8,7 @@ import zipfile
 import torch
 
 from textbert.archive import CONFIG, WEIGHTS
+from textbert.files import explain_reading
 
 HEADS = ("cls.", "qa_outputs.")  # weights of other tasks, which a classifier has no use for
 BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")  # no weights at all; newer code stored them
@@ -81,10 +83,25 @@ def _require_plain(content):
         raise ValueError("it holds too many tuples")
 
 
+def hash_weights(state):
+    """Return the SHA-256, in hexadecimal, of weights: a dict from name to tensor, in any order and on any device."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        tensor = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def read_weights(files, path):
     """Return a BERT's weights as a dict from name to tensor, under today's names."""
     if WEIGHTS not in files:
         raise ValueError(f"{path} has no {WEIGHTS}: the model's weights are missing")
+    with explain_reading(path):
+        return _read_weights(files, path)
+
+
+def _read_weights(files, path):
     try:
         _require_plain(files[WEIGHTS])
         state = torch.load(io.BytesIO(files[WEIGHTS]), map_location="cpu", weights_only=True)

@@ -8,7 +8,7 @@ from numbers import Integral
 import numpy as np
 from pytorch_pretrained_bert.tokenization import BertTokenizer
 
-from textbert.parameters import MAX_POSITIONS, TRUNCATIONS
+from textbert.parameters import MAX_POSITIONS, TRUNCATIONS, require_kind
 
 
 class WordPieceMemo(dict):
@@ -28,6 +28,7 @@ class WordPieceMemo(dict):
     VERY_LONG = 100_000  # characters
 
     def __init__(self, tokenizer):
+        require_kind("tokenizer", tokenizer, BertTokenizer, "load_tokenizer")
         self.tokenizer = tokenizer
         self.dtype = np.dtype("<u2" if max(tokenizer.vocab.values()) < 2**16 else "<u4")
         self.words = _WordMemo(self)
@@ -100,14 +101,27 @@ class Conversion:
     tokenizer : a pytorch_pretrained_bert.BertTokenizer
     max_seq_length : word pieces kept, special ones included; at most 512, or what the tokenizer's model has
     truncation : what to keep of a text that is too long, one of `TRUNCATIONS`
+
+    Raises TypeError for another tokenizer, such as one of transformers.
     """
 
     tokenizer: BertTokenizer
     max_seq_length: int
     truncation: str = "head"
 
+    def __post_init__(self):
+        require_kind("tokenizer", self.tokenizer, BertTokenizer, "load_tokenizer")
+
     def require_sound(self, pairs=False):
-        """Raise ValueError for a length or a truncation that cannot be; pairs need room for a third special piece."""
+        """Raise ValueError for a length or a truncation that cannot be; pairs need room for a third special piece.
+
+        They need a model that knows two segments, too, as `load_tokenizer` notes it.
+        """
+        if pairs and getattr(self.tokenizer, "segments", 2) < 2:
+            raise ValueError(
+                "there are pairs of texts, but this BERT knows one segment (its type_vocab_size is 1): give single "
+                "texts, or take another BERT"
+            )
         if not isinstance(self.max_seq_length, Integral) or isinstance(self.max_seq_length, bool):
             raise ValueError(f"max_seq_length is {self.max_seq_length!r}, but must be a whole number")
         least, most = 3 if pairs else 2, min(MAX_POSITIONS, self.tokenizer.max_len)

@@ -109,6 +109,10 @@ def _encode_with_workers(pool, processes, batches, encode_here, bar):
     """
     parts, waiting, running = {}, deque(enumerate(batches)), {}
     while waiting or running:
+        if waiting and pool.done() and isinstance(pool.exception(), OSError | ImportError):  # no semaphores, say
+            if processes > 1:
+                print(f"No other process can be started here ({pool.exception()}): this one does all")
+            processes = 1
         while waiting and pool.done() and len(running) < 4 * (processes - 1):
             number, batch = waiting.popleft()
             running[pool.result().submit(_encode_in_worker, batch)] = number
