@@ -304,9 +304,7 @@ class Classifier:
     def _say_counts(self, counts, rows):
         """Print how many texts got no answer, or one that rests on a part of them."""
         if counts["empty"]:
-            print(
-                f"  {counts['empty']:,} are empty, or have nothing that BERT reads: so are their answers"
-            )
+            print(f"  {counts['empty']:,} are empty, or have nothing that BERT reads: so are their answers")
         if counts["full"]:
             longest = self.settings["max_seq_length"]
             print(f"  {counts['full']:,} fill the {longest} tokens that the model reads: what a text has beyond is cut")
