@@ -27,22 +27,25 @@ def _is_header(sample, column):
     """Whether the first of some rows names the columns; True only where the rows below it prove that.
 
     Either it has 0, 1, 2, ..., as pandas writes them, or a usual name above the texts of `column`, or there a name that
-    is short beside the texts, and in another column a usual name, or words above what has a digit in each row.
+    is short beside the texts, and in another column a usual name, or words above what has a digit in each row. What
+    comes again in its column, or is a number like those below it, is no name.
     """
     (*first,), *rows = [[cell.strip().casefold() for cell in row] for row in sample]
     numbered = first[1:] if first[0] == "" else first
     if len(numbered) > 1 and numbered == [str(i) for i in range(len(numbered))]:
         return True
-    new = [name not in {row[i] for row in rows} for i, name in enumerate(first)]
-    if first[column] in TEXT_COLUMNS and new[column]:
+    below = [[row[i] for row in rows if row[i]] for i in range(len(first))]
+    numbers = {i for i, cells in enumerate(below) if all(re.search(r"\d", cell) for cell in cells)}
+    numbers.discard(column)
+    if any(name in below[i] or (i in numbers and re.search(r"\d", name)) for i, name in enumerate(first)):
+        return False
+    if first[column] in TEXT_COLUMNS:
         return True
-    names = [i for i, name in enumerate(first) if re.fullmatch(COLUMN_NAME, name) and name not in MISSING and new[i]]
+    names = {i for i, name in enumerate(first) if re.fullmatch(COLUMN_NAME, name) and name not in MISSING}
     if column not in names or 2 * len(first[column]) > fmean([len(row[column]) for row in rows] or [0]):
         return False
-    usual = [i for i in names if i != column and first[i] in ("id", *LABEL_COLUMNS)]
-    words = [i for i in names if i != column and not re.search(r"\d", first[i])]
-    below = [[row[i] for row in rows if row[i]] for i in words]
-    return bool(usual) or any(len(cells) > 2 and all(re.search(r"\d", cell) for cell in cells) for cells in below)
+    usual = {i for i in names if i != column and first[i] in ("id", *LABEL_COLUMNS)}
+    return bool(usual) or any(len(below[i]) > 2 for i in names & numbers)
 
 
 def _quote(cells):
