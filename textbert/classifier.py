@@ -315,7 +315,7 @@ class Classifier:
         """Return a SHA-256 of all that decides what `predict_file` writes."""
         basic = self.tokenizer.basic_tokenizer
         about = [table.digest, table.column, table.header, table.has_header, *options, self.settings]
-        about += [self.model.config.to_dict(), list(self.tokenizer.vocab), basic.do_lower_case]
+        about += [self.model.config.to_dict(), list(self.tokenizer.vocab.items()), basic.do_lower_case]
         digest = hashlib.sha256(json.dumps(about).encode())
         for name, tensor in self.model.state_dict().items():
             digest.update(name.encode())
