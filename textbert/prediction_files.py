@@ -78,7 +78,7 @@ class SourceTable:
         if compression:
             require_sound(path)
         require_text(path, encoding, "encoding")
-        digest = hash_file(path)
+        digest = _hash_file(path)
         (sample, count), form = read_delimited(path, kind, encoding, _sample_and_count, "encoding")
         if not sample:
             raise ValueError(f"{path} is empty: it needs a header, and a row for each text")
@@ -95,11 +95,11 @@ class SourceTable:
 
     def require_unchanged(self):
         """Raise ValueError if the file has another content than when it was opened."""
-        if hash_file(self.path) != self.digest:
+        if _hash_file(self.path) != self.digest:
             raise ValueError(f"{self.path} changed while it was read: call predict_file again")
 
 
-def hash_file(path):
+def _hash_file(path):
     """Return the SHA-256 of a file's bytes, in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
