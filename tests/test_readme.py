@@ -273,7 +273,7 @@ def test_each_command_names_what_there_is():
 @pytest.mark.parametrize(
     "line",
     [
-        "make turorial",
+        "make tutorials",
         "make tutorial TASK=x",
         "papermill train.ipynb run.ipynb -p TASK_NAMES mytask",
         "papermill training.ipynb run.ipynb -p TASK_NAME mytask",
