@@ -101,15 +101,26 @@ def read(path):
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
+def answer(classifier, texts):
+    """Return the answers that predict gives, as texts, and none for empty texts."""
+    answers = classifier.predict(list(texts)).round(6).astype(str)
+    answers[[not text.strip() for text in texts]] = ""
+    return answers
+
+
 @pytest.mark.parametrize("batch_rows", [1, 2, 7, 23, 24, 1000])
 def test_all_columns_stay_and_two_are_added(classifier, source, tmp_path, batch_rows, capsys):
     table, target = make_table(23), tmp_path / "scored.csv"
     assert classifier.predict_file(source, target, batch_rows=batch_rows) == 23
-    scored, expected = read(target), classifier.predict(table["text"])
+    scored, expected = read(target), answer(classifier, table["text"])
     assert list(scored.columns) == ["id", "text", "a note", "label", "probability"]
     pd.testing.assert_frame_equal(scored[["id", "text", "a note"]], table.astype(scored["id"].dtype))
     assert scored["label"].tolist() == expected["label"].tolist()
-    np.testing.assert_allclose(scored["probability"].astype(float), expected["probability"], atol=2e-6)
+    given = scored["probability"] != ""
+    assert (~given).sum() == 2 and given.equals(expected["probability"] != "")
+    np.testing.assert_allclose(
+        scored["probability"][given].astype(float), expected["probability"][given].astype(float), atol=2e-6
+    )
     assert sorted(path.name for path in tmp_path.glob("[!.]*.csv*")) == ["new.csv", "scored.csv"]
     assert "23 texts classified" in capsys.readouterr().out
 
@@ -121,7 +132,7 @@ def test_compressed_files_other_columns_and_a_byte_order_mark(classifier, source
     classifier.predict_file(tmp_path / "new.csv.gz", tmp_path / "b.csv")
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
     classifier.predict_file(source, tmp_path / "new folder" / "c.csv", text_column="a note")
-    expected = classifier.predict(make_table(23)["a note"])["label"].tolist()
+    expected = answer(classifier, make_table(23)["a note"])["label"].tolist()
     assert read(tmp_path / "new folder" / "c.csv")["label"].tolist() == expected
 
 
@@ -182,35 +193,83 @@ class Stopped(Exception):
 
 def stop_after(classifier, chunks, monkeypatch):
     """Let the classifier fail after so many chunks."""
-    left, predict = iter(range(chunks)), type(classifier).predict
+    left, predict = iter(range(chunks)), type(classifier).predict_features
 
     def failing(*arguments, **options):
         if next(left, None) is None:
             raise Stopped
         return predict(classifier, *arguments, **options)
 
-    monkeypatch.setattr(classifier, "predict", failing)
+    monkeypatch.setattr(classifier, "predict_features", failing)
 
 
-@pytest.mark.parametrize("garbage", [b"", b'22,"half a r'])
+def test_a_table_without_a_header(classifier, tmp_path, capsys):
+    texts = ["good soup", "bad, bad tea", "the place was not good"]
+    (tmp_path / "new.csv").write_text("".join(f'"{i}","{text}"\n' for i, text in enumerate(texts, start=1)))
+    for column in ("text", 1):
+        with pytest.raises(ValueError, match="header=False"):
+            classifier.predict_file(tmp_path / "new.csv", tmp_path / "scored.csv", column)
+    assert classifier.predict_file(tmp_path / "new.csv", tmp_path / "scored.csv", 1, header=False) == 3
+    scored = read(tmp_path / "scored.csv")
+    assert list(scored) == ["0", "1", "label", "probability"] and scored["1"].tolist() == texts
+    assert scored["label"].tolist() == classifier.predict(texts)["label"].tolist()
+    # what it has written has a header that can be told
+    assert classifier.predict_file(tmp_path / "scored.csv", tmp_path / "again.csv", "1") == 3
+
+
+def test_it_reads_the_column_of_the_training(classifier, tmp_path, capsys):
+    (tmp_path / "new.csv").write_text("subject,mail\nbad,good soup\nbad,good tea\n")
+    classifier.settings["text_column"] = "mail"
+    classifier.predict_file(tmp_path / "new.csv", tmp_path / "scored.csv")
+    assert "the texts are read from the column 'mail'\n" in capsys.readouterr().out
+    expected = classifier.predict(["good soup", "good tea"])["probability"].tolist()
+    assert read(tmp_path / "scored.csv")["probability"].astype(float).tolist() == pytest.approx(expected, abs=1e-5)
+    classifier.predict_file(tmp_path / "new.csv", tmp_path / "scored.csv", "subject")
+    assert "the column 'subject'; in training they were in 'mail'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("batch_rows", [2, 100])
+def test_it_says_how_many_texts_it_could_not_read(classifier, tmp_path, capsys, monkeypatch, batch_rows):
+    """Also when it was interrupted: nothing is counted twice or forgotten."""
+    texts = ["good", "", "  ", "\u200b\x85", "good " * 6, "good " * 7, "good " * 8, "☃ ☃ good", "☃", "bad"]
+    pd.DataFrame({"text": texts}).to_csv(tmp_path / "new.csv", index=False, quoting=1)
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        stop_after(classifier, 3 if batch_rows == 2 else 0, patched)
+        classifier.predict_file(tmp_path / "new.csv", tmp_path / "scored.csv", batch_rows=batch_rows)
+    capsys.readouterr()
+    classifier.predict_file(tmp_path / "new.csv", tmp_path / "scored.csv", batch_rows=batch_rows)
+    said = capsys.readouterr().out
+    assert "10 texts classified" in said and "3 are empty" in said
+    assert "2 fill the 9 tokens" in said and "2 are mostly [UNK]" in said
+    assert (read(tmp_path / "scored.csv")["label"] == "").tolist() == [False] + [True] * 3 + [False] * 6
+    (tmp_path / "new.csv").write_text("text\ngood\n")
+    classifier.predict_file(tmp_path / "new.csv", tmp_path / "scored.csv")
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+@pytest.mark.parametrize(("kind", "garbage"), [("csv", b""), ("csv", b'22,"half a r'), ("tsv", b"22\t")])
 @pytest.mark.parametrize("chunks", range(4))
-def test_it_goes_on_after_any_chunk(classifier, source, tmp_path, monkeypatch, capsys, chunks, garbage):
-    classifier.predict_file(source, tmp_path / "whole.csv", batch_rows=7)
+def test_it_goes_on_after_any_chunk(classifier, source, tmp_path, monkeypatch, capsys, chunks, kind, garbage):
+    whole, scored = tmp_path / f"whole.{kind}", tmp_path / f"scored.{kind}"
+    classifier.predict_file(source, whole, batch_rows=7)
     with monkeypatch.context() as patched, pytest.raises(Stopped):
         stop_after(classifier, chunks, patched)
-        classifier.predict_file(source, tmp_path / "scored.csv", batch_rows=7)
-    assert not (tmp_path / "scored.csv").exists()
-    with open(tmp_path / "scored.csv.part", "ab") as part:
+        classifier.predict_file(source, scored, batch_rows=7)
+    assert not scored.exists()
+    with open(tmp_path / f"scored.{kind}.part", "ab") as part:
         part.write(garbage)
     capsys.readouterr()
     with monkeypatch.context() as patched:
         stop_after(classifier, 4 - chunks, patched)  # what is done is not done again
-        classifier.predict_file(source, tmp_path / "scored.csv", batch_rows=7)
-    assert (tmp_path / "scored.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+        classifier.predict_file(source, scored, batch_rows=7)
+    assert scored.read_bytes() == whole.read_bytes()
     assert (f"{7 * chunks} of them before" in capsys.readouterr().out) == (chunks > 0)
 
 
-@pytest.mark.parametrize("change", ["source", "model", "settings", "rows", "state", "part"])
+@pytest.mark.parametrize(
+    "change",
+    ["source", "same size and time", "model", "deep", "vocabulary", "casing", "settings", "rows", "state", "part"],
+)
 def test_it_starts_again_if_anything_changed(classifier, source, tmp_path, monkeypatch, change):
     rows = 7
     with monkeypatch.context() as patched, pytest.raises(Stopped):
@@ -219,8 +278,19 @@ def test_it_starts_again_if_anything_changed(classifier, source, tmp_path, monke
     if change == "source":
         source.write_bytes(source.read_bytes().replace(b"soup 2", b"food 2"))
         os.utime(source, ns=(1, 1))
+    elif change == "same size":
+        times = source.stat()
+        source.write_bytes(source.read_bytes().replace(b"good soup 1", b"evil meal 1"))
+        os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
     elif change == "model":
         classifier.model.classifier.weight.data.neg_()
+    elif change == "deep":
+        classifier.model.bert.encoder.layer[0].output.dense.weight.data.neg_()
+    elif change == "vocabulary":
+        vocabulary = classifier.tokenizer.vocab
+        vocabulary["good"], vocabulary["soup"] = vocabulary["soup"], vocabulary["good"]
+    elif change == "casing":
+        classifier.tokenizer.basic_tokenizer.do_lower_case = False
     elif change == "settings":
         classifier.settings["threshold"] = 0.9
     elif change == "rows":
@@ -283,6 +353,36 @@ def test_a_series_keeps_its_index(classifier):
     named = classifier.predict(pd.Series(REVIEWS, index=list("dbca")).iloc[[2, 0]])
     assert named["probability"].to_dict() == pytest.approx({"c": expected[2], "d": expected[0]}, abs=1e-6)
     assert len(classifier.predict(pd.Series([], dtype=object))) == 0
+
+
+@pytest.mark.parametrize(
+    "index", [[0, 1, 0, 1], pd.MultiIndex.from_tuples([(0, "a")] * 4, names=["file", "row"]), pd.Index([None, 1, 2, 2])]
+)
+@pytest.mark.parametrize("dtype", [object, "string", "category", "str"])
+def test_answers_to_any_series_are_matched_by_position(classifier, index, dtype):
+    texts = pd.Series(REVIEWS, index=index, dtype=dtype, name="text")
+    answers = classifier.predict(texts)
+    assert answers.index.equals(texts.index) and answers.index.names == texts.index.names
+    assert answers["probability"].tolist() == classifier.predict(REVIEWS)["probability"].tolist()
+    table = classifier.predict_table(pd.DataFrame({"text": texts, "label": 1}))
+    assert table["predicted_probability"].tolist() == answers["probability"].tolist() and table.index.equals(
+        texts.index
+    )
+    some = texts[[False, True, False, True]]
+    assert classifier.predict(some)["label"].tolist() == classifier.predict([REVIEWS[1], REVIEWS[3]])["label"].tolist()
+
+
+@pytest.mark.parametrize("dtype", [object, "string", "category", "str"])
+def test_a_missing_text_in_a_series_is_named(classifier, dtype):
+    with pytest.raises(TypeError, match="text 2 is .*, but must be a string; '' if there is none"):
+        classifier.predict(pd.Series(["good", "bad", None], dtype=dtype, index=[5, 5, 5]))
+
+
+def test_no_texts_have_answers_of_the_same_types(classifier):
+    expected = classifier.predict(["good"]).dtypes
+    for none in ([], pd.Series([], dtype=str), iter(()), np.array([], object)):
+        answers = classifier.predict(none)
+        assert len(answers) == 0 and answers.dtypes.equals(expected)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from conftest import make_vocabulary
+from conftest import SETTINGS, make_vocabulary
 from pytorch_pretrained_bert.tokenization import BertTokenizer
 from tiny import teach
 
@@ -53,6 +53,46 @@ def test_the_folder_for_transformers(taught, tmp_path, monkeypatch, truncation):
     card = (folder / "README.md").read_text()
     assert "| mcc | 0.705 |" in card and "**0.400**" in card
     assert ("only keep the head" in card) == (truncation == "head+tail")
+
+
+# what a base's config.json may say, and transformers would obey
+OF_THE_BASE = [
+    {"torch_dtype": "float16", "dtype": "bfloat16"},
+    {"is_decoder": True, "add_cross_attention": True, "is_encoder_decoder": True},
+    {"num_labels": 3, "id2label": {"0": "a", "1": "b", "2": "c"}, "label2id": {"a": 0}, "problem_type": "regression"},
+    {"return_dict": False, "torchscript": True, "output_hidden_states": True, "output_attentions": True},
+    {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}, "pruned_heads": {"0": [1]}},
+    {"auto_map": {"AutoModelForSequenceClassification": "theirs.Model"}, "_attn_implementation": "flash_attention_2"},
+    {"_name_or_path": "their/base", "transformers_version": "1.0", "tie_word_embeddings": False, "use_cache": True},
+]
+
+
+@pytest.mark.parametrize("said", OF_THE_BASE, ids=lambda said: next(iter(said)))
+def test_the_folder_says_nothing_of_the_base_but_its_sizes(bert_files, pack, tmp_path, said):
+    files = bert_files(classifier=SETTINGS, hidden_act="relu", type_vocab_size=1, max_position_embeddings=64)
+    files["config.json"] = json.dumps(json.loads(files["config.json"]) | said).encode()
+    classifier = Classifier.load(pack(files), "cpu")
+    folder = export.export(classifier, "huggingface", tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    expected = {"hidden_act": "relu", "type_vocab_size": 1, "max_position_embeddings": 64, "num_hidden_layers": 2}
+    expected |= {"torch_dtype": "float32", "model_type": "bert", "problem_type": "single_label_classification"}
+    expected |= {"id2label": {"0": "bad", "1": "good"}, "label2id": {"bad": 0, "good": 1}}
+    assert {name: config[name] for name in expected} == expected
+    assert not (said.keys() - expected.keys()) & config.keys()
+    if importlib.util.find_spec("transformers"):
+        assert export.check_huggingface(classifier, folder, TEXTS) == (pytest.approx(0, abs=1e-5), [])
+
+
+@needs("transformers")
+def test_a_vocabulary_without_mask_gets_no_token_that_the_model_lacks(bert_files, pack, tmp_path):
+    vocabulary = [piece for piece in make_vocabulary(False) if piece != "[MASK]"]
+    classifier = Classifier.load(pack(bert_files(classifier=SETTINGS, vocabulary=vocabulary)), "cpu")
+    folder = export.export(classifier, "huggingface", tmp_path)
+    assert export.check_huggingface(classifier, folder, ["[MASK] good", "bad"])[0] < 1e-5
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert max(tokenizer("[MASK] good")["input_ids"]) < len(vocabulary)
 
 
 def test_our_own_classifier_takes_the_folder_for_transformers(taught, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ A room imports only rooms above it in this list, and none imports `tools`:
 - wordpieces, features, workers
 - archive, weights, layouts, hub, bert
 - memory, batches, devices, checkpoints, vectors, graphs, training
-- classifier
+- prediction_files, classifier
 - drawing, explanation, report, export
 - tutorial
 """

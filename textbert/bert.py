@@ -247,6 +247,14 @@ def reset_pooler(model):
     print("  new as well: bert.pooler.dense, the pooler, whatever it was trained for")
 
 
+def describe_sizes(model):
+    """Return a model's own part of config.json, a dict: sizes, activation and dropout.
+
+    What else its base's config.json says, such as of precision, decoding or labels, is not true of this model.
+    """
+    return {"model_type": "bert"} | {name: getattr(model.config, name) for name in vars(BertConfig(1))}
+
+
 def save_model(model, tokenizer, output_dir, settings):
     """Write a fine-tuned model as `config.json`, `pytorch_model.bin` and `vocab.txt`.
 
@@ -258,6 +266,5 @@ def save_model(model, tokenizer, output_dir, settings):
     with atomic_write(Path(output_dir, WEIGHTS)) as temporary, open(temporary, "wb") as file:
         torch.save(copy_weights(model), file)
     write_text(Path(output_dir, VOCABULARY), vocabulary_text(tokenizer.ids_to_tokens))
-    write_text(
-        Path(output_dir, CONFIG), json.dumps({**model.config.to_dict(), "classifier": settings}, indent=2) + "\n"
-    )
+    config = describe_sizes(model) | {"classifier": settings}
+    write_text(Path(output_dir, CONFIG), json.dumps(config, indent=2) + "\n")

@@ -1,6 +1,5 @@
 """An archive of a fine-tuned BERT in use: from texts to answers, in memory or file to file."""
 
-import csv
 import hashlib
 import io
 import json
@@ -16,101 +15,17 @@ import torch
 from textbert.archive import SEEN, VOCABULARY, complete_settings, read_config, read_seen, read_validation
 from textbert.batches import predict_logits
 from textbert.bert import build_model, build_tokenizer
-from textbert.delimited import count_rows, read_delimited, read_rows
 from textbert.display import progress_bar
 from textbert.features import UNLABELLED
-from textbert.files import exclusive_lock, explain_writing, replace_file, require_file, write_text
+from textbert.files import exclusive_lock, explain_writing, require_file
 from textbert.hub import read_bert
 from textbert.measures import choose_threshold, fit_temperature, probabilities
-from textbert.packed import require_sound, require_text, split_suffixes
 from textbert.parameters import as_columns, require_count
+from textbert.prediction_files import SourceTable, TargetFile, name_answers
 from textbert.splits import find_seen, split_train_validation
 from textbert.tsv import read_label_names
 from textbert.wordpieces import Conversion
 from textbert.workers import convert_pairs
-
-
-def _find_text_column(header, text_column, source):
-    """Return the position of the text column; ValueError if it is not there."""
-    names = [name.strip() for name in header]
-    if type(text_column) is int and 0 <= text_column < len(names):
-        return text_column
-    wanted = text_column.strip() if isinstance(text_column, str) else text_column
-    if names.count(wanted) > 1:
-        places = [i for i, name in enumerate(names) if name == wanted]
-        raise ValueError(
-            f"{source}: the name {wanted!r} is there twice: give its number, one of {places}, in text_column"
-        )
-    if wanted not in names:
-        raise ValueError(
-            f"{source} has no column {text_column!r}: set text_column to one of "
-            f"{', '.join(map(repr, names))}, or to its number from 0"
-        )
-    return names.index(wanted)
-
-
-def _name_answers(header, source):
-    """Return the names of the two columns that are added; ValueError if all that might be are taken."""
-    for names in (["label", "probability"], ["predicted_label", "predicted_probability"]):
-        if not {name.strip() for name in header} & set(names):
-            return names
-    raise ValueError(f"{source} has columns of the names that would be added, {names[0]!r} and the like: rename them")
-
-
-def _read_header(source, encoding, text_column):
-    """Return (header, position of the text column, number of rows, Form) of a table; all of it is checked."""
-    kind, compression = split_suffixes(source)
-    if kind in (".xlsx", ".xls", ".parquet", ".jsonl", ".json"):
-        raise ValueError(f"predict_file reads CSV and TSV, and {source} is neither: save the table as CSV (UTF-8)")
-    if compression:
-        require_sound(source)
-    require_text(source, encoding, "encoding")
-    (header, rows), form = read_delimited(source, kind, encoding, count_rows, "encoding")
-    if header is None:
-        raise ValueError(f"{source} is empty: it needs a header, and a row for each text")
-    unusual = form.describe(kind)
-    named = f"{source} (read as a table with {unusual})" if unusual else source
-    return header, _find_text_column(header, text_column, named), rows - 1, form
-
-
-def _require_target(target, source):
-    """Raise ValueError for a target that cannot be written, CannotWriteError if there is no right to."""
-    if target.suffix.lower() in (".gz", ".bz2", ".zip", ".xz", ".zst", ".xlsx", ".parquet"):
-        raise ValueError(f"target is {target}, but must be another file than the source, and not a compressed one")
-    if target.is_dir() or not target.name:
-        raise ValueError(f"target is {target}, but must be a file and not a folder")
-    if target.resolve() == source.resolve() or (target.exists() and target.samefile(source)):
-        raise ValueError(f"target is {target}, but must be another file than the source")
-    part = Path(f"{target}.part")
-    with explain_writing(target):
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            for path in (part, Path(f"{part}.json"), target):
-                if path.exists():
-                    open(path, "ab").close()
-        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-            raise ValueError(f"target is {target}, but {error.filename} is in its way: give another one") from None
-
-
-def _find_done(part, state, fingerprint):
-    """Return how many rows an interrupted `predict_file` has done; what it wrote after them is cut off."""
-    try:
-        known = json.loads(state.read_text())
-        if known["fingerprint"] == fingerprint and part.stat().st_size >= known["bytes"]:
-            os.truncate(part, known["bytes"])
-            return known["rows"]
-    except (OSError, ValueError, KeyError, TypeError):  # no such file, or a damaged one
-        pass
-    part.parent.mkdir(parents=True, exist_ok=True)
-    part.write_bytes(b"")
-    return 0
-
-
-def _to_csv(rows):
-    """Return rows as CSV in bytes; quoting all texts keeps a lone carriage return."""
-    file = io.StringIO()
-    csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n").writerows(rows)
-    return file.getvalue().encode()
 
 
 def _take_texts(texts):
@@ -281,9 +196,25 @@ class Classifier:
         it, and ValueError for a `batch_size` (at most so many texts at once) that is no whole number from 1.
         """
         require_count("batch_size", batch_size)
-        features = self.convert(texts, progress)
-        answers = self.decide(predict_logits(self.model, features, batch_size, progress=progress))
-        return answers.set_index(texts.index) if isinstance(texts, pd.Series) else answers
+        answers = self.predict_features(self.convert(texts, progress), batch_size, progress)
+        return answers.set_axis(texts.index) if isinstance(texts, pd.Series) else answers
+
+    def predict_table(self, table, text_column="text", batch_size=128, progress=True):
+        """Classify the texts in a column of a DataFrame; return a copy of it with the two columns of `predict` added.
+
+        Each row has its own answer, whatever its index. The columns are called `predicted_label` and
+        `predicted_probability` if the table has one of the names of `predict`. Raises ValueError if it has all of them,
+        or if it has no such column, or two, and what `predict` raises.
+        """
+        if list(table.columns).count(text_column) != 1:
+            columns = ", ".join(map(repr, table.columns))
+            raise ValueError(f"expected one column {text_column!r}, got the columns {columns}")
+        answers = self.predict(table[text_column], batch_size, progress)
+        return table.assign(**dict(zip(name_answers(table.columns, "the table"), (answers[c].array for c in answers))))
+
+    def predict_features(self, features, batch_size=128, progress=True):
+        """Classify what `convert` returns; the result is that of `predict`."""
+        return self.decide(predict_logits(self.model, features, batch_size, progress=progress))
 
     def convert(self, texts, progress=False):
         """Convert texts to the Features that this model was trained on."""
@@ -293,57 +224,105 @@ class Classifier:
         return convert_pairs(conversion, [(text, None) for text in texts], labels, progress=progress)
 
     def predict_file(
-        self, source, target, text_column="text", batch_rows=5000, batch_size=128, progress=True, encoding="utf-8"
+        self,
+        source,
+        target,
+        text_column="text",
+        batch_rows=5000,
+        batch_size=128,
+        progress=True,
+        encoding="utf-8",
+        header=None,
     ):
-        """Classify the texts of a CSV or TSV file of any size; return how many there are.
+        """Classify the texts of a CSV or TSV file of any size; return how many rows there are.
 
-        `source` has a header and may be compressed (`.gz`, `.zip` and the like); how it is written is found as in
-        data_prep.ipynb, and all of it is checked before the work. `text_column` is a name or a number from 0. `target`
-        is CSV in UTF-8 with all its columns, and `label` and `probability` (six decimals), which are called
-        `predicted_label` and `predicted_probability` if it has one of these. It appears when all is done; until then
-        `<target>.part` grows by `batch_rows` rows at a time. Interrupted, the same call goes on there, and ends in the
-        same file. What takes longer than some hours is a case for several processes: see "For a hundred million texts"
-        in README.
+        source : the file, compressed or not (`.gz`, `.zip` and the like); how it is written is found as in
+            data_prep.ipynb, and all of it is checked before the work
+        target : a file called `.csv` or `.tsv`, in UTF-8, with all columns of the source, and `label` and `probability`
+            (six decimals), which are called `predicted_label` and `predicted_probability` if the source has one of
+            these. All texts are quoted
+        text_column : a name or a number from 0. Without a column "text" it is the one that the training's texts were in
+        header : whether the first row names the columns. None finds out, and refuses a file for which `text_column` is
+            a number and the first row may be either. Without a header the target's columns have their numbers as names
+
+        An empty text, or one of which BERT reads nothing, has an empty label and probability. The last lines that are
+        printed say how many these are, and how many texts were too long or are of words that the model does not know.
+
+        The target appears when all is done; until then `<target>.part` grows by `batch_rows` rows at a time.
+        Interrupted, the same call goes on there, and ends in the same file. What takes longer than some hours is a case
+        for several processes: see "For a hundred million texts" in README.
 
         Raises FileNotFoundError, CannotWriteError, and ValueError for a file that is not such a table, a target that
         cannot be written, or a size that is no whole number from 1.
         """
-        source, target = Path(source), Path(target)
-        require_file(source, "predict_file reads a CSV or TSV file with a header")
+        source = Path(source)
+        require_file(source, "predict_file reads a CSV or TSV file")
         require_count("batch_rows", batch_rows)
         require_count("batch_size", batch_size)
-        _require_target(target, source)
-        part, state = Path(f"{target}.part"), Path(f"{target}.part.json")
-        header, column, rows, form = _read_header(source, encoding, text_column)
-        added = _name_answers(header, source)
-        about = [source.stat().st_size, source.stat().st_mtime_ns, column, encoding, batch_rows, batch_size]
-        weights = self.model.classifier.weight.detach().cpu().numpy().tobytes()
-        fingerprint = hashlib.sha256(json.dumps([about, self.settings]).encode() + weights).hexdigest()
-        with exclusive_lock(target, 0, "wait until it is done"), explain_writing(part):
-            done, read = _find_done(part, state, fingerprint), 0
-            with open(part, "ab") as file, progress_bar(rows, "Predicting", " rows", progress) as bar:
-                if not done:
-                    file.write(_to_csv([[*header, *added]]))
-                texts = islice(read_rows(source, form), 1, None)
-                while chunk := list(islice(texts, batch_rows)):
-                    read += len(chunk)
-                    bar.update(len(chunk))
-                    if read <= done:
-                        continue
-                    predicted = self.predict([row[column] for row in chunk], batch_size, progress=False).round(6)
-                    answers = zip(chunk, predicted.itertuples(index=False))
-                    file.write(_to_csv([*row, *answer] for row, answer in answers))
-                    file.flush()
-                    os.fsync(file.fileno())  # the state vouches for these rows, also after a power cut
-                    write_text(state, json.dumps({"fingerprint": fingerprint, "rows": read, "bytes": file.tell()}))
-            replace_file(part, target)
-            state.unlink(missing_ok=True)
+        file = TargetFile(Path(target), source)
+        table = SourceTable.open(source, encoding, text_column, header, self.settings.get("text_column"))
+        added = name_answers(table.header, source)
+        fingerprint = self._get_fingerprint(table, encoding, batch_rows, batch_size)
+        with exclusive_lock(file.path, 0, "wait until it is done"), explain_writing(file.part):
+            done, counts = file.resume(fingerprint)
+            with progress_bar(table.count, "Predicting", " rows", progress) as bar:
+                self._append_answers(table, file, fingerprint, done, counts, (batch_rows, batch_size), bar)
+            table.require_unchanged()
+            file.finish()
         before = f", {done:,} of them before" if done else ""
-        print(f"{rows:,} texts classified in {target}: {' and '.join(added)}{before}")
-        return rows
+        print(f"{table.count:,} texts classified in {target}: {' and '.join(added)}{before}")
+        self._say_counts(counts, table.count)
+        return table.count
+
+    def _append_answers(self, table, target, fingerprint, done, counts, sizes, bar):
+        """Write the rows of a table that are not `done`, with their answers, to the target's part; add to `counts`."""
+        (batch_rows, batch_size), read, rows = sizes, 0, table.read_rows()
+        with open(target.part, "ab") as file:
+            if not done:
+                target.write(file, [[*table.header, *name_answers(table.header, table.path)]])
+            while chunk := list(islice(rows, batch_rows)):
+                read += len(chunk)
+                bar.update(len(chunk))
+                if read <= done:
+                    continue
+                features = self.convert([row[table.column] for row in chunk])
+                predicted = self.predict_features(features, batch_size, progress=False).round(6)
+                answers = zip(chunk, predicted.itertuples(index=False), features.lengths > 2)
+                target.write(file, ([*row, *(answer if is_read else ("", ""))] for row, answer, is_read in answers))
+                counts.update(self._count_unread(features))
+                target.note(fingerprint, read, file.tell(), counts)
+
+    def _count_unread(self, features):
+        """Count the texts that are empty, that fill what the model reads, and that are mostly [UNK]: a dict."""
+        unknown = np.add.reduceat(features.ids == self.tokenizer.vocab["[UNK]"], features.offsets[:-1], dtype=int)
+        pieces = features.lengths.astype(int) - 2  # without [CLS] and [SEP]
+        found = {"empty": pieces == 0, "full": features.lengths == features.max_seq_length}
+        found["unknown"] = 2 * unknown > pieces
+        return {name: int(which.sum()) for name, which in found.items()}
+
+    def _say_counts(self, counts, rows):
+        """Print how many texts got no answer, or one that rests on a part of them."""
+        if counts["empty"]:
+            print(f"  {counts['empty']:,} are empty, or have nothing that BERT reads: so are their answers")
+        if counts["full"]:
+            longest = self.settings["max_seq_length"]
+            print(f"  {counts['full']:,} fill the {longest} tokens that the model reads: what a text has beyond is cut")
+        if counts["unknown"] > 0.01 * rows:
+            print(f"  {counts['unknown']:,} are mostly [UNK], words that the model does not know: do not rely on these")
+
+    def _get_fingerprint(self, table, *options):
+        """Return a SHA-256 of all that decides what `predict_file` writes."""
+        basic = self.tokenizer.basic_tokenizer
+        about = [table.digest, table.column, table.header, table.has_header, *options, self.settings]
+        about += [self.model.config.to_dict(), list(self.tokenizer.vocab.items()), basic.do_lower_case]
+        digest = hashlib.sha256(json.dumps(about).encode())
+        for name, tensor in self.model.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
 
     def decide(self, logits):
         """Turn logits of shape (n, 2) into the DataFrame of `predict`."""
         positive = probabilities(logits, self.settings["temperature"])[:, 1]
         said = (positive >= self.settings["threshold"]).astype(int)
-        return pd.DataFrame({"label": np.array(self.settings["label_names"], object)[said], "probability": positive})
+        return pd.DataFrame({"label": pd.Index(self.settings["label_names"])[said], "probability": positive})

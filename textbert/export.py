@@ -13,6 +13,7 @@ import torch
 
 from textbert.archive import vocabulary_text
 from textbert.batches import make_batch, plan_batches, predict_logits
+from textbert.bert import describe_sizes
 from textbert.files import atomic_write, write_text
 from textbert.measures import get_eval_report, probabilities
 from textbert.parameters import MAX_POSITIONS
@@ -60,12 +61,12 @@ def export_huggingface(classifier, folder, figures=None):
     folder, settings, model = Path(folder), classifier.settings, _plain_model(classifier)
     names = settings["label_names"]
     config = {
-        **model.config.to_dict(),
-        "model_type": "bert",
+        **describe_sizes(model),
         "architectures": ["BertForSequenceClassification"],
         "problem_type": "single_label_classification",
         "id2label": dict(enumerate(names)),
         "label2id": {name: i for i, name in enumerate(names)},
+        "torch_dtype": "float32",
         "layer_norm_eps": 1e-12,
         "pad_token_id": classifier.tokenizer.vocab["[PAD]"],
         "threshold": settings["threshold"],
@@ -78,6 +79,8 @@ def export_huggingface(classifier, folder, figures=None):
         "model_max_length": settings["max_seq_length"],
         "truncation_side": side,
     }
+    if "[MASK]" not in classifier.tokenizer.vocab:
+        tokenizer["mask_token"] = "[UNK]"  # or it would be added, with an id that the model does not have
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     with atomic_write(folder / "model.safetensors") as temporary:
         temporary.write_bytes(save(weights, {"format": "pt"}))
