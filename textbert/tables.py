@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from textbert.delimited import get_codec, read_delimited
+from textbert.delimited import Tally, get_codec, read_delimited
 from textbert.files import require_encoding, require_file
 from textbert.packed import OPENERS, require_sound, require_text, split_suffixes
-from textbert.typed import as_text, read_json_lines, read_typed
+from textbert.typed import as_text, find_nested, read_json_lines, read_typed
 
 TEST_NAMES = ("test", "dev", "valid", "validation")
 FETCHED = ("yelp", "imdb", "sst2")  # the tasks of the room `datasets`
@@ -22,9 +22,32 @@ LABEL_COLUMNS = ("label", "labels", "class", "target", "sentiment", "polarity", 
 TEXT_COLUMNS = ("text", "sentence", "content", "review", "comment", "message", "body", "tweet")
 # what may be wrong with a text: tags and entities; UTF-8 read as something else, or the sign for what did not fit
 HTML = r"</?[a-zA-Z][^<>]*>|&[a-zA-Z]{2,8};|&#\d+;"
-# and what other scripts become when they are read as Latin letters
-DAMAGED = "[\u00b5\u00ba\u00bc-\u00be\u00c0-\u00ff]{5}"
-DAMAGED += "|\ufffd|[\u0080-\u009f]|\u00c3[\u00a0-\u00bf]|\u00e2\u20ac|\u00c2[\u00a0-\u00bf]"
+# what UTF-8 becomes where each byte is taken for a character of Windows or Latin-1: a first one, and those that follow
+FOLLOW = "\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013\u2014\u2018-\u201e\u2020-\u2022"
+FOLLOW += "\u2026\u2030\u2039\u203a\u20ac\u2122"
+# those of them that stand after no letter in ordinary text, as closing quotes, dashes, degrees and Czech letters do
+ODD = "\u00a1-\u00a7\u00aa\u00ac\u00af\u00b1\u00b5\u00b6\u00b8\u00ba\u00bc-\u00bf\u0152\u0153\u0160\u0178\u017d\u0192"
+ODD += "\u02c6\u02dc\u2020\u2021\u2030\u20ac"
+MOJIBAKE = (
+    "\ufffd|[\u0080-\u009f]",
+    f"\u00c3[\u00a0-\u00bf{ODD}\u0161]|\u00e2\u20ac|\u00c2[\u00a0-\u00bf]|\u00f0\u0178",  # accents, quotes, emoji
+    f"(?:[\u00c2-\u00df][{FOLLOW}]){{2}}|(?:[\u00e0-\u00ef][{FOLLOW}]{{2}}){{2}}",  # Cyrillic, Greek, Hebrew; Chinese, Thai
+    f"[\u00e0-\u00ef](?:[{ODD}][{FOLLOW}]|[{FOLLOW}][{ODD}])",
+    f"[\u00c4\u00c5][{ODD}\u00a8\u00a9\u00b0\u00b4\u0161\u017e\u2122\u203a\u201a\u201e]|\u00c6[\u00a1\u00b0]",  # Polish
+    f"\u00e1[\u00ba\u00bb][{ODD}\u00a8\u00a9\u00ae\u00b0\u00b4\u0161\u017e\u2122\u2039]",  # Vietnamese
+    # read as code page 1251 and 1250, by a Mac, on a DOS console, and as GBK or Shift-JIS
+    "(?:[\u0420\u0421][\u0402-\u040f\u0452-\u045f\u0490\u0491\u00a0-\u00bb\u2013-\u203a\u20ac\u2116\u2122\u0401\u0451"
+    "\u0404\u0454\u0406\u0456\u0407\u0457]){3}|\u0432\u0402|\u043f\u0457\u0405|\u0413[\u00a9\u00b6\u00a4\u00a7\u00b1]",
+    "\u0102[\u00a0-\u00ba\u0142\u013d\u013e\u015f]|\u0139[\u0082\u00a0-\u00ba\u201a\u203a\u013d\u201e\u017a]"
+    "|\u00c4[\u2026\u2122\u2021]\\w|\u010f\u017c\u02dd",
+    "\u221a[\u00a9\u00ae\u00b1\u00a7\u00b6\u2022\u00df\u2122\u00b4\u00a8\u2260\u00c6\u00d8]|\u201a\u00c4[\u00f2-\u00fa\u00ec-\u00f4]",
+    "\u251c[^\\s\u2500-\u257f]|\u0393\u00c7|\u00d4\u00c7",
+    "\u951f\u65a4|[\u951b\u9286\u9287\u9288\u9289\u9225\u7e3a\u7e67\u7e5d]",
+    # a legacy encoding read as Windows' or Latin-1: words of accented letters and symbols
+    "[\u00b5\u00ba\u00bc-\u00be\u00c0-\u00ff]{5}|(?:[\u00a1-\u00bf]{0,3}[\u00c0-\u00ff]){5}",
+    "\\?{3,}[ ,.]+\\?{3,}",  # each letter replaced by a question mark
+)
+DAMAGED = "|".join(MOJIBAKE)
 MISSING = ("", "nan", "none", "null", "na", "n/a", "<na>")  # what an empty cell becomes on its way
 POSITIVE_VALUES = ("true", "yes", "y", "pos", "positive", "good", "spam", "toxic", "relevant")
 
@@ -80,7 +103,7 @@ def _to_frame(rows):
     """Return rows of fields as a DataFrame of strings, in parts, so that no two copies of all of them are there."""
     rows, frames = iter(rows), []
     while part := list(islice(rows, 50_000)):
-        frames.append(pd.DataFrame(part, dtype=str))
+        frames.append(pd.DataFrame(part, dtype=object))  # shared by the tables made of it, which Arrow's are not
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
@@ -88,9 +111,11 @@ def read_table(path, encoding="utf-8"):
     """Read a table, compressed or not: CSV, TSV, JSON Lines, Parquet (which needs pyarrow) or .xlsx (openpyxl).
 
     Returns a DataFrame of strings in the file's order; "NA" and "null" are texts like any other. The columns of CSV,
-    TSV and .xlsx are numbered from 0, and a header is still the first row. How a CSV or TSV file is written is found,
-    and printed where it is unusual; see `delimited`. Raises FileNotFoundError, ImportError without those packages, and
-    ValueError for a file that is empty, of another kind or encoding, or has a row with too many or few columns.
+    TSV and .xlsx are numbered from 0, and a header is still the first row. The index is the row as a spreadsheet shows
+    it, or the line of JSON Lines, minus 1. How a CSV or TSV file is written is found, and printed where it is unusual,
+    as is how many rows there are where they are not its lines; see `delimited`. Raises FileNotFoundError, ImportError
+    without those packages, and ValueError for a file that is empty, of another kind or encoding, or has a row with too
+    many or few columns.
     """
     require_file(path, "put the table there")
     path, (kind, compression) = Path(path), split_suffixes(path)
@@ -107,13 +132,21 @@ def read_table(path, encoding="utf-8"):
         frame = _read_text(path, kind, encoding)
     if frame.empty:
         raise ValueError(f"{path} is empty: it needs a row for each text")
-    return frame if kind in (".csv", ".tsv") else frame.apply(lambda column: column.astype(object).map(as_text))
+    if kind in (".csv", ".tsv"):
+        return frame
+    nested = find_nested(frame)
+    frame = frame.apply(lambda column: column.astype(object).map(as_text).astype(object))
+    frame.attrs["nested"] = nested  # for pick_columns, which knows what is learned from
+    return frame
 
 
 def _read_text(path, kind, encoding):
     """Return a CSV, TSV or JSON Lines file as a DataFrame."""
     if kind != ".jsonl":
-        return read_delimited(path, kind, encoding, _to_frame)[0]
+        frame = read_delimited(path, kind, encoding, _to_frame, tally=(tally := Tally()))[0]
+        if differs := tally.describe(path):
+            print(differs)
+        return frame.set_axis(tally.number_rows()) if tally.empty else frame
     try:
         return read_json_lines(path, get_codec(encoding))
     except ValueError as error:
@@ -140,16 +173,55 @@ def _is_numbered(first):
     return len(names) > 1 and names == [str(i) for i in range(len(names))]
 
 
-def _has_header(frame):
-    """Tell whether the first row names the columns: no number, but words where others have a few values again."""
+def _is_name(cell):
+    """Return True if a cell may be the name of a column: short, and no sentence."""
+    return len(cell) <= 50 and len(cell.split()) <= 5 and not cell.rstrip().endswith((".", "!", "?", "\u3002"))
+
+
+def _has_known_name(frame):
+    """Return True if the first row has a usual name that is no value of its column."""
+    known = {*LABEL_COLUMNS, *TEXT_COLUMNS}
+    first = {name: frame[name].iat[0].strip().lower() for name in frame}
+    first = {name: cell for name, cell in first.items() if cell in known}
+    return any(not (frame[name][1:].str.strip().str.lower() == cell).any() for name, cell in first.items())
+
+
+def _is_number(cells):
+    """Return which cells of a Series are numbers, dates, or empty, as a Series of True and False."""
+    return cells.str.fullmatch(r"[-+.,:/%\s\d]*(?:\d[-+.,:/%T\s\dZ]*)?")
+
+
+def _has_header(frame, source):
+    """Return True if the first row names the columns; ValueError if that cannot be told.
+
+    It does if it has a usual name, or names where others have numbers, or words that are no labels and shorter than
+    texts are. It does not if it has a number or a label where the others have, too.
+    """
     rest = frame[1:]
-    few = _few_valued(rest)
-    named = [name for name in frame if frame[name].iat[0].strip()]
-    is_name = [not re.fullmatch(r"[-+.\s]*\d[-+.\d\s]*", frame[name].iat[0]) for name in frame]
-    first = {name: _label_key(frame[name].iat[0]) for name in few if name in named}
-    new = all(key not in {*MISSING, *map(_label_key, rest[name].unique())} for name, key in first.items())
-    known = any(frame[name].iat[0].strip().lower() in LABEL_COLUMNS + TEXT_COLUMNS for name in frame)
-    return all(is_name) and new and (bool(few) or known)
+    if rest.empty or _has_known_name(frame):
+        return _has_known_name(frame)
+    if (frame.iloc[0] != "").sum() == 1 < len(frame.columns) and _has_known_name(rest):
+        title = "".join(frame.iloc[0])[:50]
+        raise ValueError(f"{source}: its first row, {title!r}, seems to be a title above the header: delete that row")
+    first = {name: cell for name, cell in frame.iloc[0].items() if cell.strip()}
+    numbers = {name for name in first if _is_number(rest[name]).mean() > 0.9 and (rest[name] != "").any()}
+    named = [name for name in numbers if not _is_number(frame[name][:1]).iat[0]]
+    few = [name for name in _few_valued(rest) if name in first]
+    labels = {name: {*MISSING, *map(_label_key, rest[name].unique())} for name in few}
+    if len(named) < len(numbers) or not (few or numbers) or _is_number(pd.Series(list(first.values()))).any():
+        return False
+    if any(_label_key(first[name]) in labels[name] for name in few):
+        return False
+    lengths = {name: rest[name].map(len).median() for name in first if name not in {*few, *numbers}}
+    texts = [name for name in lengths if lengths[name] == max(lengths.values())]
+    short = all(_is_name(first[name]) and (named or len(first[name]) < lengths[name]) for name in texts)
+    if short and all(map(_is_name, first.values())):
+        return True
+    shown = [cell[:30] for cell in first.values()]
+    raise ValueError(
+        f"{source}: cannot tell whether its first row, {shown}, is a header. If it is, give its names in TEXT_COLUMN and "
+        "LABEL_COLUMN; if not, write a header above it, such as label,text"
+    )
 
 
 def _name_columns(frame, wanted, source):
@@ -201,7 +273,7 @@ def pick_columns(frame, source, text_column=None, label_column=None):
         filled = frame.loc[:, (frame != "").any()]
         if _is_numbered(filled.iloc[0].tolist()):
             frame = frame[1:]
-        elif any(isinstance(name, str) for name in wanted) or _has_header(filled):
+        elif any(isinstance(name, str) for name in wanted) or _has_header(filled, source):
             frame = _name_columns(frame, wanted, source)
     if frame.empty or not frame.columns.is_unique:
         raise ValueError(f"{source} has {len(frame)} rows below a header of {list(frame.columns)}")
@@ -217,6 +289,7 @@ def pick_columns(frame, source, text_column=None, label_column=None):
 
 def _pick_label_and_text(frame, filled, numbers, wanted, source):
     """Return what `pick_columns` does, from a whole table with names and its columns that are not empty."""
+    nested = frame.attrs.get("nested", {})
     label = _pick_column(frame, filled, wanted[0], numbers, LABEL_COLUMNS, _few_valued(filled), "label", source)
     others = filled.drop(columns=label, errors="ignore")
     lengths = others.map(len).mean().sort_values()
@@ -224,6 +297,9 @@ def _pick_label_and_text(frame, filled, numbers, wanted, source):
     text = _pick_column(frame, filled, wanted[1], numbers, set(TEXT_COLUMNS) - {label}, longest, "text", source)
     if label == text:
         raise ValueError(f"label and text of {source} cannot both be in column {label!r}")
+    for name, what in ((label, "label"), (text, "text")):
+        if name in nested:
+            raise ValueError(f"{source}, line {nested[name][0] + 1}: {name} is {nested[name][1]}, but must be a {what}")
     labels = frame[label].str.strip().str.replace(r"^([-+]?\d+)\.0+$", r"\1", regex=True)  # 1.0 is 1
     return pd.DataFrame({"label": labels, "text": frame[text]}), {"label": label, "text": text}
 
