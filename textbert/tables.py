@@ -2,7 +2,6 @@
 
 import importlib.util
 import math
-import re
 from itertools import islice
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pandas as pd
 
 from textbert.delimited import Tally, get_codec, read_delimited
 from textbert.files import require_encoding, require_file
+from textbert.mojibake import DAMAGED as DAMAGED
 from textbert.packed import OPENERS, require_sound, require_text, split_suffixes
 from textbert.typed import as_text, find_nested, read_json_lines, read_typed
 
@@ -20,34 +20,8 @@ VISIBLE = "[!.~]*"  # Excel's lock files begin with ~$
 KINDS = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
 LABEL_COLUMNS = ("label", "labels", "class", "target", "sentiment", "polarity", "category", "stars", "rating")
 TEXT_COLUMNS = ("text", "sentence", "content", "review", "comment", "message", "body", "tweet")
-# what may be wrong with a text: tags and entities; UTF-8 read as something else, or the sign for what did not fit
+# what may be wrong with a text: tags and entities; and see `mojibake`
 HTML = r"</?[a-zA-Z][^<>]*>|&[a-zA-Z]{2,8};|&#\d+;"
-# what UTF-8 becomes where each byte is taken for a character of Windows or Latin-1: a first one, and those that follow
-FOLLOW = "\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013\u2014\u2018-\u201e\u2020-\u2022"
-FOLLOW += "\u2026\u2030\u2039\u203a\u20ac\u2122"
-# those of them that stand after no letter in ordinary text, as closing quotes, dashes, degrees and Czech letters do
-ODD = "\u00a1-\u00a7\u00aa\u00ac\u00af\u00b1\u00b5\u00b6\u00b8\u00ba\u00bc-\u00bf\u0152\u0153\u0160\u0178\u017d\u0192"
-ODD += "\u02c6\u02dc\u2020\u2021\u2030\u20ac"
-MOJIBAKE = (
-    "\ufffd|[\u0080-\u009f]",
-    f"\u00c3[\u00a0-\u00bf{ODD}\u0161]|\u00e2\u20ac|\u00c2[\u00a0-\u00bf]|\u00f0\u0178",  # accents, quotes, emoji
-    f"(?:[\u00c2-\u00df][{FOLLOW}]){{2}}|(?:[\u00e0-\u00ef][{FOLLOW}]{{2}}){{2}}",  # Cyrillic, Greek, Hebrew; Chinese, Thai
-    f"[\u00e0-\u00ef](?:[{ODD}][{FOLLOW}]|[{FOLLOW}][{ODD}])",
-    f"[\u00c4\u00c5][{ODD}\u00a8\u00a9\u00b0\u00b4\u0161\u017e\u2122\u203a\u201a\u201e]|\u00c6[\u00a1\u00b0]",  # Polish
-    f"\u00e1[\u00ba\u00bb][{ODD}\u00a8\u00a9\u00ae\u00b0\u00b4\u0161\u017e\u2122\u2039]",  # Vietnamese
-    # read as code page 1251 and 1250, by a Mac, on a DOS console, and as GBK or Shift-JIS
-    "(?:[\u0420\u0421][\u0402-\u040f\u0452-\u045f\u0490\u0491\u00a0-\u00bb\u2013-\u203a\u20ac\u2116\u2122\u0401\u0451"
-    "\u0404\u0454\u0406\u0456\u0407\u0457]){3}|\u0432\u0402|\u043f\u0457\u0405|\u0413[\u00a9\u00b6\u00a4\u00a7\u00b1]",
-    "\u0102[\u00a0-\u00ba\u0142\u013d\u013e\u015f]|\u0139[\u0082\u00a0-\u00ba\u201a\u203a\u013d\u201e\u017a]"
-    "|\u00c4[\u2026\u2122\u2021]\\w|\u010f\u017c\u02dd",
-    "\u221a[\u00a9\u00ae\u00b1\u00a7\u00b6\u2022\u00df\u2122\u00b4\u00a8\u2260\u00c6\u00d8]|\u201a\u00c4[\u00f2-\u00fa\u00ec-\u00f4]",
-    "\u251c[^\\s\u2500-\u257f]|\u0393\u00c7|\u00d4\u00c7",
-    "\u951f\u65a4|[\u951b\u9286\u9287\u9288\u9289\u9225\u7e3a\u7e67\u7e5d]",
-    # a legacy encoding read as Windows' or Latin-1: words of accented letters and symbols
-    "[\u00b5\u00ba\u00bc-\u00be\u00c0-\u00ff]{5}|(?:[\u00a1-\u00bf]{0,3}[\u00c0-\u00ff]){5}",
-    "\\?{3,}[ ,.]+\\?{3,}",  # each letter replaced by a question mark
-)
-DAMAGED = "|".join(MOJIBAKE)
 MISSING = ("", "nan", "none", "null", "na", "n/a", "<na>")  # what an empty cell becomes on its way
 POSITIVE_VALUES = ("true", "yes", "y", "pos", "positive", "good", "spam", "toxic", "relevant")
 
@@ -219,8 +193,8 @@ def _has_header(frame, source):
         return True
     shown = [cell[:30] for cell in first.values()]
     raise ValueError(
-        f"{source}: cannot tell whether its first row, {shown}, is a header. If it is, give its names in TEXT_COLUMN and "
-        "LABEL_COLUMN; if not, write a header above it, such as label,text"
+        f"{source}: cannot tell whether its first row, {shown}, is a header. If it is, give its names in TEXT_COLUMN "
+        "and LABEL_COLUMN; if not, write a header above it, such as label,text"
     )
 
 
