@@ -80,11 +80,11 @@ class Tally:
 
     def describe(self, name):
         """Return a sentence about a file whose lines are not its rows; "" if they are."""
-        reasons = {"line sep=": self.skip, "empty lines": len(self.empty), "line breaks in quoted fields": self.breaks}
-        reasons = [f"{count:,} {what}" for what, count in reasons.items() if count]
+        reasons = {"sep= line": self.skip, "empty lines": len(self.empty), "line breaks in quoted fields": self.breaks}
+        reasons = [f"{what}: {count:,}" for what, count in reasons.items() if count]
         if not reasons:
             return ""
-        return f"{name}: {self.lines:,} lines, {self.rows:,} rows of {self.columns} columns ({', '.join(reasons)})"
+        return f"{name}: {self.rows:,} rows of {self.columns} columns in {self.lines:,} lines ({'; '.join(reasons)})"
 
 
 class _Lines:
@@ -148,12 +148,14 @@ def _read_records(path, form, lines):
         lines.file, tally = file, lines.tally
         tally.skip = form.skip
         reader = csv.reader(lines, **form.options())
-        begin, blank, end = form.skip + 1, 0, ""
+        begin, blank, end, before = form.skip + 1, 0, "", ""
         try:
             for row in reader:
                 line, begin, parts = begin, reader.line_num + form.skip + 1, lines.parts
                 tally.lines = begin - 1
                 if not row or (tally.columns != 1 and len(row) == 1 and not parts[0].strip()):
+                    if before == "\r" != end:
+                        raise ValueError(f"{path}: the text in line {line - 1} is torn by a carriage return: quote it")
                     blank = blank or (line if tally.columns == 1 else 0)
                     tally.empty.append(tally.rows)
                     parts.clear()
@@ -166,6 +168,7 @@ def _read_records(path, form, lines):
                     _require_alone(path, line, blank, end, parts[-1])
                 tally.rows += 1
                 tally.breaks += len(parts) - 1
+                before = parts[-1][-1:]
                 yield line, row
                 parts.clear()
         except csv.Error as error:
@@ -220,13 +223,15 @@ def _require_alone(path, line, blank, end, last):
 def _split_sample(sample, separator, quoted, cut):
     """Return the rows of a sample, and [] as the last one if it cannot be read that far.
 
-    A text in which a sample that is `cut` ends is no row, and no fault.
+    A text in which a sample that is `cut` ends is no row, and no fault. Quotes may be escaped by backslashes.
     """
     rows = []
     try:
         for row in csv.reader(io.StringIO(sample, newline=""), **Form(separator, quoted=quoted).options()):
             rows += [row] if any(field.strip() for field in row) else []
     except csv.Error as error:
+        if '\\"' in sample:
+            return _split_sample(re.sub(r'(\\+)"', _double_marks, sample), separator, quoted, cut)
         if not (cut and rows and "unexpected end" in str(error)):
             rows.append([])
     return rows
@@ -293,16 +298,23 @@ def _try_form(path, form, other, problem, consume, tally):
     """
     try:
         seen = _profile(path, other)
-        if seen.stray:
-            return None, False
-        if not problem:
-            before = _profile(path, form)
-            joined = seen.rows < before.rows
-            proven = seen.always_quoted if joined else before.stray if other.spaced else seen.is_quoted_as_a_rule
-            if not proven:
-                return None, False
-        return consume(read_rows(path, other, _Lines(other, tally))), True
     except ValueError:  # it is not written that way
+        return None, False
+    if seen.stray:
+        return None, False
+    if not problem:
+        before = _profile(path, form)
+        joined = seen.rows < before.rows
+        if joined and len(seen.columns) != len(before.columns):
+            raise ValueError(
+                f"{path}: it has {before.rows} rows of {len(before.columns)} columns, or {seen.rows} of "
+                f"{len(seen.columns)} if quotes enclose line breaks: save it as CSV, with all fields quoted"
+            )
+        if not (seen.always_quoted if joined else before.stray if other.spaced else seen.is_quoted_as_a_rule):
+            return None, False
+    try:
+        return consume(read_rows(path, other, _Lines(other, tally))), True
+    except ValueError:
         return None, False
 
 
@@ -342,7 +354,8 @@ def read_delimited(path, kind, encoding="utf-8", consume=list, setting="ENCODING
 def _other_forms(form, lines, problem):
     """Return in which other Forms a file may be written, given what was seen in it."""
     if not form.quoted:
-        return [replace(form, quoted=True)] if lines.mark else []
+        quoted = [replace(form, quoted=True)] if lines.mark else []
+        return quoted + [replace(one, escaped=True) for one in quoted if lines.backslash]
     spaced = [replace(form, spaced=True)] if lines.mark else []
     escaped = [replace(form, escaped=True)] if problem and lines.backslash else []
     return spaced + escaped + [replace(one, spaced=True) for one in escaped if spaced]

@@ -97,6 +97,8 @@ class Profile:
     @property
     def always_quoted(self):
         """The columns that are quoted in each row; in a file of two rows the first must say so, too."""
+        if self.rows == 1:
+            return self._first if 1 < len(self._first) == len(self.columns) else frozenset()
         return self._always if self.rows > 2 else self._always & self._first
 
     @property
