@@ -149,7 +149,7 @@ def _is_numbered(first):
 
 def _is_name(cell):
     """Return True if a cell may be the name of a column: short, and no sentence."""
-    return len(cell) <= 50 and len(cell.split()) <= 5 and not cell.rstrip().endswith((".", "!", "?", "\u3002"))
+    return len(cell) <= 50 and len(cell.split()) <= 4 and not cell.rstrip().endswith((".", "!", "?", "\u3002"))
 
 
 def _has_known_name(frame):
@@ -174,9 +174,9 @@ def _has_header(frame, source):
     rest = frame[1:]
     if rest.empty or _has_known_name(frame):
         return _has_known_name(frame)
-    if (frame.iloc[0] != "").sum() == 1 < len(frame.columns) and _has_known_name(rest):
-        title = "".join(frame.iloc[0])[:50]
-        raise ValueError(f"{source}: its first row, {title!r}, seems to be a title above the header: delete that row")
+    title, *others = frame.iloc[0]
+    if others and not any(others) and title not in set(rest.iloc[:, 0]):
+        raise ValueError(f"{source}: its first row, {title[:50]!r}, seems to be a title: delete that row")
     first = {name: cell for name, cell in frame.iloc[0].items() if cell.strip()}
     numbers = {name for name in first if _is_number(rest[name]).mean() > 0.9 and (rest[name] != "").any()}
     named = [name for name in numbers if not _is_number(frame[name][:1]).iat[0]]
@@ -184,13 +184,14 @@ def _has_header(frame, source):
     labels = {name: {*MISSING, *map(_label_key, rest[name].unique())} for name in few}
     if len(named) < len(numbers) or not (few or numbers) or _is_number(pd.Series(list(first.values()))).any():
         return False
+    lengths = {name: rest[name].map(len) for name in first if name not in {*few, *numbers}}
     if any(_label_key(first[name]) in labels[name] for name in few):
-        return False
-    lengths = {name: rest[name].map(len).median() for name in first if name not in {*few, *numbers}}
-    texts = [name for name in lengths if lengths[name] == max(lengths.values())]
-    short = all(_is_name(first[name]) and (named or len(first[name]) < lengths[name]) for name in texts)
-    if short and all(map(_is_name, first.values())):
-        return True
+        if not any(first[name].isidentifier() and 2 * len(first[name]) < lengths[name].min() for name in lengths):
+            return False
+    elif all(map(_is_name, first.values())):
+        longest = max(lengths, key=lambda name: lengths[name].median(), default=None)
+        if named or longest is None or len(first[longest]) < lengths[longest].median():
+            return True
     shown = [cell[:30] for cell in first.values()]
     raise ValueError(
         f"{source}: cannot tell whether its first row, {shown}, is a header. If it is, give its names in TEXT_COLUMN "
