@@ -13,7 +13,7 @@ from textbert import tables
 
 PIECES = ["\n", "\r\n", '"', '""', ",", ";", "\t", "|", "\\", '\\"', ", ", ' "', "1", "0", "\n2,0,", "\n\n", "soup"]
 lively = st.lists(st.sampled_from(PIECES) | st.sampled_from(HARD), max_size=8).map("".join)
-words = st.sampled_from(["good soup", 'he said "no"', "warm, cold; both", "it was\nlate", "NA", "", "a pizza of 12\""])
+words = st.sampled_from(["good soup", 'he said "no"', "warm, cold; both", "it was\nlate", "NA", "", 'a pizza of 12"'])
 two_labels = st.sampled_from([("1", "2"), ("0", "1"), ("good", "bad"), ("no", "yes")])
 makers = st.sampled_from([str, "r{}".format, "2026-01-{:02}".format, "{}.5".format, "id {}".format])
 

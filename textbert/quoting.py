@@ -36,7 +36,7 @@ class Column:
     @property
     def is_typed(self):
         """Whether it holds labels, numbers, dates or ids, by which a row can be told from a line of prose."""
-        numbered = self.shapes and all("0" in shape or "x" in shape for shape in self.shapes)
+        numbered = self.shapes and all(re.search("[0x]", shape) and shape.count(" ") < 2 for shape in self.shapes)
         return self.has_few_values or bool(numbered and len(self.shapes) <= SHAPES)
 
     def fits(self, cell):
