@@ -149,3 +149,84 @@ def test_a_zip_as_a_mac_makes_it(tmp_path):
         archive.writestr("b.csv", "1,a\n")
     with pytest.raises(ValueError, match=r"holds 2 files \(a/t\.csv, b\.csv\)"):
         tables.read_table(tmp_path / "new.csv.zip")
+
+
+# ---------- One plausible reading is not a proven one -----------------------------------------------------------------
+
+TWEETS = ['"The best soup ever', "a tea", "no more", "late, again", 'a pizza of 12"', "cold", "fine", "good place"]
+
+
+@pytest.mark.parametrize("columns", [["id", "text"], ["text", "id"], ["id", "label", "text"], ["text", "title"]])
+def test_lines_of_a_tsv_that_are_rows_are_never_joined(write, columns):
+    rows = [columns]
+    for number, text in enumerate(TWEETS, start=1):
+        values = {"id": f"r{number * 77}", "label": str(number % 2), "text": text, "title": f"a title {text[::-1]}"}
+        rows.append([values[name] for name in columns])
+    assert read(write("".join("\t".join(row) + "\n" for row in rows), "new.tsv"), ".tsv") == rows
+
+
+@pytest.mark.parametrize("text", ['"all of it"', '""', '"good" it was', 'say ""hi""', '"a ""b"" c" d'])
+def test_quotes_that_belong_to_the_texts_of_a_tsv_stay(write, text):
+    rows = [["id", "text"], ["1", text], ["2", "plain"], ["3", 'a 12" pizza']]
+    assert read(write("".join("\t".join(row) + "\n" for row in rows), "new.tsv"), ".tsv") == rows
+
+
+def test_a_spreadsheet_quotes_commas_in_its_tsv(write):
+    rows = [["id", "text"], *([str(i), f"soup {i}, tea"] for i in range(3)), ["4", "plain"]]
+    content = "".join(f'{i}\t"{text}"\n' if "," in text else f"{i}\t{text}\n" for i, text in rows)
+    assert read(write(content, "new.tsv"), ".tsv") == rows
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda i, text: f"r{i * 31},{text}",  # ids first
+        lambda i, text: f"{text},2026-01-{i:02}",  # dates last
+        lambda i, text: f"{i},{('yes', 'no')[i % 2]},{text}",  # the label in the middle
+        lambda i, text: f"{i},{text},{i * 0.5}",
+        lambda i, text: f"{text},a title of my own {i} {text[1:4]}",  # prose only
+    ],
+)
+@pytest.mark.parametrize("separator", ",;\t|")
+def test_swallowed_rows_are_noticed_whatever_the_columns_hold(write, make, separator):
+    texts = ['"we loved it', "never again", "soup", 'a pizza of 12"', *(f"{word} was fine" for word in "abcdefgh")]
+    lines = [make(i, text).replace(",", separator) for i, text in enumerate(texts, start=1)]
+    path = write("\n".join(lines))
+    if separator == "\t":  # in a .csv too
+        path = write("sep=\t\n" + "\n".join(lines))
+    with pytest.raises(ValueError, match=r"line [12]: .* (rows of their own|no separator follows)"):
+        read(path)
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
+@pytest.mark.parametrize("columns", [[0, 1, 2], [2, 0, 1], [1, 2], [2, 1], [2]])
+def test_texts_of_several_lines_with_commas_are_no_rows(write, quoting, columns):
+    texts = ["Nice, really\nGood, too", "Price:\n1,000 dollars", "one\n\ntwo, three", "a\nb", 'say "no", twice', "x"]
+    rows = [[i, "yes" if i % 2 else "no", text] for i, text in enumerate(texts * 3)]
+    file = io.StringIO()
+    csv.writer(file, quoting=quoting).writerows([row[i] for i in columns] for row in rows)
+    assert read(write(file.getvalue())) == [[str(row[i]) for i in columns] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("1,5;good\n2,3;bad\n1,4;fine\n", "apart by commas or semicolons: say which in a first line"),
+        ("1,great; loved it, yes\n2,bad; hated it\n1,good; nice\n", "line 2 has 2 columns, but the first has 3"),
+    ],
+)
+def test_another_separator_needs_proof(write, content, message):
+    with pytest.raises(ValueError, match=message):
+        read(write(content))
+
+
+def test_what_is_no_row_is_counted(write):
+    content = 'sep=,\nid,text\n\n1,"two\nlines"\n  \n2,x\n'
+    tally = delimited.Tally()
+    delimited.read_delimited(write(content), ".csv", tally=tally)
+    assert (tally.rows, tally.columns, tally.lines, tally.number_rows().tolist()) == (3, 2, 7, [0, 2, 4])
+    described = tally.describe("new.csv")
+    assert described.startswith("new.csv: 3 rows of 2 columns in 7 lines")
+    assert "empty lines: 2; line breaks in quoted fields: 1" in described
+    delimited.read_delimited(write("id,text\n1,x\n"), ".csv", tally=(plain := delimited.Tally()))
+    assert plain.describe("new.csv") == ""

@@ -16,6 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from textbert import tables
+from textbert.mojibake import is_damaged
 from textbert.typed import as_text
 
 ROWS = [
@@ -563,3 +564,142 @@ def test_damaged_characters_are_found(original):
     damaged = [original.encode().decode(wrong, "replace") for wrong in ("cp1252", "latin-1", "ascii")]
     sound = [original, "\u00c2ge, \u00e2ge, S\u00c3O \u00a3", "\U0001f600 \u4e2d\u6587"]
     assert pd.Series(damaged + sound).str.contains(tables.DAMAGED).tolist() == [True] * 3 + [False] * 3
+
+
+@pytest.mark.parametrize(
+    "original",
+    [
+        *("очень вкусный суп", "πολύ ωραίο φαγητό", "这家店很好吃，真的", "الطعام لذيذ"),
+        *("האוכל היה טעים", "อาหารอร่อย", "rất ngon", "😀"),
+    ],
+)
+@pytest.mark.parametrize("wrong", ["cp1252", "latin-1", "cp1251", "gbk"])
+def test_damaged_characters_of_each_script(original, wrong):
+    if (original, wrong) != ("rất ngon", "cp1251"):  # one letter of two words
+        assert is_damaged(original.encode().decode(wrong, "replace"))
+    assert not is_damaged(original)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "«\u00a0Où êtes-vous\u00a0?\u00a0» L’été à\u00a0«\u00a0Zoé\u00a0»… 20\u00a0°C, œuvre, ‘café’”…",
+        "»Spaß«, „Grüße“ – MENÜ“ ÄÖÜ… „Spaß“…",
+        "¿Qué?¡Olé! «está»… 1º, 2ª, pingüino",
+        "NÃO! SÃO PAULO, IRMÃ” coração…",
+        "Çok güzel, ışık yağmur, şef İstanbul’da",
+        "Zażółć gęślą jaźń. „Świetnie”…",
+        "„Víš…“ Příliš žluťoučký kůň, Říš…",
+        "Nhà hàng này rất ngon, đường phố",
+        "Το φαγητό ήταν πολύ ωραίο, «ευχαριστώ»…",
+        "РОССИЯ, СССР: «спасибо»… МІЛІЦІЯ, Рік",
+        "what??? ok?? ????",
+    ],
+)
+def test_ordinary_texts_of_many_languages_are_sound(text):
+    assert not is_damaged(text)
+
+
+@pytest.mark.parametrize("text", ["????? ???", "the ï¿½", "\ufffd", "plain\x96dash", "ï»¿label"])
+def test_signs_for_what_was_lost(text):
+    assert is_damaged(text)
+
+
+# ---------- First rows, row numbers and typed values ------------------------------------------------------------------
+
+SPAM = [("spam" if i % 3 else "ham", text) for i, text in enumerate(LONG)]
+
+
+@pytest.mark.parametrize(
+    ("header", "number"),
+    [
+        (("Etikett", "Nachricht"), 1),
+        (("标签", "文本"), 1),
+        (("spam", "text"), 1),  # the name of a column is a label, too
+        (("label", "2020"), 1),
+        (("0", "1"), 1),
+        (("spam", "another text of some length"), 0),
+    ],
+)
+def test_a_first_row_is_a_header_or_a_row(make_file, header, number):
+    frame, _ = tables.pick_columns(tables.read_table(make_file(to_csv([header, *SPAM]))), "train.csv")
+    assert frame.index[0] == number and len(frame) == len(SPAM) + (number == 0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("neutral", "another text of some length, number 9"), *SPAM], "cannot tell whether its first row.*a header"),
+        ([("spam", "nachricht"), *SPAM], "cannot tell whether its first row.*TEXT_COLUMN"),
+        ([("Export of May", ""), ("label", "text"), *SPAM], "'Export of May', seems to be a title: delete that row"),
+    ],
+)
+def test_a_first_row_in_doubt_is_asked_for(make_file, rows, message):
+    with pytest.raises(ValueError, match=message):
+        pick(make_file(to_csv(rows)))
+
+
+def test_empty_lines_count(make_file, capsys):
+    lines = to_csv(SPAM).splitlines(keepends=True)
+    path = make_file("label,text\n\n" + "".join(lines[:3]) + "\n\n" + "".join(lines[3:]))
+    frame, _ = tables.pick_columns(tables.read_table(path), "train.csv")
+    assert frame.index.tolist() == [2, 3, 4, 7, 8, 9, 10, 11]
+    assert "train.csv: 9 rows of 2 columns in 12 lines (empty lines: 3)" in capsys.readouterr().out
+    path = make_file("\n" + "\n\n".join(to_jsonl(SPAM).splitlines()), "train.jsonl")
+    frame, _ = tables.pick_columns(tables.read_table(path), "train.jsonl")
+    assert frame.index.tolist() == list(range(1, 17, 2))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda i, text: {"text": [text, text], "label": i % 2}, "jsonl, line 1: text is a list, but must be a text"),
+        (lambda i, text: {"data": {"text": text}, "label": i % 2}, "line 1: data is an object, but must be a text"),
+        (lambda i, text: {"text": text if i != 4 else [text], "label": i % 2}, "line 5: text is a list"),
+        (lambda i, text: {"text": text, "label": [i % 2]}, "line 1: label is a list, but must be a label"),
+    ],
+)
+def test_lists_and_objects_are_no_texts(make_file, make, message):
+    path = make_file("".join(json.dumps(make(i, text)) + "\n" for i, text in enumerate(LONG)), "train.jsonl")
+    with pytest.raises(ValueError, match=message):
+        pick(path)
+
+
+def test_names_that_lines_of_json_lack_are_said(make_file, capsys):
+    lines = [{"label": i % 2, "text": text} | ({"note": "x"} if i == 3 else {}) for i, text in enumerate(LONG)]
+    tables.read_table(make_file("\n".join(map(json.dumps, lines)), "train.jsonl"))
+    assert "some of its 8 lines lack a name, and it is empty there: 'note' in 7" in capsys.readouterr().out
+
+
+def test_whole_numbers_of_parquet_beside_missing_ones(tmp_path):
+    pytest.importorskip("pyarrow", reason="pyarrow is absent: reading Parquet is not tested")
+    ids = pd.array([1234567890123456789, None], "Int64")
+    frame = pd.DataFrame({"id": ids, "text": ["a", "b"]}).set_index("text")
+    frame.to_parquet(tmp_path / "train.parquet")
+    assert tables.read_table(tmp_path / "train.parquet").to_dict("list") == {
+        "text": ["a", "b"],
+        "id": ["1234567890123456789", ""],
+    }
+
+
+def test_cells_of_xlsx_are_what_excel_shows(tmp_path, capsys):
+    openpyxl = pytest.importorskip("openpyxl", reason="openpyxl is absent: reading .xlsx is not tested")
+    book = openpyxl.Workbook()
+    book.active.title = "kept"
+    rows = [(), (None, "label", "text"), (None, 1, "a_x000D_\nb"), (None, 0, "_x005F_x000D_"), (), (None, 1.0, "#N/A")]
+    for row in rows:
+        book.active.append(row)
+    book.active["C7"], book.active["B7"] = "=B3&C3", 0
+    book.active["C8"], book.active["B8"] = "#REF!", 1
+    book.active["C8"].data_type = "e"
+    book.active.row_dimensions[4].hidden = True
+    book.create_sheet("draft", 0).sheet_state = "hidden"
+    book.active = 1
+    book.save(tmp_path / "train.xlsx")
+    frame = tables.read_table(tmp_path / "train.xlsx")
+    printed = capsys.readouterr().out
+    assert "the first visible sheet, 'kept', is read, and draft not" in printed
+    assert "hold a formula without its result" in printed and "first in C7" in printed
+    assert "hidden rows are read as well" in printed
+    assert frame.index.tolist() == [1, 2, 3, 5, 6, 7]
+    assert frame[2].tolist()[:3] == ["text", "a\r\nb", "_x000D_"] and frame[2].tolist()[-2] == ""

@@ -3,15 +3,18 @@
 import csv
 import io
 import re
-from dataclasses import dataclass, replace
-from itertools import islice, zip_longest
+from array import array
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+import numpy as np
 
 from textbert.files import require_encoding
 from textbert.packed import OPENERS, open_text, split_suffixes
+from textbert.quoting import Column, Profile, may_hold_rows
 
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 SAMPLE = 2**18  # characters that show how a file is written
-FEW = 20  # different values that a column of labels has at most
 
 csv.field_size_limit(2**31 - 1)  # of a text; 131,072 otherwise
 
@@ -59,62 +62,57 @@ def _double_marks(match):
     return "\\" * (slashes // 2) + ('""' if slashes % 2 else '"')
 
 
+@dataclass
+class Tally:
+    """How many rows and columns a file has, and what of its lines is no row."""
+
+    rows: int = 0
+    columns: int = 0
+    lines: int = 0
+    breaks: int = 0  # within fields
+    skip: int = 0
+    empty: array = field(default_factory=lambda: array("q"))  # for each empty line, the number of rows before it
+
+    def number_rows(self):
+        """Return the number of each row as a spreadsheet shows it, minus 1: empty lines count, an array (rows,)."""
+        rows = np.arange(self.rows)
+        return rows + np.searchsorted(np.frombuffer(self.empty, np.int64), rows, side="right") if self.empty else rows
+
+    def describe(self, name):
+        """Return a sentence about a file whose lines are not its rows; "" if they are."""
+        reasons = {"sep= line": self.skip, "empty lines": len(self.empty), "line breaks in quoted fields": self.breaks}
+        reasons = [f"{what}: {count:,}" for what, count in reasons.items() if count]
+        if not reasons:
+            return ""
+        return f"{name}: {self.rows:,} rows of {self.columns} columns in {self.lines:,} lines ({'; '.join(reasons)})"
+
+
 class _Lines:
     """The lines of a file on their way to csv.reader: what it does not tell is noted here."""
 
-    def __init__(self, file, form):
-        self.file, self.form = file, form
-        self.first = self.last = ""  # lines of the row that is being read
-        self.fresh = True
+    def __init__(self, form, tally=None):
+        self.file, self.form, self.tally = None, form, tally or Tally()
+        self.parts = []  # lines of the row that is being read
         self.backslash = self.mark = False  # a mark after a backslash; one where a field that csv.reader keeps begins
 
     def __iter__(self):
         form = self.form
-        begins = form.separator + ('"' if not form.quoted else ' "')
+        separator = re.escape(form.separator)
+        begins = re.compile(f'(?:^|{separator}) +"(?!")' if form.quoted else f'(?:^|{separator})"')
+        mixed = re.compile(f'(?<![\\\\{separator}])""(?![{separator}\r\n]|$)|(?<=[^{separator}])"""')
         for number, line in enumerate(self.file):
             line = line if number else line.removeprefix("\ufeff")
             if number < form.skip:
                 continue
             if '"' in line:
                 self.backslash = self.backslash or '\\"' in line
-                self.mark = self.mark or begins in line or line.startswith(begins[1:])
-                line = re.sub(r'(\\+)"', _double_marks, line) if form.escaped else line
-            if self.fresh:
-                self.first, self.fresh = line, False
-            self.last = line
+                self.mark = self.mark or bool(begins.search(line))
+                if form.escaped:
+                    if mixed.search(line):
+                        raise ValueError("quotes are escaped in two ways")
+                    line = re.sub(r'(\\+)"', _double_marks, line)
+            self.parts.append(line)
             yield line
-
-
-class _Columns:
-    """What stands in the first and last column, to know a row again that a quotation mark has swallowed."""
-
-    def __init__(self, separator):
-        self.separator = separator
-        self.seen = [set(), set()]
-        self.suspects = []  # (line, row, swallowed beginnings, swallowed ends)
-
-    def add(self, row):
-        """Note what stands at the ends of a row."""
-        for place, seen in zip((0, -1), self.seen):
-            if len(seen) <= FEW:
-                seen.add(row[place])
-
-    def note(self, line, row, lines):
-        """Note down a row of several lines whose inner lines have as many columns as rows have."""
-        inner = [text for field in row if "\n" in field or "\r" in field for text in re.split(r"\r\n|\r|\n", field)]
-        alike = [text.split(self.separator) for text in inner]
-        alike = [
-            cells for cells in alike if len(cells) == len(row) and not any(cell[:1].isspace() for cell in cells[1:])
-        ]
-        starts = set() if lines.first.startswith('"') else {cells[0] for cells in alike}
-        ends = set() if lines.last.rstrip("\r\n").endswith('"') else {cells[-1] for cells in alike}
-        if (starts or ends) and len(self.suspects) < 1000:
-            self.suspects.append((line, starts, ends))
-
-    def find_swallowed(self):
-        """Return the line of the first row that holds what must be another row, or None."""
-        known = [seen if len(seen) <= FEW else set() for seen in self.seen]
-        return next((line for line, *cells in self.suspects if any(a & b for a, b in zip(known, cells))), None)
 
 
 def _explain_width(path, line, row, width, form):
@@ -144,42 +142,71 @@ def _explain_mark(path, form, begin, noticed):
     ) from None
 
 
+def _read_records(path, form, lines):
+    """Yield (line, row) for each row of a file, while `lines.parts` holds the text of that row."""
+    with open_text(path, form.encoding) as file:
+        lines.file, tally = file, lines.tally
+        tally.skip = form.skip
+        reader = csv.reader(lines, **form.options())
+        begin, blank, end, before = form.skip + 1, 0, "", ""
+        try:
+            for row in reader:
+                line, begin, parts = begin, reader.line_num + form.skip + 1, lines.parts
+                tally.lines = begin - 1
+                if not row or (tally.columns != 1 and len(row) == 1 and not parts[0].strip()):
+                    if before == "\r" != end:
+                        raise ValueError(f"{path}: the text in line {line - 1} is torn by a carriage return: quote it")
+                    blank = blank or (line if tally.columns == 1 else 0)
+                    tally.empty.append(tally.rows)
+                    parts.clear()
+                    continue
+                if not tally.columns:
+                    tally.columns, end = len(row), re.search(r"[\r\n]*$", parts[-1])[0]
+                if len(row) != tally.columns:
+                    _explain_width(path, line, row, tally.columns, form)
+                if tally.columns == 1:
+                    _require_alone(path, line, blank, end, parts[-1])
+                tally.rows += 1
+                tally.breaks += len(parts) - 1
+                before = parts[-1][-1:]
+                yield line, row
+                parts.clear()
+        except csv.Error as error:
+            never = "unexpected end" in str(error)
+            _explain_mark(path, form, begin, None if never else reader.line_num + form.skip)
+
+
 def read_rows(path, form, lines=None):
     """Yield the rows of a file as lists of fields, the header first; blank lines are passed over.
 
     Raises ValueError, naming the line where the trouble begins, for a row that has more or fewer columns than the
     first, a quotation mark that is left open or swallows rows, and bytes of another encoding.
     """
-    with open_text(path, form.encoding) as file:
-        lines = lines or _Lines(None, form)
-        lines.file = file
-        reader = csv.reader(lines, **form.options())
-        columns, width, begin, blank, end = _Columns(form.separator), 0, form.skip + 1, 0, ""
-        try:
-            for row in reader:
-                line, begin, lines.fresh = begin, reader.line_num + form.skip + 1, True
-                if not row or (width != 1 and len(row) == 1 and not lines.first.strip()):
-                    blank = blank or (line if width == 1 else 0)
-                    continue
-                if not width:
-                    width, end = len(row), re.search(r"[\r\n]*$", lines.last)[0]
-                if len(row) != width:
-                    _explain_width(path, line, row, width, form)
-                if width == 1:
-                    _require_alone(path, line, blank, end, lines.last)
-                elif begin - line == 1:
-                    columns.add(row)
-                else:
-                    columns.note(line, row, lines)
-                yield row
-        except csv.Error as error:
-            never = "unexpected end" in str(error)
-            _explain_mark(path, form, begin, None if never else reader.line_num + form.skip)
-    if swallowed := columns.find_swallowed():
-        raise ValueError(
-            f"{path}, line {swallowed}: a quotation mark opens a text, and what follows up to the next mark looks like "
-            "rows of their own: double each mark inside a text, or put every field of the table in double quotes"
-        )
+    lines, suspect = lines or _Lines(form), False
+    for _, row in _read_records(path, form, lines):
+        suspect = suspect or (len(lines.parts) > 1 and may_hold_rows(row, form.separator))
+        yield row
+    if suspect:
+        _require_own_rows(path, form)
+
+
+def _profile(path, form):
+    """Return the Profile of all rows of a file."""
+    profile, lines = Profile(form.separator, form.spaced), _Lines(form)
+    for _, row in _read_records(path, form, lines):
+        profile.add(row, "".join(lines.parts))
+    return profile
+
+
+def _require_own_rows(path, form):
+    """Raise ValueError for the first row of several lines that holds what seem to be rows of their own."""
+    profile, lines = _profile(path, form), _Lines(form)
+    for line, row in _read_records(path, form, lines):
+        if len(lines.parts) > 1 and profile.has_swallowed(row):
+            raise ValueError(
+                f"{path}, line {line}: a quotation mark opens a text, and what follows up to the next mark looks like "
+                "rows of their own: double each mark inside a text, or put every field of the table in double quotes"
+            )
 
 
 def _require_alone(path, line, blank, end, last):
@@ -196,34 +223,55 @@ def _require_alone(path, line, blank, end, last):
 def _split_sample(sample, separator, quoted, cut):
     """Return the rows of a sample, and [] as the last one if it cannot be read that far.
 
-    A text in which a sample that is `cut` ends is no row, and no fault.
+    A text in which a sample that is `cut` ends is no row, and no fault. Quotes may be escaped by backslashes.
     """
     rows = []
     try:
         for row in csv.reader(io.StringIO(sample, newline=""), **Form(separator, quoted=quoted).options()):
             rows += [row] if any(field.strip() for field in row) else []
     except csv.Error as error:
+        if '\\"' in sample:
+            return _split_sample(re.sub(r'(\\+)"', _double_marks, sample), separator, quoted, cut)
         if not (cut and rows and "unexpected end" in str(error)):
             rows.append([])
     return rows
+
+
+def _is_prose(rows):
+    """Return True if a blank follows each separator, as it does in a sentence."""
+    return all(field[:1] == " " for row in rows for field in row[1:])
+
+
+def _count_typed(rows):
+    """Return how many columns hold labels, numbers, dates or ids."""
+    columns = [Column() for _ in rows[0]]
+    for row in rows:
+        for column, cell in zip(columns, row):
+            column.add(cell)
+    return sum(column.is_typed for column in columns)
 
 
 def _find_separator(path, sample, usual, cut):
     """Return what separates the columns in a sample: the usual, unless another one fits better."""
     rows = {s: _split_sample(sample, s, not s == usual == "\t", cut) for s in SEPARATORS}
     fits = [s for s, found in rows.items() if len(set(map(len, found))) == 1 and len(found[0]) > 1]
-    others = [separator for separator in fits if separator != usual]
-    if usual in fits:  # in prose a blank follows: "1;good soup, bad tea"
-        prose = all(field[:1] == " " for row in rows[usual] for field in row[1:])
-        others = [s for s in others if prose and not any(field[:1] == " " for row in rows[s] for field in row[1:])]
-    if not others or (usual not in fits and len(rows[usual][0]) > 1 and len(rows[usual]) < 3):
-        return usual
-    if len(others) > 1:
-        names = " or ".join(SEPARATORS[separator] for separator in others)
+    few = len(rows[usual]) < 3
+    if usual in fits and _is_prose(rows[usual]):  # "1;good soup, bad tea"
+        others = [s for s in fits if s != usual and not any(field[:1] == " " for row in rows[s] for field in row[1:])]
+        candidates = others or [usual]
+    elif usual in fits:
+        candidates = [usual] if few else [s for s in fits if s == usual or not _is_prose(rows[s])]
+    else:
+        meant = len(rows[usual][0]) > 1  # the usual one, and a row is wrong
+        candidates = [s for s in fits if not meant or not (few or _is_prose(rows[s]))]
+    if len(candidates) > 1 and usual in candidates:
+        candidates = [s for s in candidates if _count_typed(rows[s])] or [usual]
+    if len(candidates) > 1:
+        names = " or ".join(SEPARATORS[separator] for separator in candidates)
         raise ValueError(
-            f"{path}: its columns stand apart by {names}: say which in a first line, such as sep={others[0]}"
+            f"{path}: its columns stand apart by {names}: say which in a first line, such as sep={candidates[0]}"
         )
-    return others[0]
+    return candidates[0] if candidates else usual
 
 
 def sniff(path, kind, encoding="utf-8"):
@@ -233,7 +281,7 @@ def sniff(path, kind, encoding="utf-8"):
         sample = file.read(SAMPLE)
     cut = len(sample) == SAMPLE
     sample = sample.removeprefix("\ufeff")
-    first = re.match(r'"?sep=(.)"?(\r\n|\r|\n)', sample)
+    first = re.match(r'(?i)"?sep=(.)"?(\r\n|\r|\n)', sample)
     if first:
         return Form(first[1], get_codec(encoding), skip=1)
     if cut:
@@ -242,48 +290,62 @@ def sniff(path, kind, encoding="utf-8"):
     return Form(separator, get_codec(encoding), quoted=separator != "\t" or kind != ".tsv")
 
 
-def _shows(plain, other):
-    """Tell whether a file is meant as a second Form reads it: (rows read one way, rows read the other way)."""
-    first, always = set(), None  # the columns in which the first row, and each row below it, stands in marks
-    for count, (before, after) in enumerate(zip_longest(plain, other), start=1):
-        if before is None or after is None:  # a text of several lines
-            return True
-        changed = {i for i, (a, b) in enumerate(zip(before, after)) if a != b and a.lstrip(" ").startswith('"')}
-        if any('"' in after[i] or before[i].startswith(" ") for i in changed):
-            return True
-        if count == 1:
-            first = changed
-        else:
-            always = changed if always is None else always & changed
-    return bool(always and (count > 2 or always & first))
+def _try_form(path, form, other, problem, consume, tally):
+    """Return (what `consume` makes of a file read in another Form, whether that is proven to be the right one).
+
+    What explains all marks is right where the first Form has failed. Where it has not, the marks must belong to the
+    format, and lines that are rows by themselves are never joined, unless their column is always quoted.
+    """
+    try:
+        seen = _profile(path, other)
+    except ValueError:  # it is not written that way
+        return None, False
+    if seen.stray:
+        return None, False
+    if not problem:
+        before = _profile(path, form)
+        joined = seen.rows < before.rows
+        if joined and len(seen.columns) != len(before.columns):
+            raise ValueError(
+                f"{path}: it has {before.rows} rows of {len(before.columns)} columns, or {seen.rows} of "
+                f"{len(seen.columns)} if quotes enclose line breaks: save it as CSV, with all fields quoted"
+            )
+        if not (seen.always_quoted if joined else before.stray if other.spaced else seen.is_quoted_as_a_rule):
+            return None, False
+    try:
+        return consume(read_rows(path, other, _Lines(other, tally))), True
+    except ValueError:
+        return None, False
 
 
-def read_delimited(path, kind, encoding="utf-8", consume=list, setting="ENCODING"):
+def read_delimited(path, kind, encoding="utf-8", consume=list, setting="ENCODING", tally=None):
     """Read a file of delimited text in the Form that it is written in; return (what `consume` made of its rows, Form).
 
-    `consume` is a function of an iterator of rows. A Form that is unusual for its `kind` is printed. Raises ValueError.
+    `consume` is a function of an iterator of rows. A Form that is unusual for its `kind` is printed. `tally`, an empty
+    Tally, takes up how many rows, columns and lines there are. Raises ValueError.
     """
     try:
         form = sniff(path, kind, encoding)
-        lines, problem, result = _Lines(None, form), None, None
+        lines, problem, result = _Lines(form), None, None
         try:
             result = consume(read_rows(path, form, lines))
         except UnicodeError:
             raise
         except ValueError as error:
             problem = error
+        counted = lines.tally
         for other in _other_forms(form, lines, problem):
-            try:
-                if problem or _shows(read_rows(path, form), read_rows(path, other)):
-                    result, form, problem = consume(read_rows(path, other)), other, None
-                    break
-            except ValueError:  # it is not written that way
-                pass
+            found, proven = _try_form(path, form, other, problem, consume, attempt := Tally())
+            if proven:
+                result, form, problem, counted = found, other, None, attempt
+                break
     except UnicodeError as error:
         require_encoding(path, encoding, OPENERS[split_suffixes(path)[1]], setting)
         raise ValueError(f"{path}: {error}") from None
     if problem:
         raise problem
+    if tally is not None:
+        vars(tally).update(vars(counted))
     if unusual := form.describe(kind):
         print(f"{path} is read as a table with {unusual}")
     return result, form
@@ -292,9 +354,11 @@ def read_delimited(path, kind, encoding="utf-8", consume=list, setting="ENCODING
 def _other_forms(form, lines, problem):
     """Return in which other Forms a file may be written, given what was seen in it."""
     if not form.quoted:
-        return [replace(form, quoted=True)] if lines.mark else []
+        quoted = [replace(form, quoted=True)] if lines.mark else []
+        return quoted + [replace(one, escaped=True) for one in quoted if lines.backslash]
     spaced = [replace(form, spaced=True)] if lines.mark else []
-    return spaced + ([replace(form, escaped=True)] if problem and lines.backslash else [])
+    escaped = [replace(form, escaped=True)] if problem and lines.backslash else []
+    return spaced + escaped + [replace(one, spaced=True) for one in escaped if spaced]
 
 
 def count_rows(rows):

@@ -2,8 +2,9 @@
 
 import pandas as pd
 
+from textbert.mojibake import is_damaged
 from textbert.splits import digest_text
-from textbert.tables import DAMAGED, HTML
+from textbert.tables import HTML
 
 REPEATED, BOTH_LABELS, LEAKED = "repeats an earlier text", "is there with both labels", "is in train and in dev"
 ADVICE = {
@@ -35,7 +36,7 @@ def find_problems(data):
                 BOTH_LABELS: folded[name].isin(contradicting),
                 LEAKED: folded[name].isin(others),
                 "has HTML": frame["text"].str.contains(HTML),
-                "has damaged characters": frame["text"].str.contains(DAMAGED),
+                "has damaged characters": frame["text"].map(is_damaged),
             }
         )
     return found

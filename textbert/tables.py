@@ -2,16 +2,16 @@
 
 import importlib.util
 import math
-import re
 from itertools import islice
 from pathlib import Path
 
 import pandas as pd
 
-from textbert.delimited import get_codec, read_delimited
+from textbert.delimited import Tally, get_codec, read_delimited
 from textbert.files import require_encoding, require_file
+from textbert.mojibake import DAMAGED as DAMAGED
 from textbert.packed import OPENERS, require_sound, require_text, split_suffixes
-from textbert.typed import as_text, read_json_lines, read_typed
+from textbert.typed import as_text, find_nested, read_json_lines, read_typed
 
 TEST_NAMES = ("test", "dev", "valid", "validation")
 FETCHED = ("yelp", "imdb", "sst2")  # the tasks of the room `datasets`
@@ -20,11 +20,8 @@ VISIBLE = "[!.~]*"  # Excel's lock files begin with ~$
 KINDS = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
 LABEL_COLUMNS = ("label", "labels", "class", "target", "sentiment", "polarity", "category", "stars", "rating")
 TEXT_COLUMNS = ("text", "sentence", "content", "review", "comment", "message", "body", "tweet")
-# what may be wrong with a text: tags and entities; UTF-8 read as something else, or the sign for what did not fit
+# what may be wrong with a text: tags and entities; and see `mojibake`
 HTML = r"</?[a-zA-Z][^<>]*>|&[a-zA-Z]{2,8};|&#\d+;"
-# and what other scripts become when they are read as Latin letters
-DAMAGED = "[\u00b5\u00ba\u00bc-\u00be\u00c0-\u00ff]{5}"
-DAMAGED += "|\ufffd|[\u0080-\u009f]|\u00c3[\u00a0-\u00bf]|\u00e2\u20ac|\u00c2[\u00a0-\u00bf]"
 MISSING = ("", "nan", "none", "null", "na", "n/a", "<na>")  # what an empty cell becomes on its way
 POSITIVE_VALUES = ("true", "yes", "y", "pos", "positive", "good", "spam", "toxic", "relevant")
 
@@ -80,7 +77,7 @@ def _to_frame(rows):
     """Return rows of fields as a DataFrame of strings, in parts, so that no two copies of all of them are there."""
     rows, frames = iter(rows), []
     while part := list(islice(rows, 50_000)):
-        frames.append(pd.DataFrame(part, dtype=str))
+        frames.append(pd.DataFrame(part, dtype=object))  # shared by the tables made of it, which Arrow's are not
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
@@ -88,9 +85,11 @@ def read_table(path, encoding="utf-8"):
     """Read a table, compressed or not: CSV, TSV, JSON Lines, Parquet (which needs pyarrow) or .xlsx (openpyxl).
 
     Returns a DataFrame of strings in the file's order; "NA" and "null" are texts like any other. The columns of CSV,
-    TSV and .xlsx are numbered from 0, and a header is still the first row. How a CSV or TSV file is written is found,
-    and printed where it is unusual; see `delimited`. Raises FileNotFoundError, ImportError without those packages, and
-    ValueError for a file that is empty, of another kind or encoding, or has a row with too many or few columns.
+    TSV and .xlsx are numbered from 0, and a header is still the first row. The index is the row as a spreadsheet shows
+    it, or the line of JSON Lines, minus 1. How a CSV or TSV file is written is found, and printed where it is unusual,
+    as is how many rows there are where they are not its lines; see `delimited`. Raises FileNotFoundError, ImportError
+    without those packages, and ValueError for a file that is empty, of another kind or encoding, or has a row with too
+    many or few columns.
     """
     require_file(path, "put the table there")
     path, (kind, compression) = Path(path), split_suffixes(path)
@@ -107,13 +106,21 @@ def read_table(path, encoding="utf-8"):
         frame = _read_text(path, kind, encoding)
     if frame.empty:
         raise ValueError(f"{path} is empty: it needs a row for each text")
-    return frame if kind in (".csv", ".tsv") else frame.apply(lambda column: column.astype(object).map(as_text))
+    if kind in (".csv", ".tsv"):
+        return frame
+    nested = find_nested(frame)
+    frame = frame.apply(lambda column: column.astype(object).map(as_text).astype(object))
+    frame.attrs["nested"] = nested  # for pick_columns, which knows what is learned from
+    return frame
 
 
 def _read_text(path, kind, encoding):
     """Return a CSV, TSV or JSON Lines file as a DataFrame."""
     if kind != ".jsonl":
-        return read_delimited(path, kind, encoding, _to_frame)[0]
+        frame = read_delimited(path, kind, encoding, _to_frame, tally=(tally := Tally()))[0]
+        if differs := tally.describe(path):
+            print(differs)
+        return frame.set_axis(tally.number_rows()) if tally.empty else frame
     try:
         return read_json_lines(path, get_codec(encoding))
     except ValueError as error:
@@ -140,16 +147,56 @@ def _is_numbered(first):
     return len(names) > 1 and names == [str(i) for i in range(len(names))]
 
 
-def _has_header(frame):
-    """Tell whether the first row names the columns: no number, but words where others have a few values again."""
+def _is_name(cell):
+    """Return True if a cell may be the name of a column: short, and no sentence."""
+    return len(cell) <= 50 and len(cell.split()) <= 4 and not cell.rstrip().endswith((".", "!", "?", "\u3002"))
+
+
+def _has_known_name(frame):
+    """Return True if the first row has a usual name that is no value of its column."""
+    known = {*LABEL_COLUMNS, *TEXT_COLUMNS}
+    first = {name: frame[name].iat[0].strip().lower() for name in frame}
+    first = {name: cell for name, cell in first.items() if cell in known}
+    return any(not (frame[name][1:].str.strip().str.lower() == cell).any() for name, cell in first.items())
+
+
+def _is_number(cells):
+    """Return which cells of a Series are numbers, dates, or empty, as a Series of True and False."""
+    return cells.str.fullmatch(r"[-+.,:/%\s\d]*(?:\d[-+.,:/%T\s\dZ]*)?")
+
+
+def _has_header(frame, source):
+    """Return True if the first row names the columns; ValueError if that cannot be told.
+
+    It does if it has a usual name, or names where others have numbers, or words that are no labels and shorter than
+    texts are. It does not if it has a number or a label where the others have, too.
+    """
     rest = frame[1:]
-    few = _few_valued(rest)
-    named = [name for name in frame if frame[name].iat[0].strip()]
-    is_name = [not re.fullmatch(r"[-+.\s]*\d[-+.\d\s]*", frame[name].iat[0]) for name in frame]
-    first = {name: _label_key(frame[name].iat[0]) for name in few if name in named}
-    new = all(key not in {*MISSING, *map(_label_key, rest[name].unique())} for name, key in first.items())
-    known = any(frame[name].iat[0].strip().lower() in LABEL_COLUMNS + TEXT_COLUMNS for name in frame)
-    return all(is_name) and new and (bool(few) or known)
+    if rest.empty or _has_known_name(frame):
+        return _has_known_name(frame)
+    title, *others = frame.iloc[0]
+    if others and not any(others) and title not in set(rest.iloc[:, 0]):
+        raise ValueError(f"{source}: its first row, {title[:50]!r}, seems to be a title: delete that row")
+    first = {name: cell for name, cell in frame.iloc[0].items() if cell.strip()}
+    numbers = {name for name in first if _is_number(rest[name]).mean() > 0.9 and (rest[name] != "").any()}
+    named = [name for name in numbers if not _is_number(frame[name][:1]).iat[0]]
+    few = [name for name in _few_valued(rest) if name in first]
+    labels = {name: {*MISSING, *map(_label_key, rest[name].unique())} for name in few}
+    if len(named) < len(numbers) or not (few or numbers) or _is_number(pd.Series(list(first.values()))).any():
+        return False
+    lengths = {name: rest[name].map(len) for name in first if name not in {*few, *numbers}}
+    if any(_label_key(first[name]) in labels[name] for name in few):
+        if not any(first[name].isidentifier() and 2 * len(first[name]) < lengths[name].min() for name in lengths):
+            return False
+    elif all(map(_is_name, first.values())):
+        longest = max(lengths, key=lambda name: lengths[name].median(), default=None)
+        if named or longest is None or len(first[longest]) < lengths[longest].median():
+            return True
+    shown = [cell[:30] for cell in first.values()]
+    raise ValueError(
+        f"{source}: cannot tell whether its first row, {shown}, is a header. If it is, give its names in TEXT_COLUMN "
+        "and LABEL_COLUMN; if not, write a header above it, such as label,text"
+    )
 
 
 def _name_columns(frame, wanted, source):
@@ -201,7 +248,7 @@ def pick_columns(frame, source, text_column=None, label_column=None):
         filled = frame.loc[:, (frame != "").any()]
         if _is_numbered(filled.iloc[0].tolist()):
             frame = frame[1:]
-        elif any(isinstance(name, str) for name in wanted) or _has_header(filled):
+        elif any(isinstance(name, str) for name in wanted) or _has_header(filled, source):
             frame = _name_columns(frame, wanted, source)
     if frame.empty or not frame.columns.is_unique:
         raise ValueError(f"{source} has {len(frame)} rows below a header of {list(frame.columns)}")
@@ -217,6 +264,7 @@ def pick_columns(frame, source, text_column=None, label_column=None):
 
 def _pick_label_and_text(frame, filled, numbers, wanted, source):
     """Return what `pick_columns` does, from a whole table with names and its columns that are not empty."""
+    nested = frame.attrs.get("nested", {})
     label = _pick_column(frame, filled, wanted[0], numbers, LABEL_COLUMNS, _few_valued(filled), "label", source)
     others = filled.drop(columns=label, errors="ignore")
     lengths = others.map(len).mean().sort_values()
@@ -224,6 +272,9 @@ def _pick_label_and_text(frame, filled, numbers, wanted, source):
     text = _pick_column(frame, filled, wanted[1], numbers, set(TEXT_COLUMNS) - {label}, longest, "text", source)
     if label == text:
         raise ValueError(f"label and text of {source} cannot both be in column {label!r}")
+    for name, what in ((label, "label"), (text, "text")):
+        if name in nested:
+            raise ValueError(f"{source}, line {nested[name][0] + 1}: {name} is {nested[name][1]}, but must be a {what}")
     labels = frame[label].str.strip().str.replace(r"^([-+]?\d+)\.0+$", r"\1", regex=True)  # 1.0 is 1
     return pd.DataFrame({"label": labels, "text": frame[text]}), {"label": label, "text": text}
 

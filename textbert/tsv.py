@@ -3,10 +3,13 @@
 import io
 import json
 import os
+import re
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
+
+import pandas as pd
 
 from textbert.files import (
     atomic_write,
@@ -25,13 +28,14 @@ def clean_text(texts, escaped_newlines):
     `escaped_newlines` does the same to the two characters `\n` that Yelp writes for a line break; elsewhere, as in
     `C:\new`, they mean something else.
     """
-    return texts.str.replace(r"\t|\r\n|\r|\n" + (r"|\\n" if escaped_newlines else ""), " ", regex=True)
+    breaks = re.compile(r"\t|\r\n|\r|\n" + (r"|\\n" if escaped_newlines else ""))
+    return pd.Series([breaks.sub(" ", text) for text in texts], texts.index, texts.dtype)  # unchanged ones are shared
 
 
 def _write_rows(frame, path):
     columns = [frame[name] for name in ("id", "label", "alpha", "text")]
     for column in columns:
-        if column.astype(str).str.contains(r"[\t\r\n]").any():
+        if any(map(re.compile(r"[\t\r\n]").search, map(str, column))):
             raise ValueError(f"column {column.name} holds a tab or line break: use clean_text first")
     with open(path, "w", encoding="utf-8", newline="") as file:
         file.writelines("\t".join(map(str, row)) + "\n" for row in zip(*columns))
