@@ -1,7 +1,6 @@
 """The files of `Classifier.predict_file`: the table it reads, the one it writes, and how far an earlier run came."""
 
 import csv
-import hashlib
 import io
 import json
 import os
@@ -13,8 +12,8 @@ from numbers import Integral
 from pathlib import Path
 from statistics import fmean
 
-from textbert.delimited import Form, read_delimited, read_rows
-from textbert.files import CannotWriteError, explain_writing, replace_file, write_text
+from textbert.delimited import Form, Tally, read_delimited, read_rows
+from textbert.files import explain_reading, explain_writing, follow_links, hash_file, replace_file, write_text
 from textbert.packed import require_sound, require_text, split_suffixes
 from textbert.tables import LABEL_COLUMNS, MISSING, TEXT_COLUMNS
 
@@ -78,10 +77,12 @@ class SourceTable:
         if compression:
             require_sound(path)
         require_text(path, encoding, "encoding")
-        digest = _hash_file(path)
-        (sample, count), form = read_delimited(path, kind, encoding, _sample_and_count, "encoding")
+        digest = hash_file(path)
+        (sample, count), form = read_delimited(path, kind, encoding, _sample_and_count, "encoding", tally := Tally())
         if not sample:
             raise ValueError(f"{path} is empty: it needs a header, and a row for each text")
+        if differs := tally.describe(path):
+            print(differs)
         unusual = form.describe(kind)
         named = f"{path} (read as a table with {unusual})" if unusual else path
         column, has_header = _find_texts(sample, named, text_column, header, trained_column)
@@ -95,14 +96,8 @@ class SourceTable:
 
     def require_unchanged(self):
         """Raise ValueError if the file has another content than when it was opened."""
-        if _hash_file(self.path) != self.digest:
+        if hash_file(self.path) != self.digest:
             raise ValueError(f"{self.path} changed while it was read: call predict_file again")
-
-
-def _hash_file(path):
-    """Return the SHA-256 of a file's bytes, in hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sample_and_count(rows):
@@ -178,7 +173,7 @@ class TargetFile:
                 "columns), .tsv (tabs) or .txt (commas): no other format is written"
             )
         self.delimiter = DELIMITERS[target.suffix.lower()]
-        self.path = Path(os.path.realpath(target)) if target.is_symlink() else target
+        self.path = follow_links(target)
         self.part, self.state = Path(f"{self.path}.part"), Path(f"{self.path}.part.json")
         if not target.name or (self.path.exists() and not self.path.is_file()):
             raise ValueError(f"target is {target}, but must be a file and not a folder")
@@ -202,7 +197,8 @@ class TargetFile:
         What it wrote after that is cut off.
         """
         try:
-            known = json.loads(self.state.read_bytes())
+            with explain_reading(self.state):
+                known = json.loads(self.state.read_bytes())
             if known["fingerprint"] == fingerprint and self.part.stat().st_size >= known["bytes"]:
                 os.truncate(self.part, known["bytes"])
                 return known["rows"], Counter(known["counts"])
@@ -211,12 +207,6 @@ class TargetFile:
             pass
         except (ValueError, KeyError, TypeError):
             print(f"{self.state} is damaged: {self.part} is written anew")
-        except OSError as error:
-            raise CannotWriteError(
-                error.errno,
-                f"{self.path} cannot be written: {self.state}, which says what is done, cannot be read "
-                f"({error.strerror}). Get the right to read it, or give another target",
-            ) from error
         self.part.write_bytes(b"")
         self.note(fingerprint, 0, 0, Counter())
         return 0, Counter()
