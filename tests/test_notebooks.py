@@ -217,8 +217,13 @@ def test_planted_problems_are_found_and_cleaned_by_parameters_alone(workspace, p
     texts = [text for _, _, text in train]
     assert {"it is in C:\\new\\notes", "caf\u00e9 <br /> cr\u00e8me", "letter 3 was dull"} <= set(texts)
     assert not {f"letter {i} was dull" for i in (5, 7, 8)} & set(texts)
-    assert (54, 0, "letter 53 was dull") in train and (55, 1, "letter 54 was fun") in train
-    assert json.loads((planted / "labels.json").read_text()) == {"label_names": ["0", "1"]}
+    assert (55, 0, "letter 53 was dull") in train and (56, 1, "letter 54 was fun") in train
+    info = json.loads((planted / "labels.json").read_text())
+    assert (info["label_names"], info["text_column"], info["id_column"]) == (["0", "1"], "text", None)
+    assert {name: about["sha256"] for name, about in info["tables"].items()} == {
+        "train": digest(planted / "train.csv"),
+        "dev": digest(planted / "test.csv"),
+    }
 
 
 @pytest.fixture(scope="module")

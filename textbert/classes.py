@@ -174,7 +174,7 @@ def require_classes(labels, classes, source, train, others=False):
     other = labels.drop(binary.index)
     aside = f"move {source} out of the folder"
     if is_missing(other).sum() == len(labels):
-        raise ValueError(f"{source} has no labels: {aside}; predict_file is for such files")
+        raise ValueError(f"{source} has no labels: move it out of the folder; predict_file is for such files")
     if len(other) and not others and len(binary):
         raise ValueError(
             f"{len(other):,} of the {len(labels):,} rows of {source} have other labels than {classes}, those of "
