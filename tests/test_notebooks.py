@@ -195,7 +195,7 @@ def test_planted_problems_are_found_and_cleaned_by_parameters_alone(workspace, p
     output = run(workspace, "data_prep", **TINY, TASK_NAME="planted", ENCODING="cp1252", CLEAN_TRAIN=True)
     assert "train.csv.gz: 67 rows, columns taken: {'label': 'target', 'text': 'review'}" in output
     assert "label 1, the positive class: '1', from ['1']" in output
-    assert "the rarer class makes up 12% of train" in output and 'set CLASS_WEIGHTS = "balanced"' in output
+    assert "the rarer class makes up 12% of train" in output and "FALSE_POSITIVE_COST if mistakes differ in" in output
     assert "train.csv.gz: 1 rows with empty text left out: row 68" in output
     assert "test.csv.gz: 0 rows with empty text left out" in output
     report = pd.read_csv(workspace / "outputs/planted/data_report.csv", index_col="a text that")
@@ -219,10 +219,10 @@ def test_planted_problems_are_found_and_cleaned_by_parameters_alone(workspace, p
     assert not {f"letter {i} was dull" for i in (5, 7, 8)} & set(texts)
     assert (55, 0, "letter 53 was dull") in train and (56, 1, "letter 54 was fun") in train
     info = json.loads((planted / "labels.json").read_text())
-    assert (info["label_names"], info["text_column"], info["id_column"]) == (["0", "1"], "text", None)
+    assert (info["label_names"], info["text_column"], info["id_column"]) == (["0", "1"], "review", None)
     assert {name: about["sha256"] for name, about in info["tables"].items()} == {
-        "train": digest(planted / "train.csv"),
-        "dev": digest(planted / "test.csv"),
+        "train": digest(planted / "train.csv.gz"),
+        "dev": digest(planted / "test.csv.gz"),
     }
 
 
