@@ -158,9 +158,10 @@ def test_evaluate_reports_what_the_predictions_say_and_leaves_the_archive(worksp
 
 
 def read_tsv(path):
-    """Return (id, label, text) of each line of a file of data_prep.ipynb."""
+    """Return (id, a number unless it is the table's own, label, text) of each line of a file of data_prep.ipynb."""
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    return [(int(number), int(label), text) for number, label, _, text in (line.split("\t") for line in lines)]
+    rows = (line.split("\t") for line in lines)
+    return [(int(own) if own.isdecimal() else own, int(label), text) for own, label, _, text in rows]
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +196,7 @@ def test_planted_problems_are_found_and_cleaned_by_parameters_alone(workspace, p
     output = run(workspace, "data_prep", **TINY, TASK_NAME="planted", ENCODING="cp1252", CLEAN_TRAIN=True)
     assert "train.csv.gz: 67 rows, columns taken: {'label': 'target', 'text': 'review'}" in output
     assert "label 1, the positive class: '1', from ['1']" in output
-    assert "the rarer class makes up 12% of train" in output and 'set CLASS_WEIGHTS = "balanced"' in output
+    assert "the rarer class makes up 12% of train" in output and "FALSE_POSITIVE_COST if mistakes differ in" in output
     assert "train.csv.gz: 1 rows with empty text left out: row 68" in output
     assert "test.csv.gz: 0 rows with empty text left out" in output
     report = pd.read_csv(workspace / "outputs/planted/data_report.csv", index_col="a text that")
@@ -217,8 +218,13 @@ def test_planted_problems_are_found_and_cleaned_by_parameters_alone(workspace, p
     texts = [text for _, _, text in train]
     assert {"it is in C:\\new\\notes", "caf\u00e9 <br /> cr\u00e8me", "letter 3 was dull"} <= set(texts)
     assert not {f"letter {i} was dull" for i in (5, 7, 8)} & set(texts)
-    assert (54, 0, "letter 53 was dull") in train and (55, 1, "letter 54 was fun") in train
-    assert json.loads((planted / "labels.json").read_text()) == {"label_names": ["0", "1"]}
+    assert (55, 0, "letter 53 was dull") in train and (56, 1, "letter 54 was fun") in train
+    info = json.loads((planted / "labels.json").read_text())
+    assert (info["label_names"], info["text_column"], info["id_column"]) == (["0", "1"], "review", None)
+    assert {name: about["sha256"] for name, about in info["tables"].items()} == {
+        "train": digest(planted / "train.csv.gz"),
+        "dev": digest(planted / "test.csv.gz"),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +262,7 @@ def test_classes_and_a_part_held_out(workspace, stars, stars_printed):
     assert len(train) + len(dev) == 143 - 28 - 1
     assert 0.2 < len(dev) / 114 < 0.4
     kept = [number for number in range(140) if number % 5 != 2] + [141, 142]  # not the three stars, nor "the soup"
-    assert sorted(number for number, _, _ in train + dev) == kept
+    assert sorted(int(own.removeprefix("r")) for own, _, _ in train + dev) == kept  # the table's own ids
     for _, label, text in train + dev:
         assert ("good" in text.lower()) == label
     folded = [{" ".join(text.lower().split()) for _, _, text in part} for part in (train, dev)]

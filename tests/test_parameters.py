@@ -91,6 +91,7 @@ GOOD_DATA = {
     "TEST_FILE": [None, "exam.jsonl"],
     "TEXT_COLUMN": [None, "text", "Mein Text", 0, 12],
     "LABEL_COLUMN": [None, "label", 0, 3],
+    "ID_COLUMN": [None, "Ticket ID", 0],
     "CLASSES": [None, [["1", "2"], ["4", "5"]], [[1], [2, "3"]], [["no"], ["yes"]], [[False], [True]]],
     "LABEL_NAMES": [None, ["no", "yes"], ["", " "]],
     "ENCODING": ["utf-8", "cp1252", "latin-1", "UTF-16", "utf_8_sig", "shift_jis"],
@@ -130,6 +131,7 @@ BAD_DATA = {
     "TEST_FILE": ["", 0, False],
     "TEXT_COLUMN": ["", "  ", -1, 1.5, True, ["text"]],
     "LABEL_COLUMN": ["", -2, 0.5, False],
+    "ID_COLUMN": ["", -1, True, ["id"]],
     "CLASSES": [
         *([], [["1"]], [["1"], []], [["1"], ["2"], ["3"]], "12", ["1", "2"], [["1"], "2"], {"1": "2"}),
         *([["1", "2"], ["2", "3"]], [["1", "1"], ["2"]], [[1], ["1"]], (("1",), ("2",)), True),

@@ -399,6 +399,37 @@ def test_rows_without_a_label_make_no_other_column_the_label(make_file):
         pick(make_file(to_csv([("verdict", "source", "text"), *rows])))
 
 
+@pytest.mark.parametrize(
+    ("others", "label"),
+    [
+        ({"verified": "yn", "score": "12345"}, None),
+        ({"label": "yn", "rating": "123", "gender": "mf"}, "label"),
+        ({"rating": "123", "verified": "yn"}, "rating"),
+        ({"sentiment": "yn", "rating": "12"}, None),
+        ({"category": "AB", "verified": "yn"}, None),
+        ({"category": "AB"}, "category"),
+    ],
+)
+def test_a_column_with_two_values_is_not_the_label_in_doubt(make_file, others, label):
+    rows = [
+        [*others, "text"],
+        *([*(values[i % len(values)] for values in others.values()), f"{LONG[i % 8]} {i}"] for i in range(20)),
+    ]
+    if label:
+        assert pick(make_file(to_csv(rows)))[1]["label"] == label
+        return
+    first, second = others
+    with pytest.raises(ValueError, match=rf"holds the label\? Set LABEL_COLUMN to one of '{first}'.*'{second}'"):
+        pick(make_file(to_csv(rows)))
+
+
+def test_texts_that_are_not_used_are_named(make_file, capsys):
+    rows = [("subject", "body", "label", "city")]
+    rows += [(f"about thing number {i}", text * 3, "ab"[i % 2], "New York") for i, text in enumerate(LONG)]
+    pick(make_file(to_csv(rows)))
+    assert "reads column 'body' only, not 'subject'. Join" in capsys.readouterr().out
+
+
 def test_columns_by_name_and_by_number(make_file):
     rows = [("a", "b", "text", "label"), *((str(i % 2), text, text[::-1], str(i)) for i, text in enumerate(LONG))]
     for name, content in (("train.csv", to_csv(rows)), ("train.jsonl", to_jsonl(rows[1:], rows[0]))):

@@ -1,5 +1,6 @@
 """BERT's four columns: what is written is read, what would break the table is refused."""
 
+import os
 import re
 
 import pandas as pd
@@ -9,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import tools
+from textbert import tsv
 
 
 def make_frame(rows):
@@ -87,6 +89,39 @@ def test_label_names(tmp_path):
     assert tools.read_label_names(tmp_path) == ["0", "1"]
     tools.write_text(tmp_path / "labels.json", '{"label_names": ["bad", "good"]}')
     assert tools.read_label_names(tmp_path) == ["bad", "good"]
+
+
+def test_what_a_task_says_of_itself(tmp_path):
+    unknown = {"label_names": ["0", "1"], "text_column": None, "id_column": "id", "tables": {}}
+    assert tsv.read_task_info(tmp_path) == unknown
+    tools.write_text(tmp_path / "labels.json", '{"label_names": ["bad", "good"], "id_column": [1], "tables": 3}')
+    assert tsv.read_task_info(tmp_path) == unknown | {"label_names": ["bad", "good"]}
+    (tmp_path / "train.csv").write_text("1,a\n")
+    about = {"text_column": 1, "id_column": None, "tables": {"train": tsv.describe_table(tmp_path / "train.csv")}}
+    frames = {"train": make_frame(["one", "two"])}
+    tools.write_task(frames, ["bad", "good"], tmp_path, about, {tmp_path / "report.csv": "x,y\n"})
+    assert tsv.read_task_info(tmp_path) == {"label_names": ["bad", "good"]} | about
+    assert (tmp_path / "report.csv").read_text() == "x,y\n"
+    with pytest.raises(UnicodeEncodeError):
+        tools.write_task({"train": make_frame(["\ud800"])}, ["a", "b"], tmp_path, {}, {tmp_path / "report.csv": "new"})
+    assert (tmp_path / "report.csv").read_text() == "x,y\n"
+
+
+@pytest.mark.parametrize("content", ["1,b\n", "1,a\n1,b\n"])
+def test_a_table_that_has_changed_is_noticed_by_what_it_holds(tmp_path, content):
+    table = tmp_path / "train.csv"
+    table.write_text("1,a\n")
+    tools.write_task({}, ["0", "1"], tmp_path, {"tables": {"train": tsv.describe_table(table)}})
+    assert tsv.find_changed_tables(tmp_path) == []
+    time = table.stat().st_mtime_ns
+    table.write_text(content)
+    os.utime(table, ns=(time, time))
+    (sentence,) = tsv.find_changed_tables(tmp_path)
+    assert "train.csv has changed since data_prep.ipynb made train.tsv from it: run data_prep.ipynb" in sentence
+    table.write_text("1,a\n")  # as it was
+    assert tsv.find_changed_tables(tmp_path) == []
+    table.unlink()
+    assert tsv.find_changed_tables(tmp_path) == []
 
 
 @pytest.mark.parametrize("size", [1, 7, 60, 2**20])

@@ -3,8 +3,10 @@
 import csv
 import gzip
 import itertools
+import re
 import unicodedata
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from pytorch_pretrained_bert.tokenization import BertTokenizer
 from reference import HARD_TEXTS, as_tuple, convert, reference
 
 import tools
+from textbert import inspection, wordpieces
 
 # what BERT's cleaning and Python's str.split treat in ways of their own is drawn more often than by chance
 unicode_texts = st.text(
@@ -156,3 +159,44 @@ def test_imdb_with_berts_own_vocabularies(test_data, casing):
 def test_a_chunk_of_more_ids_than_positions_is_no_cause_for_a_warning(tokenizers, caplog):
     assert convert([("\u597d" * 600, None)], 16, tokenizers["uncased"]).lengths.tolist() == [16]
     assert caplog.records == []
+
+
+@pytest.fixture(scope="module")
+def english(tmp_path_factory):
+    """A tokenizer that knows a few words."""
+    path = tmp_path_factory.mktemp("vocabulary") / "vocab.txt"
+    path.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ngood\nbad\nsoup\nand\na\ncat\n")
+    return BertTokenizer(str(path))
+
+
+@pytest.mark.parametrize(
+    ("texts", "share", "remedy"),
+    [
+        (["good soup", "bad soup and a cat"], 0.0, None),
+        (["อาหาร อร่อย", "ห้อง สะอาด"], 1.0, "bert-base-multilingual-cased.*Thai"),
+        (["ምግብ ጥሩ", "መጥፎ"], 1.0, "a BERT pre-trained on your language.*Ethiopic"),
+        (["食品很好", "服务差"], 1.0, "bert-base-chinese"),
+        (["とてもいい 料理", "まずい"], 1.0, "bert-base-multilingual-cased"),
+        (["\U0001f600 \U0001f621", "\U0001f621"], 1.0, "write emoji"),
+        (["good soup " * 20 + "อ", "bad " * 40], 0.0125, None),
+        (["good soup " * 20] * 8 + ["อาหาร"], 0.003, "Thai"),  # few pieces, but all of one text in nine
+    ],
+)
+def test_what_a_vocabulary_does_not_know_is_measured(english, texts, share, remedy):
+    shares, total, per_word = wordpieces.measure_unknown(texts, english)
+    assert len(shares) == len(texts) and total == pytest.approx(share, abs=0.001) and per_word >= 1
+    sentences = inspection.describe_unknown(texts, shares, total, "tiny-bert")
+    assert f"{share:.1%} of the word pieces are [UNK]" in sentences[0]
+    assert (len(sentences) == 1) == (remedy is None)
+    assert remedy is None or re.search(remedy, sentences[-1])
+
+
+def test_no_text_and_many_are_measured(english):
+    assert wordpieces.measure_unknown([""], english)[1] == 0
+    assert len(wordpieces.measure_unknown(["good"] * 101, english, 10)[0]) == 10
+
+
+def test_a_model_is_not_its_own_remedy():
+    model = "bert-base-multilingual-cased"
+    sentences = inspection.describe_unknown(["อาหาร"], np.array([1.0]), 1.0, model)
+    assert model not in sentences[-1]

@@ -160,6 +160,7 @@ PARAMETERS = (
     Parameter("TEST_FILE", "data_prep", FILE),
     Parameter("TEXT_COLUMN", "data_prep", COLUMN),
     Parameter("LABEL_COLUMN", "data_prep", COLUMN),
+    Parameter("ID_COLUMN", "data_prep", COLUMN),
     Parameter("CLASSES", "data_prep", CLASSES),
     Parameter("LABEL_NAMES", "data_prep", none_or(TWO_NAMES)),
     Parameter("ENCODING", "data_prep", ENCODING),

@@ -8,7 +8,7 @@ from textbert.parameters import check_parameters
 STAGES = {
     "data_prep": {
         "the check of the parameters": ("TASK_NAME",),
-        "Look at the raw data": ("TRAIN_FILE", "TEST_FILE", "TEXT_COLUMN", "LABEL_COLUMN", "ENCODING"),
+        "Look at the raw data": ("TRAIN_FILE", "TEST_FILE", "TEXT_COLUMN", "LABEL_COLUMN", "ID_COLUMN", "ENCODING"),
         "Labels: to 0 and 1": ("CLASSES", "LABEL_NAMES"),
         "Labels: to 0 and 1, second cell": (),
         "Texts: what must go, and what must stay": (),

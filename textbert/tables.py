@@ -1,14 +1,18 @@
 """Any labelled table to label and text, and what may be wrong with it."""
 
 import importlib.util
-import math
 from itertools import islice
 from pathlib import Path
 
 import pandas as pd
 
+from textbert.classes import MISSING, is_missing, label_key
+from textbert.classes import binary_labels as binary_labels
+from textbert.classes import pick_classes as pick_classes
+from textbert.classes import require_classes as require_classes
 from textbert.delimited import Tally, get_codec, read_delimited
 from textbert.files import require_encoding, require_file
+from textbert.ids import find_id_fault, find_ids
 from textbert.mojibake import DAMAGED as DAMAGED
 from textbert.packed import OPENERS, require_sound, require_text, split_suffixes
 from textbert.typed import as_text, find_nested, read_json_lines, read_typed
@@ -18,12 +22,10 @@ FETCHED = ("yelp", "imdb", "sst2")  # the tasks of the room `datasets`
 OUTPUTS = ("train.tsv", "dev.tsv")  # of data_prep.ipynb
 VISIBLE = "[!.~]*"  # Excel's lock files begin with ~$
 KINDS = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
-LABEL_COLUMNS = ("label", "labels", "class", "target", "sentiment", "polarity", "category", "stars", "rating")
+LABEL_COLUMNS = ("label", "labels", "target", "sentiment", "polarity", "stars", "rating", "class", "category")
 TEXT_COLUMNS = ("text", "sentence", "content", "review", "comment", "message", "body", "tweet")
 # what may be wrong with a text: tags and entities; and see `mojibake`
 HTML = r"</?[a-zA-Z][^<>]*>|&[a-zA-Z]{2,8};|&#\d+;"
-MISSING = ("", "nan", "none", "null", "na", "n/a", "<na>")  # what an empty cell becomes on its way
-POSITIVE_VALUES = ("true", "yes", "y", "pos", "positive", "good", "spam", "toxic", "relevant")
 
 
 def _explain_no_table(data_dir):
@@ -131,7 +133,7 @@ def _read_text(path, kind, encoding):
 def _count_values(column):
     """Return how many values there are, but in a column of many without those that mean none."""
     values = column.drop_duplicates()
-    return len(values) if len(values) > 50 else len(values) - _is_missing(values).sum()
+    return len(values) if len(values) > 50 else len(values) - is_missing(values).sum()
 
 
 def _few_valued(frame):
@@ -181,11 +183,11 @@ def _has_header(frame, source):
     numbers = {name for name in first if _is_number(rest[name]).mean() > 0.9 and (rest[name] != "").any()}
     named = [name for name in numbers if not _is_number(frame[name][:1]).iat[0]]
     few = [name for name in _few_valued(rest) if name in first]
-    labels = {name: {*MISSING, *map(_label_key, rest[name].unique())} for name in few}
+    labels = {name: {*MISSING, *map(label_key, rest[name].unique())} for name in few}
     if len(named) < len(numbers) or not (few or numbers) or _is_number(pd.Series(list(first.values()))).any():
         return False
     lengths = {name: rest[name].map(len) for name in first if name not in {*few, *numbers}}
-    if any(_label_key(first[name]) in labels[name] for name in few):
+    if any(label_key(first[name]) in labels[name] for name in few):
         if not any(first[name].isidentifier() and 2 * len(first[name]) < lengths[name].min() for name in lengths):
             return False
     elif all(map(_is_name, first.values())):
@@ -212,6 +214,7 @@ def _name_columns(frame, wanted, source):
         name = min(asked)
         places = " or ".join(str(i) for i, other in zip(frame, names) if other == name)
         which = "LABEL_COLUMN" if name == wanted[0] or name.lower() in LABEL_COLUMNS else "TEXT_COLUMN"
+        which = "ID_COLUMN" if name in wanted[2:] else which
         raise ValueError(f"{source}: the name {name!r} is there twice: give its number, {places}, in {which}")
     return frame[1:].set_axis([n if n and n not in twice else number for number, n in zip(frame, names)], axis=1)
 
@@ -228,21 +231,28 @@ def _pick_column(frame, filled, wanted, numbers, known, fallback, what, source):
     found = [name for name in filled if str(name).strip().lower() in known]
     found = found if len(found) == 1 else fallback
     if len(found) != 1:
-        listed = "; ".join(f"{n!r} ({frame[n].nunique()} values, such as {frame[n].iat[0][:30]!r})" for n in filled)
+        listed = [f"{n!r} ({frame[n].nunique()} values, such as {frame[n].iat[0][:30]!r})" for n in found or filled]
+        listed = "; ".join(listed)
         raise ValueError(
             f"which column of {source} holds the {what}? Set {what.upper()}_COLUMN to one of {listed}{unlabelled}"
         )
     return found[0]
 
 
-def pick_columns(frame, source, text_column=None, label_column=None):
-    """Find text and label in a table of `read_table`.
+def pick_columns(frame, source, text_column=None, label_column=None, id_column=False):
+    """Find text and label in a table of `read_table`, and the ids of its rows.
 
     Returns (a DataFrame with the columns `label` and `text`, what their names were). What is not given is found: by a
-    usual name, else as the only column with two (or a few) values and the one with by far the longest texts. The index
-    is the row, counted from 0 with the header; empty rows and columns are left out. Raises ValueError if in doubt.
+    usual name, else as the only column with two or a few values and the one with by far the longest texts. The index
+    is the row, counted from 0 with the header; empty rows and columns are left out, and columns of texts that are not
+    used are printed. Raises ValueError if in doubt.
+
+    id_column : the name or number of the column of ids, None to find one (see `ids.find_ids`), False for none. Where
+        there is one, the DataFrame has them as a column `id`. ValueError if the values of a given one are not all
+        different.
     """
-    wanted = (label_column, text_column)
+    given_id = () if id_column is None or id_column is False else (id_column,)
+    wanted = (label_column, text_column, *given_id)
     frame = frame[(frame != "").any(axis=1)]
     if 0 in frame.columns and not frame.empty:
         filled = frame.loc[:, (frame != "").any()]
@@ -253,108 +263,75 @@ def pick_columns(frame, source, text_column=None, label_column=None):
     if frame.empty or not frame.columns.is_unique:
         raise ValueError(f"{source} has {len(frame)} rows below a header of {list(frame.columns)}")
     numbers = dict(enumerate(frame.columns))
+    ids = _pick_column(frame, [], *given_id, numbers, (), [], "id", source) if given_id else None
     filled = [name for name in frame if (frame[name] != "").any() or name in wanted or numbers.get(name) in wanted]
+    filled = [name for name in filled if name != ids or not given_id]
     if len(filled) < 2:
         raise ValueError(
             f"{source} has one column only, such as {frame[filled[0]].iat[0][:50]!r}, but label and text are needed: "
             "columns stand apart by commas in .csv files and by tabs in .tsv files"
         )
-    return _pick_label_and_text(frame, frame[filled], numbers, wanted, source)
+    picked, names = _pick_label_and_text(frame, frame[filled], numbers, wanted, source)
+    if id_column is False:
+        return picked, names
+    return _add_ids(
+        picked, names, frame, ids if given_id else find_ids(frame.drop(columns=[*names.values()]), source), source
+    )
+
+
+def _add_ids(picked, names, frame, ids, source):
+    """Return what `pick_columns` does, with the ids in column `ids` of a whole table; None for no ids."""
+    if ids is None:
+        return picked, names
+    if ids in names.values():
+        raise ValueError(
+            f"{source}: ID_COLUMN is {ids!r}, but that column holds the {min(names, key=lambda n: names[n] != ids)}"
+        )
+    if fault := find_id_fault(frame[ids]):
+        raise ValueError(
+            f"{source}: ID_COLUMN is {ids!r}, but {fault}: expected a different id in each row. Correct them, or set "
+            "ID_COLUMN = None"
+        )
+    return picked.assign(id=frame[ids]), names | {"id": ids}
+
+
+def _find_label(filled):
+    """Return the columns that may hold the label: one with a usual name, else those with a few values.
+
+    "class" and "category" are also names of other things, and do not count where another column has two values.
+    """
+    few = _few_valued(filled)
+    counts = filled.agg(_count_values)
+    doubtful = list(counts.index[(counts == 2) | ((counts > 2) & (counts <= min(20, len(filled) / 2)))]) or few
+    for usual in (LABEL_COLUMNS[:3], LABEL_COLUMNS[3:7], LABEL_COLUMNS[7:]):
+        found = [name for name in filled if str(name).strip().lower() in usual]
+        if found and (usual != LABEL_COLUMNS[7:] or not set(doubtful) - set(found)):
+            return found
+    return doubtful
+
+
+def _say_unused(filled, names, source):
+    """Print which other columns hold texts of three words or more."""
+    others = [name for name in filled if name not in names.values()]
+    unused = [name for name in others if filled[name][:1000].str.split().str.len().mean() >= 3]
+    if unused:
+        text = names["text"]
+        print(f"{source}: BERT reads column {text!r} only, not {', '.join(map(repr, unused))}. Join them if it should")
 
 
 def _pick_label_and_text(frame, filled, numbers, wanted, source):
     """Return what `pick_columns` does, from a whole table with names and its columns that are not empty."""
-    nested = frame.attrs.get("nested", {})
-    label = _pick_column(frame, filled, wanted[0], numbers, LABEL_COLUMNS, _few_valued(filled), "label", source)
+    label = _pick_column(frame, filled, wanted[0], numbers, (), _find_label(filled), "label", source)
     others = filled.drop(columns=label, errors="ignore")
     lengths = others.map(len).mean().sort_values()
     longest = list(lengths.index[-1:]) if len(lengths) == 1 or lengths.iloc[-1] > 2 * lengths.iloc[-2] else []
     text = _pick_column(frame, filled, wanted[1], numbers, set(TEXT_COLUMNS) - {label}, longest, "text", source)
     if label == text:
         raise ValueError(f"label and text of {source} cannot both be in column {label!r}")
-    for name, what in ((label, "label"), (text, "text")):
+    names, nested = {"label": label, "text": text}, frame.attrs.get("nested", {})
+    for what, name in names.items():
         if name in nested:
             raise ValueError(f"{source}, line {nested[name][0] + 1}: {name} is {nested[name][1]}, but must be a {what}")
+    _say_unused(filled, names, source)
     labels = frame[label].str.strip().str.replace(r"^([-+]?\d+)\.0+$", r"\1", regex=True)  # 1.0 is 1
-    return pd.DataFrame({"label": labels, "text": frame[text]}), {"label": label, "text": text}
-
-
-def _label_key(label):
-    """Return what labels have in common that mean the same: the number, or the word in small letters."""
-    word = str(label).strip().casefold()  # of True, too, which is no 1 here
-    try:
-        number = float(word)
-    except ValueError:
-        return word
-    return word if math.isnan(number) else number
-
-
-def _list_labels(labels):
-    """Return the labels of a Series, with how often each is there and where first, as a text."""
-    counts = labels.value_counts().sort_index()
-    first = {label: (labels == label).idxmax() + 1 for label in counts.index[:20]}
-    return ", ".join(f"{label[:50]!r} {counts[label]} times (first in row {row})" for label, row in first.items())
-
-
-def _is_missing(labels):
-    return labels.str.strip().str.lower().isin(MISSING)
-
-
-def pick_classes(labels, source, classes=None):
-    """Return the labels of the two classes, as [[those of class 0], [those of class 1, the positive one]].
-
-    Without `classes` there must be two labels, and no row without one; of spellings that mean the same, such as Spam
-    and spam, the most frequent counts. Positive is the larger number, else one that says so ("yes", "pos", "spam",
-    ...), else the later in the alphabet. Raises ValueError listing the labels with their counts.
-    """
-    known = sorted(set(labels))
-    if classes is not None:
-        keys = {_label_key(label) for label in known}
-        absent = sorted({str(label) for one in classes for label in one if _label_key(label) not in keys})
-        if absent:
-            raise ValueError(f"CLASSES names {absent}, but the labels of {source} are {_list_labels(labels)}")
-        return [[str(label) for label in one] for one in classes]
-    if count := int(_is_missing(labels).sum()):
-        empty, other = (next((v for v in known if (v.strip().lower() in MISSING) == e), "1") for e in (True, False))
-        raise ValueError(
-            f"{count:,} rows of {source} have no label: {_list_labels(labels)}. Label them, leave them out by saying "
-            f"the others in CLASSES, or set CLASSES = [[{empty!r}], [{other!r}]] if no label means the other class"
-        )
-    known = list({_label_key(label): label for label in labels.value_counts(ascending=True).index}.values())
-    if len(known) != 2:
-        raise ValueError(
-            f"{source} has {len(known)} different labels, but two are needed: {_list_labels(labels)}. Correct it, or "
-            'say in CLASSES which make up the two classes, such as [["1", "2"], ["4", "5"]]; others are left out'
-        )
-    try:
-        ordered = sorted(known, key=float)
-    except ValueError:
-        ordered = sorted(known, key=lambda label: (label.lower() in POSITIVE_VALUES, label))
-    return [[label] for label in ordered]
-
-
-def binary_labels(labels, classes):
-    """Return the labels that belong to one of two `classes` (see `pick_classes`) as a Series of 0 and 1.
-
-    Labels that mean the same are equal: 1 and 1.0, Spam and spam, unless both are in `classes`.
-    """
-    number = {label: i for i, one in enumerate(classes) for label in one}
-    alike = {}
-    for label, i in number.items():
-        alike.setdefault(_label_key(label), set()).add(i)
-    others = {label: alike.get(_label_key(label), set()) for label in set(labels) - set(number)}
-    number |= {label: min(found) for label, found in others.items() if len(found) == 1}
-    return labels[labels.isin(number)].map(number).astype(int)
-
-
-def require_classes(labels, classes, source, train):
-    """Raise ValueError if rows of the file to judge with, `source`, have labels that those of `train` do not."""
-    other = labels.drop(binary_labels(labels, classes).index)
-    if other.empty:
-        return
-    if _is_missing(other).sum() == len(labels):
-        raise ValueError(f"{source} has no labels: move it out of the folder; predict_file is for such files")
-    raise ValueError(
-        f"{len(other):,} of the {len(labels):,} rows of {source} have other labels than {classes}, those of {train}: "
-        f"{_list_labels(other)}. Correct them, or set CLASSES to {classes} to leave them out"
-    )
+    return pd.DataFrame({"label": labels, "text": frame[text]}), names

@@ -1,5 +1,6 @@
 """BERT's four columns, without quoting: texts made fit, tables written, lines read, large files in parts."""
 
+import hashlib
 import io
 import json
 import os
@@ -50,19 +51,39 @@ def write_tsv(frame, path):
         _write_rows(frame, temporary)
 
 
-def write_task(frames, label_names, data_dir):
+def describe_table(path):
+    """Return a table's file name, SHA-256 and size, as `labels.json` keeps them to notice when it changes."""
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"file": Path(path).name, "sha256": digest, "bytes": file.tell()}
+
+
+def write_task(frames, label_names, data_dir, about=None, beside=None):
     """Write a TSV file for each frame, a dict from "train" or "dev" to what `write_tsv` takes, and `labels.json`.
 
     All are whole under other names before the first takes its place: labels under the names of other classes would
     mislead whoever reads them. One process at a time writes.
+
+    about : dict of what else `labels.json` keeps, see `read_task_info`
+    beside : dict from paths to texts that are written along
     """
     with exclusive_lock(Path(data_dir, "train.tsv")), ExitStack() as places:
         for name, frame in frames.items():
             with explain_writing(path := Path(data_dir, f"{name}.tsv")):
                 _write_rows(frame, places.enter_context(atomic_write(path)))
-        with explain_writing(path := Path(data_dir, "labels.json")):
-            text = json.dumps({"label_names": label_names}) + "\n"
-            places.enter_context(atomic_write(path)).write_text(text, encoding="utf-8", newline="\n")
+        labels = json.dumps({"label_names": label_names, **(about or {})}) + "\n"
+        for path, text in {**(beside or {}), Path(data_dir, "labels.json"): labels}.items():
+            with explain_writing(path):
+                places.enter_context(atomic_write(path)).write_text(text, encoding="utf-8", newline="\n")
+
+
+def _read_labels(path):
+    """Return the object in a `labels.json`, {} if it is absent or holds none."""
+    try:
+        content = json.loads(path.read_bytes()) if path.is_file() else {}
+    except (ValueError, RecursionError):
+        content = {}
+    return content if isinstance(content, dict) else {}
 
 
 def read_label_names(data_dir):
@@ -73,10 +94,7 @@ def read_label_names(data_dir):
     path = Path(data_dir, "labels.json")
     if not path.is_file():
         return ["0", "1"]
-    try:
-        names = json.loads(path.read_bytes())["label_names"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        names = None
+    names = _read_labels(path).get("label_names")
     if find_fault(names, TWO_NAMES):
         raise ValueError(f"{path} does not hold two different label_names: run data_prep.ipynb again, it writes them")
     return names
@@ -91,6 +109,40 @@ def read_lines(path):
                 yield number, split_line(line)
             except UnicodeDecodeError:
                 require_encoding(path, setting=None)
+
+
+def read_task_info(data_dir):
+    """Return what `labels.json` of data_prep.ipynb says of the TSV files, as a dict.
+
+    label_names : see `read_label_names`, which raises ValueError
+    text_column : name or number of the column that the texts are from, None if unknown
+    id_column : name or number of the column of ids, None if they are row numbers, "id" if unknown
+    tables : dict from "train" and "dev" to `describe_table` of the tables that were read, {} if unknown
+    """
+    content = _read_labels(Path(data_dir, "labels.json"))
+    known = {"text_column": None, "id_column": "id"}
+    info = {name: content.get(name, default) for name, default in known.items()}
+    info = {name: value if type(value) in (str, int, type(None)) else known[name] for name, value in info.items()}
+    tables = content.get("tables")
+    return {"label_names": read_label_names(data_dir), **info, "tables": tables if isinstance(tables, dict) else {}}
+
+
+def find_changed_tables(data_dir):
+    """Return a sentence for each table of a task that has changed since data_prep.ipynb read it.
+
+    A table that is gone, or of which nothing is known, is passed over. Its content is read where its size is the same.
+    """
+    sentences = []
+    for name, about in read_task_info(data_dir)["tables"].items():
+        about = about if isinstance(about, dict) else {}
+        path = Path(data_dir, Path(str(about.get("file") or "")).name)
+        if not path.is_file():
+            continue
+        if path.stat().st_size != about.get("bytes") or describe_table(path) != about:
+            sentences.append(
+                f"{path} has changed since data_prep.ipynb made {name}.tsv from it: run data_prep.ipynb again"
+            )
+    return sentences
 
 
 def split_line(line):

@@ -182,3 +182,18 @@ class Encoder:
         ids = np.frombuffer(b"".join(ids for ids, _ in encoded), self.memo.dtype)
         lengths = np.array([len(ids) // size for ids, _ in encoded], "<u2")
         return ids, lengths, np.array([first for _, first in encoded], "<u2")
+
+
+def measure_unknown(texts, tokenizer, most=5000):
+    """Measure how well a vocabulary knows texts, on at most so many of them, evenly picked.
+
+    Returns (the share of [UNK] among the word pieces of each text, 0 for one without any, of shape (n,); the share
+    among all of them; how many word pieces there are to a word between spaces).
+    """
+    texts = list(texts)[:: len(texts) // most + 1]
+    memo = WordPieceMemo(tokenizer)
+    ids = [np.frombuffer(memo.encode(text, len(text)), memo.dtype) for text in texts]
+    unknown = np.array([np.count_nonzero(one == tokenizer.vocab["[UNK]"]) for one in ids])
+    pieces = np.array([len(one) for one in ids])
+    words = sum(len(text.split()) for text in texts)
+    return unknown / np.maximum(pieces, 1), unknown.sum() / max(pieces.sum(), 1), pieces.sum() / max(words, 1)

@@ -1,0 +1,114 @@
+"""Names of classes that fit their labels, and those that say the opposite."""
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from textbert import classes
+
+SPELL = st.sampled_from([str, str.upper, str.title, lambda word: f" {word} "])
+PAIRS = [("no", "yes"), ("negative", "positive"), ("bad", "good"), ("ham", "spam"), ("False", "True"), ("neg", "pos")]
+
+
+@given(pair=st.sampled_from(PAIRS), spell=SPELL)
+def test_names_that_are_the_labels_in_the_other_order_are_refused(pair, spell):
+    labels, names = [[word] for word in pair], [spell(word) for word in pair]
+    assert classes.name_classes(labels, names) == (names, False)
+    with pytest.raises(ValueError, match="to keep the classes as they are, or CLASSES = .* to swap them"):
+        classes.name_classes(labels, names[::-1])
+    turned = [labels[1], labels[0]]
+    assert classes.name_classes(turned, names[::-1], given=True)[0] == names[::-1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "options"),
+    [
+        (["neg", "pos"], ["good", "bad"], {}),
+        (["ham", "spam"], ["junk", "wanted"], {}),
+        (["ham", "spam"], ["wanted", "not spam"], {}),
+        (["not toxic", "toxic"], ["Toxic", "Not-toxic"], {}),
+        (["cat", "dog"], ["dog", "other"], {}),
+        (["0", "1"], ["yes", "no"], {"given": True}),
+        (["0.0", "1.0"], ["true", "false"], {}),
+        (["no", "yes"], ["1", "0"], {}),
+        (["-1", "1"], ["positive", "negative"], {"given": True}),
+        (["3", "7"], ["pos", "neg"], {}),
+        (["1", "2"], ["good", "bad"], {}),
+        (["1", "2"], ["Good", "bad "], {"given": True, "known": True}),
+        (["2", "1"], ["bad", "good"], {"given": True, "known": True}),
+    ],
+)
+def test_names_that_say_the_opposite_are_refused(labels, names, options):
+    with pytest.raises(ValueError, match="LABEL_NAMES = .* calls .* expected the negative class first"):
+        classes.name_classes([[label] for label in labels], names, **options)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "options"),
+    [
+        (["ham", "spam"], ["not spam", "spam"], {}),
+        (["no", "yes"], ["good", "bad"], {}),  # is there a complaint?
+        (["0", "1"], ["good", "bad"], {}),  # is the loan bad?
+        (["1", "2"], ["yes", "no"], {}),  # many surveys
+        (["0", "1"], ["positive", "negative"], {"given": True}),
+        (["1", "2"], ["good", "bad"], {"given": True}),
+        (["2", "1"], ["good", "bad"], {"given": True, "known": True}),
+        (["cat", "dog"], ["Katze", "Hund"], {}),
+        (["0", "1"], ["0", "1"], {}),
+        (["no", "yes"], ["0", "1"], {}),
+        (["unknown", "known"], ["unknown", "known"], {}),
+        (["none", "hate"], ["not hateful", "hateful"], {}),
+    ],
+)
+def test_sound_names_are_taken(labels, names, options):
+    assert classes.name_classes([[label] for label in labels], names, **options)[0] == names
+
+
+def test_several_labels_to_a_class():
+    stars = [["1", "2"], ["4", "5"]]
+    assert classes.name_classes(stars, ["no", "yes"], given=True) == (["no", "yes"], False)
+    assert classes.name_classes(stars, given=True) == (["1 or 2", "4 or 5"], False)
+    with pytest.raises(ValueError, match="calls 'ham' or 'legit' 'spam'"):
+        classes.name_classes([["ham", "legit"], ["spam"]], ["spam", "ham"], given=True)
+
+
+def test_yelps_format_is_known_by_the_task_or_by_its_names():
+    labels = [["1"], ["2"]]
+    assert classes.name_classes(labels) == (["1", "2"], False)
+    assert classes.name_classes(labels, known=True) == (["bad", "good"], True)
+    assert classes.name_classes(labels, ["bad", "good"]) == (["bad", "good"], True)
+    assert classes.name_classes(labels, ["poor", "fine"]) == (["poor", "fine"], False)
+    assert classes.name_classes(labels[::-1], given=True, known=True) == (["good", "bad"], True)
+
+
+@pytest.mark.parametrize("others", [False, True])
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([""] * 4, "test.csv has no labels: move it out of the folder"),
+        (["NaN", ""], "test.csv has no labels: move it out of the folder"),
+        (["-1", "-1"], "test.csv has labels of 0 of the two classes.*'-1' 2 times .first in row 2.*move test.csv out"),
+        (["?", "unlabeled"], "test.csv has labels of 0 of the two classes.*move test.csv out of the folder"),
+        (["5", "5"], "test.csv has labels of 1 of the two classes.*move test.csv out of the folder"),
+    ],
+)
+def test_a_file_to_evaluate_on_without_both_classes_is_refused(labels, message, others):
+    series = pd.Series(labels, index=range(1, len(labels) + 1))
+    with pytest.raises(ValueError, match=message):
+        classes.require_classes(series, [["1", "2"], ["4", "5"]], "test.csv", "train.csv", others)
+
+
+def test_other_labels_in_the_file_to_evaluate_on():
+    labels = pd.Series(["1", "5", "3"], index=[1, 2, 5])
+    with pytest.raises(ValueError, match="1 of the 3 rows.*'3' 1 times .first in row 6"):
+        classes.require_classes(labels, [["1"], ["5"]], "test.csv", "train.csv")
+    classes.require_classes(labels, [["1"], ["5"]], "test.csv", "train.csv", True)
+
+
+def test_both_classes_must_be_left():
+    classes.require_both_classes(pd.Series([0, 1]), "x.csv")
+    with pytest.raises(ValueError, match="x.csv has only rows of class 1 left"):
+        classes.require_both_classes(pd.Series([1, 1]), "x.csv")
+    with pytest.raises(ValueError, match="x.csv has no row left"):
+        classes.require_both_classes(pd.Series([], dtype=int), "x.csv")
