@@ -27,18 +27,24 @@ assert not unneeded, unneeded
 """
 
 
-def test_it_predicts_in_another_environment(tmp_path):
-    source = tmp_path / "project"
-    shutil.copytree(ROOT / "textbert", source / "textbert", ignore=shutil.ignore_patterns("__pycache__"))
+def copy_source(folder):
+    """Copy to a new folder what the package is built from, and `tools.py` beside it, as in the project; return it."""
+    shutil.copytree(ROOT / "textbert", folder / "textbert", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "tools.py", "LICENSE"):
-        shutil.copy(ROOT / name, source)
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def test_it_predicts_in_another_environment(tmp_path):
+    source = copy_source(tmp_path / "project")
     builder = venv.EnvBuilder(symlinks=True)
     builder.create(tmp_path / "other")
     site = Path(sysconfig.get_path("purelib", vars={"base": tmp_path / "other", "platbase": tmp_path / "other"}))
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
     subprocess.run([*pip, "--no-build-isolation", "--target", str(site), str(source)], check=True)
     shutil.rmtree(source)
-    assert (site / "textbert/templates/report.html").is_file() and (site / "tools.py").is_file()
+    assert (site / "textbert/templates/report.html").is_file()
+    assert [path.name for path in site.iterdir() if path.suffix != ".dist-info"] == ["textbert"]  # nothing called tools
     (site / "packages.pth").write_text(sysconfig.get_path("purelib"))  # what textbert needs is taken from here
     shutil.copy(Path(__file__).parent / "legacy" / "tiny.tar.gz", tmp_path / "mine.tar.gz")
     python = builder.ensure_directories(tmp_path / "other").env_exe

@@ -10,7 +10,7 @@ import joblib
 import numpy as np
 import torch
 
-from textbert.batches import predict_logits
+from textbert.batches import has_amx, predict_logits
 
 
 def pick_precision():
@@ -20,7 +20,7 @@ def pick_precision():
     """
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
-    return "bf16" if torch.cpu.get_capabilities().get("amx_bf16") else "no"
+    return "bf16" if has_amx() else "no"
 
 
 def get_environment():
