@@ -15,5 +15,6 @@ A room imports only rooms above it in this list, and none imports `tools`:
 
 import sys
 
-if sys.version_info < (3, 11):  # noqa: UP036: the code may be copied to where pip does not see to it
+# pip sees to it, but not where this folder is copied beside other code
+if sys.version_info < (3, 11):  # noqa: UP036
     raise ImportError(f"Python 3.11 or newer is needed, this is {sys.version_info[0]}.{sys.version_info[1]}")
