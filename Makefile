@@ -3,6 +3,7 @@
 # make lab        set up, then open JupyterLab on the notebooks
 # make notebooks  run and clean the notebooks that are kept in git
 # make lint       check style and spelling
+# make versions   try the lowest and the highest versions that pyproject.toml allows, each in a new environment
 # make fuzz       hostile input and faults at length: 20,000 cases of each kind, for half an hour
 
 PYTHON ?= python3
@@ -10,14 +11,23 @@ TASK_NAME ?= sample
 BIN := .venv/bin
 NOTEBOOKS := data_prep train evaluate
 
-.PHONY: tutorial test lab notebooks lint fuzz setup
+.PHONY: tutorial test lab notebooks lint versions fuzz setup
 .DELETE_ON_ERROR:
 
+# any Python can read this, and ends with the message where it is too old
+NEW_ENOUGH := import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is \
+%d.%d (%s): install one, or name it, as in make PYTHON=python3.12" % (v[0], v[1], sys.executable))
+# an environment knows its folder and its Python: where it was moved, or that Python is gone, its pip does not start
+REMAKE := { echo "the environment in .venv does not work here, perhaps because it was moved: delete .venv, and call make again" >&2; exit 1; }
+
 setup: .venv/ready
+	@$(BIN)/pip --version >/dev/null 2>&1 || $(REMAKE)
 
 # compiled by all cores, which pip does by one, and without the packages' own tests. The file appears last, so an
 # installation that was broken off is taken up again
 .venv/ready: requirements.txt
+	@$(PYTHON) -c '$(NEW_ENOUGH)'
+	@[ ! -e .venv/bin ] || $(BIN)/python -c '$(NEW_ENOUGH)' || $(REMAKE)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --only-binary :all: -r requirements.txt
 	@$(BIN)/python -m compileall -qq -j 0 -x "/tests?/" .venv || true  # what is for other Pythons does not compile
@@ -47,6 +57,9 @@ lint: setup
 	$(BIN)/ruff check --line-length 88 $(NOTEBOOKS:=.ipynb)
 	$(BIN)/ruff format --check --line-length 88 $(NOTEBOOKS:=.ipynb)
 	$(BIN)/codespell --skip "data,cache,outputs,.venv,.git,*.png" --ignore-words-list caf,couldn,didn,doesn,hadn,hasn,isn,shouldn,wasn,weren,wouldn --ignore-regex "[A-Za-z0-9+/=]{80,}" .
+
+versions: setup
+	$(BIN)/python -m pytest tests/check_versions.py -v
 
 fuzz: setup
 	$(BIN)/python -m pytest tests -m hypothesis --hypothesis-profile=fuzz

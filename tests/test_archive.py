@@ -230,12 +230,12 @@ def test_no_archive_takes_the_memory_or_the_time(tmp_path, content):
         for _ in range(300 if "zeros" in content else 0):
             file.write(bytes(10**6))
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match=r"x\.tar\.gz"):
         tools.load_tokenizer(path)
     assert tracemalloc.get_traced_memory()[1] < 5 * 10**7
     tracemalloc.stop()
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5  # of work: others may be busy
 
 
 def test_whatever_stands_in_the_headers_it_ends_in_one_kind_of_error(bert_files, pack, tmp_path):

@@ -1,6 +1,7 @@
 """An archive of the 2019 guide, made by its own loop on `tools.py`, is loaded by saying what it does not know."""
 
 import shutil
+import sys
 import tarfile
 from types import SimpleNamespace
 
@@ -140,6 +141,8 @@ def test_evaluate_ipynb_judges_it(guide, tmp_path, monkeypatch, capsys, refit):
     data_dir = tmp_path / "data" / "guide"
     data_dir.mkdir(parents=True)
     shutil.copy(ROOT / "tools.py", tmp_path)
+    (tmp_path / "textbert").symlink_to(ROOT / "textbert")
+    monkeypatch.setattr(sys, "path", sys.path.copy())
     for seed, (name, count) in enumerate((("train", 60), ("dev", 40))):
         rows = make_reviews(count, seed).itertuples(index=False)
         lines = [f"{i}\t{label - 1}\ta\t{' '.join(text.split())} {name}\n" for i, (label, text) in enumerate(rows)]

@@ -15,7 +15,7 @@ from conftest import ROOT
 from tiny import make_features, make_model
 
 import tools
-from textbert import devices
+from textbert import batches, devices
 from textbert.batches import predict_logits
 
 SHAPES = """
@@ -35,6 +35,17 @@ def test_the_precision_is_one_that_this_machine_has():
     assert devices.pick_precision() in ("no", "bf16")
     if not torch.cuda.is_available() and not torch.cpu.get_capabilities().get("amx_bf16"):
         assert devices.pick_precision() == "no"
+
+
+@pytest.mark.parametrize("has_amx", [True, False, None], ids=["AMX", "none", "a torch that cannot tell"])
+def test_the_precision_and_the_padding_with_each_torch(monkeypatch, has_amx):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has_amx})
+    if has_amx is None:  # torch 2.9 and older
+        monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert devices.pick_precision() == ("bf16" if has_amx else "no")
+    assert batches.has_matrix_units.__wrapped__() == bool(has_amx)
+    assert devices.get_environment()["device"].endswith("bfloat16" if has_amx else "float32")
 
 
 @pytest.mark.parametrize(("precision", "name"), [("no", "float32"), ("bf16", "bfloat16")])

@@ -178,6 +178,25 @@ def test_intervals_for_people():
     assert re.fullmatch(r"0\.41 \(-?\d\.\d\d to \d\.\d\d\)", cells.loc["MCC", "said"])
 
 
+@pytest.mark.parametrize("names", [["b", "c", "a"], ["only"], ["z", "a minus b", "MCC", "y"]])
+def test_each_interval_stands_under_its_model_in_the_order_given(monkeypatch, names):
+    unstack = pd.Series.unstack
+
+    def unstack_of_pandas_2(series, *arguments, sort=True, **options):
+        assert sort, "before pandas 3 this puts values under other names"
+        return unstack(series, *arguments, **options)
+
+    monkeypatch.setattr(pd.Series, "unstack", unstack_of_pandas_2)
+    rng = np.random.default_rng(3)
+    answers = {name: rng.integers(0, 2, len(LABELS)) for name in names}
+    table = measures.bootstrap_figures(LABELS, answers, n_resamples=99)
+    cells = measures.format_intervals(table)
+    assert list(cells.columns) == names
+    for (model, figure), row in table.loc[names].iterrows():
+        shown = cells.loc[{"mcc": "MCC", "f1": "F1"}.get(figure, figure), model]
+        assert shown == f"{row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+
+
 def test_a_constant_answer_has_an_interval():
     table = measures.bootstrap_figures(LABELS, {"always": np.ones(13, int), "said": SAID}, n_resamples=99)
     assert table.loc[("always", "mcc")].tolist() == [0, 0, 0]

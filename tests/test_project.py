@@ -2,8 +2,12 @@
 
 import ast
 import json
+import os
 import re
+import shutil
 import statistics
+import subprocess
+import sys
 
 import nbformat
 import papermill
@@ -154,6 +158,65 @@ def test_functions_are_short_and_described_and_rooms_are_small():
         assert [node.name for node in public if not ast.get_docstring(node) and node.name not in theirs] == []
         count += len(public)
     assert count > 150
+
+
+# ---------- The folder that a notebook runs in ------------------------------------------------------------------------
+
+
+def find_project(cwd, before="", **variables):
+    """Run the cell with which each notebook begins in a Python of its own, started in `cwd`, after the lines `before`.
+
+    Returns the folder in which it then is, if the module tools is that of this folder, or the last line of an error.
+    """
+    (setup,) = {code_cells(read(name))[0].source.partition("from tools import")[0] for name in NOTEBOOKS}
+    found = "import tools\nassert tools.__file__ == os.path.abspath('tools.py'), tools\nprint(os.getcwd())"
+    command = [sys.executable, "-c", f"{before}\n{setup}\n{found}"]
+    environment = {**os.environ, **variables}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    return (done.stdout or done.stderr).strip().splitlines()[-1]
+
+
+@pytest.fixture
+def home(tmp_path):
+    """A folder with somebody's own tools.py, and in it one project, which looks like this one, and another folder."""
+    (tmp_path / "tools.py").touch()
+    (tmp_path / "other/tools").mkdir(parents=True)
+    (tmp_path / "other/tools/__init__.py").touch()
+    for folder in ("textbert", "outputs/mytask"):
+        (tmp_path / "bert" / folder).mkdir(parents=True)
+    (tmp_path / "bert/tools.py").write_text("Stages = get_environment = None\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("cwd", ["bert", "bert/outputs", "bert/outputs/mytask", "bert/textbert", "."])
+def test_a_notebook_finds_its_project(home, cwd):
+    assert find_project(home / cwd) == str(home / "bert")
+
+
+@pytest.mark.parametrize("cwd", [".", "other", "bert/outputs"])
+def test_a_notebook_of_which_vs_code_says_the_place_finds_its_project(home, cwd):
+    shutil.copytree(home / "bert", home / "bert2")
+    told = f"__vsc_ipynb_file__ = {str(home / 'bert2/outputs/train.ipynb')!r}"
+    assert find_project(home / cwd, told) == str(home / "bert2")
+    told = f"__vsc_ipynb_file__ = {str(home / 'other/train.ipynb')!r}"
+    assert cwd != "bert/outputs" or find_project(home / cwd, told) == str(home / "bert")
+
+
+@pytest.mark.parametrize(("copies", "cwd"), [(0, "other"), (1, ".")])
+def test_a_notebook_without_its_project_or_with_two_says_so(home, copies, cwd):
+    for number in range(copies):
+        shutil.copytree(home / "bert", home / f"copy{number}")
+    error = find_project(home / cwd)
+    assert error.startswith("FileNotFoundError: this notebook needs its project's folder") and "git clone" in error
+    assert f"but {2 * copies} such folders were found from {home / cwd}" in error
+
+
+def test_no_other_module_called_tools_is_taken(home):
+    elsewhere = str(home / "other")
+    assert find_project(home / "bert/outputs", PYTHONPATH=elsewhere) == str(home / "bert")
+    imported = f"import sys\nsys.path.insert(0, {elsewhere!r})\nimport tools\nassert 'other' in tools.__file__"
+    assert find_project(home / "bert", imported) == str(home / "bert")
+    assert find_project(home / "bert", "import tools; tools.mine = 1") == str(home / "bert")
 
 
 # ---------- The rooms -------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -82,8 +83,9 @@ def read_results(notebook):
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, bert_files):
     """A folder with a tiny data set and a tiny BERT, which is the current one."""
-    folder, before = tmp_path_factory.mktemp("project"), os.getcwd()
+    folder, before, path = tmp_path_factory.mktemp("project"), os.getcwd(), sys.path.copy()
     shutil.copy(ROOT / "tools.py", folder)
+    (folder / "textbert").symlink_to(ROOT / "textbert")
     (folder / "data/tiny").mkdir(parents=True)
     rng = np.random.default_rng(2)
     for name, rows in (("train", 60), ("dev", 16)):
@@ -102,6 +104,7 @@ def project(tmp_path_factory, bert_files):
     plt.switch_backend("agg")
     yield folder
     os.chdir(before)
+    sys.path[:] = path
     del os.environ["TQDM_DISABLE"]
 
 

@@ -12,3 +12,9 @@ A room imports only rooms above it in this list, and none imports `tools`:
 - drawing, explanation, report, export
 - tutorial
 """
+
+import sys
+
+# pip sees to it, but not where this folder is copied beside other code
+if sys.version_info < (3, 11):  # noqa: UP036
+    raise ImportError(f"Python 3.11 or newer is needed, this is {sys.version_info[0]}.{sys.version_info[1]}")

@@ -44,10 +44,16 @@ def plan_batches(lengths, batch_size, seed=None, epoch=0, max_pieces=None):
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
+def has_amx():
+    """Return whether the CPU has AMX for bfloat16; False with torch 2.9 and older, which cannot be asked."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16"))
+
+
 @cache
 def has_matrix_units():
     """Tell whether this machine has units that multiply matrices: a GPU, or a CPU with AMX."""
-    return torch.cuda.is_available() or bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    return torch.cuda.is_available() or has_amx()
 
 
 def padded_length(lengths):

@@ -10,7 +10,7 @@ import joblib
 import numpy as np
 import torch
 
-from textbert.batches import predict_logits
+from textbert.batches import has_amx, predict_logits
 
 # how launchers (torchrun, and those of MPI) tell a process how many there are, and which of them it is
 SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -24,7 +24,7 @@ def pick_precision():
     """
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
-    return "bf16" if torch.cpu.get_capabilities().get("amx_bf16") else "no"
+    return "bf16" if has_amx() else "no"
 
 
 def get_environment():

@@ -126,7 +126,9 @@ def bootstrap_figures(labels, predictions, n_resamples=9999, seed=0):
 def format_intervals(table):
     """Return a table of `bootstrap_figures` with a column for each model, each cell as "0.71 (0.63 to 0.78)"."""
     cells = table.apply(lambda row: f"{row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})", axis=1)
-    cells = cells.unstack(0, sort=False).dropna(axis=1).rename_axis(index=None, columns=None)
+    models, figures = (table.index.unique(level) for level in table.index.names)
+    cells = cells.unstack(0).loc[figures, models]  # not unstack(sort=False), which mixes up the cells before pandas 3
+    cells = cells.dropna(axis=1).rename_axis(index=None, columns=None)
     return cells.rename(index={"mcc": "MCC", "f1": "F1"})
 
 
