@@ -23,6 +23,7 @@ from textbert.display import BLUE, ORANGE
 from textbert.explanation import Html
 from textbert.files import write_text
 from textbert.measures import reliability
+from textbert.words import WORD
 
 
 def drawable_names(names):
@@ -85,11 +86,16 @@ def plot_thresholds(ax, curve, threshold):
 
 
 _find_words = TfidfVectorizer(ngram_range=(1, 2)).build_analyzer()
+_find_words_of_any_script = TfidfVectorizer(ngram_range=(1, 2), token_pattern=WORD).build_analyzer()
 
 
 def _find_terms(text):
-    """Return the words and word pairs of a text; where it has no word of two letters, what stands between spaces."""
-    return _find_words(text) or text.lower().split() or [""]
+    """Return the words and word pairs of a text; where it has no word of two letters, what stands between spaces.
+
+    Where words are not parted by spaces each character counts as one, as it does to BERT.
+    """
+    find = _find_words if text.isascii() else _find_words_of_any_script  # the same for English, and faster
+    return find(text) or text.lower().split() or [""]
 
 
 def make_baseline():
