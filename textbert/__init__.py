@@ -9,6 +9,6 @@ A room imports only rooms above it in this list, and none imports `tools`:
 - archive, weights, layouts, hub, bert
 - memory, batches, devices, checkpoints, vectors, graphs, training
 - classifier
-- drawing, explanation, report, export
+- drawing, explanation, baseline, report, export
 - tutorial
 """

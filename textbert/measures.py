@@ -142,6 +142,29 @@ def usual_threshold(intercept, class_weights=None):
     return 0.5 if class_weights is None else float(probabilities([[0, 0]], intercept=intercept)[0, 1])
 
 
+def get_fitted(settings):
+    """Return what of temperature and intercept was fitted for a classifier's settings, wherever it is now, as a dict."""
+    own = {name: settings[name] for name in ("temperature", "intercept") if name in settings}
+    return settings.get("calibrated_in_weights", own)
+
+
+def describe_calibration(settings, validation=None):
+    """Say in sentences, a list, what was done to a classifier's percentages; `validation` is its texts, or None."""
+    fitted = get_fitted(settings)
+    temperature, intercept = fitted["temperature"], fitted.get("intercept", 0.0)
+    if settings.get("parameters", {}).get("CLASS_WEIGHTS") is not None and "intercept" not in fitted:
+        return [
+            "Its percentages are shifted towards the rarer class: training has weighed the classes (CLASS_WEIGHTS), and "
+            f"the temperature ({temperature:.3f}) that was fitted cannot mend that. Train again to have it mended."
+        ]
+    if temperature == 1 and intercept == 0:
+        return ["Nothing was fitted to bring its percentages closer to how often they come true."]
+    what = f"A temperature ({temperature:.3f})"
+    what += f" and an intercept ({intercept:.3f}) were fitted" if intercept else " was fitted"
+    where = "validation texts" if validation is None else f"{len(validation):,} validation texts"
+    return [f"{what} on {where}, to bring its percentages closer to how often they come true."]
+
+
 def bootstrap_figures(labels, predictions, n_resamples=9999, seed=0):
     """Return the figures of some models with their 95 % bootstrap intervals.
 
