@@ -35,7 +35,7 @@ def _split_chunk(chunk, basic):
 
 
 def _split_part(part, ids, tokenizer):
-    """Return a part of `_split_chunk` as a list of (its characters, ids), cut where both a character and a piece end."""
+    """Return a part of `_split_chunk` as a list of (characters, ids), cut where both a character and a piece end."""
     letters, basic = split_letters(part), tokenizer.basic_tokenizer
     if len(ids) < 2:
         return [(letters, ids)]

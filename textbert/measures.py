@@ -143,7 +143,7 @@ def usual_threshold(intercept, class_weights=None):
 
 
 def get_fitted(settings):
-    """Return what of temperature and intercept was fitted for a classifier's settings, wherever it is now, as a dict."""
+    """Return what of temperature and intercept was fitted for a classifier's settings, wherever it is, as a dict."""
     own = {name: settings[name] for name in ("temperature", "intercept") if name in settings}
     return settings.get("calibrated_in_weights", own)
 
@@ -154,8 +154,8 @@ def describe_calibration(settings, validation=None):
     temperature, intercept = fitted["temperature"], fitted.get("intercept", 0.0)
     if settings.get("parameters", {}).get("CLASS_WEIGHTS") is not None and "intercept" not in fitted:
         return [
-            "Its percentages are shifted towards the rarer class: training has weighed the classes (CLASS_WEIGHTS), and "
-            f"the temperature ({temperature:.3f}) that was fitted cannot mend that. Train again to have it mended."
+            "Its percentages are shifted towards the rarer class: training has weighed the classes (CLASS_WEIGHTS), "
+            f"and the temperature ({temperature:.3f}) that was fitted cannot mend that. Train again to have it mended."
         ]
     if temperature == 1 and intercept == 0:
         return ["Nothing was fitted to bring its percentages closer to how often they come true."]

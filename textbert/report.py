@@ -5,6 +5,7 @@ import io
 import math
 import re
 from pathlib import Path
+from unicodedata import bidirectional
 
 import jinja2
 import matplotlib.pyplot as plt
@@ -27,14 +28,22 @@ from textbert.measures import format_figure, get_eval_report, reliability
 
 
 def drawable_names(names):
-    """Return the names of the two classes as plots can show them: where the font lacks a letter, "label 0" it is."""
+    """Return the names of the two classes as plots can show them: cut to 30 characters, with $ escaped.
+
+    Where the font lacks a letter, where letters run from right to left, which matplotlib does not do, or where a legend
+    would leave the name out, it is "label 0" or "label 1"; and so are both if they would look alike.
+    """
     letters = get_font(findfont(FontProperties())).get_charmap()
-    return [
-        name.replace("$", r"\$")
-        if name.strip() and all(ord(letter) in letters for letter in name)
-        else f"label {number}"
+
+    def is_drawable(name):
+        known = all(ord(letter) in letters and bidirectional(letter) not in ("R", "AL") for letter in name)
+        return name.strip() and known and not name.startswith("_")
+
+    shown = [
+        (name if len(name) <= 30 else f"{name[:29]}…").replace("$", r"\$") if is_drawable(name) else f"label {number}"
         for number, name in enumerate(names)
     ]
+    return shown if len(set(shown)) == len(shown) else [f"label {number}" for number in range(len(names))]
 
 
 def plot_curves(labels, predicted, positives, names):
