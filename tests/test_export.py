@@ -57,6 +57,7 @@ def test_the_folder_for_transformers(taught, tmp_path, monkeypatch, truncation):
 
 def test_our_own_classifier_takes_the_folder_for_transformers(taught, tmp_path, monkeypatch):
     monkeypatch.setitem(taught.settings, "temperature", 3.0)
+    monkeypatch.setitem(taught.settings, "intercept", -0.7)
     other = Classifier.load(export.export(taught, "huggingface", tmp_path), "cpu")
     expected, found = (classifier.predict(TEXTS, progress=False) for classifier in (taught, other))
     assert found["label"].tolist() == expected["label"].tolist()

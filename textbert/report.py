@@ -249,8 +249,8 @@ def name_weakest(groups):
             f"{worst['texts']:,.0f} texts right (of all texts {_share(right, texts)})."
             f"{' These are few.' if worst['texts'] < 30 else ''}"
         )
-    z, p = _find_trend(lengths)
-    if len(lengths) > 2 and p <= 0.05:
+    z, p = _find_trend(lengths) if len(lengths) > 2 else (0.0, 1.0)
+    if p <= 0.05:
         counts = ", ".join(f"{row.right:,} of {row.texts:,}" for row in lengths.itertuples())
         more = "longer" if z < 0 else "shorter"
         said.append(
