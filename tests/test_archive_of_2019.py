@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import tools
 from textbert.archive import write_archive
+from textbert.measures import fit_calibration
 
 GIVEN = {"max_seq_length": 24, "label_names": ["bad", "good"]}
 REVIEWS = ["good", "bad", "the soup was good", "a bad place", "not good", "very good food, bad soup"]
@@ -131,8 +132,9 @@ def test_the_validation_part_is_that_of_train_ipynb(guide, refit):
     assert (
         np.array_equal(logits.argmax(1), classifier.predict([texts[row] for row in rows])["label"] == "good") != refit
     )
-    fitted = tools.fit_temperature(logits, labels[rows])
-    assert classifier.settings["temperature"] == (fitted if refit else 1.0) and abs(fitted - 1) > 0.01
+    fitted = fit_calibration(logits, labels[rows])
+    found = classifier.settings["temperature"], classifier.settings["intercept"]
+    assert found == (fitted if refit else (1.0, 0.0)) and abs(fitted[0] - 1) > 0.01
 
 
 @pytest.mark.parametrize("refit", [False, True])

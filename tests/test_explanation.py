@@ -72,3 +72,15 @@ def test_the_text_box(taught):
     box.value = "good <script>alert(1)</script> soup"
     button.click()
     assert "<b>good</b>" in output.value and "<script" not in output.value
+
+
+@pytest.mark.parametrize(
+    "text", ["菜很好 good吃。", "おいしいsoup 店の", "อาหารอร่อย bad", "[SEP]好 A\x85好", "good, 中文!x"]
+)
+def test_languages_without_spaces_have_a_row_for_each_character(taught, text):
+    words = explanation.explain(taught, text)
+    joined = "".join(f"{' ' if row.spaced else ''}{row.word}" for row in words.itertuples()).strip()
+    assert joined == " ".join(text.replace("\x85", "").split())
+    assert words["score"].notna().all() and len(words) >= 3
+    coloured = explanation.Html(explanation.colour_words(words))
+    assert repr(coloured) == joined

@@ -97,6 +97,7 @@ def test_a_vocabulary_without_mask_gets_no_token_that_the_model_lacks(bert_files
 
 def test_our_own_classifier_takes_the_folder_for_transformers(taught, tmp_path, monkeypatch):
     monkeypatch.setitem(taught.settings, "temperature", 3.0)
+    monkeypatch.setitem(taught.settings, "intercept", -0.7)
     other = Classifier.load(export.export(taught, "huggingface", tmp_path), "cpu")
     expected, found = (classifier.predict(TEXTS, progress=False) for classifier in (taught, other))
     assert found["label"].tolist() == expected["label"].tolist()

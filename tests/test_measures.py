@@ -360,6 +360,53 @@ def test_calibration_by_hand():
     assert error == pytest.approx((2 * 0.45 + 1 * 0.1 + 2 * 0.025) / 5)
 
 
+def test_weighed_classes_are_moved_back():
+    draw = np.random.default_rng(3)
+    log_odds = draw.normal(-3, 2, 5000)
+    labels = (draw.random(5000) < 1 / (1 + np.exp(-log_odds))).astype(int)
+    logits = np.stack([np.zeros(5000), 2 * log_odds + 5], axis=1)  # the true temperature is 2, the intercept -2.5
+    for weights in ("balanced", None):  # the test finds it without being told
+        temperature, intercept = measures.fit_calibration(logits, labels, weights)
+        assert (temperature, intercept) == pytest.approx((2, -2.5), abs=0.2)
+    assert measures.calibration(labels, measures.probabilities(logits, temperature, intercept)[:, 1])[1] < 0.02
+    assert (
+        measures.calibration(labels, measures.probabilities(logits, measures.fit_temperature(logits, labels))[:, 1])[1]
+        > 0.05
+    )
+    usual = measures.usual_threshold(intercept, "balanced")
+    positive = measures.probabilities(logits, temperature, intercept)[:, 1]
+    assert np.array_equal(positive >= usual, logits[:, 1] >= 0) and measures.usual_threshold(intercept) == 0.5
+    straight = np.stack([np.zeros(5000), 2 * log_odds], axis=1)
+    assert measures.fit_calibration(straight, labels) == (measures.fit_temperature(straight, labels), 0.0)
+
+
+def test_what_was_fitted_is_said():
+    weighed = {"temperature": 2.0, "threshold": 0.5, "parameters": {"CLASS_WEIGHTS": "balanced"}}
+    (said,) = measures.describe_calibration(weighed)
+    assert "shifted" in said and "2.000" in said
+    (said,) = measures.describe_calibration(weighed | {"intercept": -1.25}, pd.DataFrame({"label": [0] * 77}))
+    assert "temperature (2.000) and an intercept (-1.250) were fitted on 77 validation texts" in said
+    exported = {"temperature": 1.0, "intercept": 0.0, "calibrated_in_weights": measures.get_fitted(weighed)}
+    assert "shifted" in measures.describe_calibration(weighed | exported)[0]
+    assert "Nothing was fitted" in measures.describe_calibration({"temperature": 1.0})[0]
+
+
+def test_what_is_undefined_is_a_dash_and_nothing_is_rounded_to_perfection():
+    labels = np.repeat([0, 1], [900, 100])
+    flaw = labels.copy()
+    flaw[0] = 1
+    table = measures.bootstrap_figures(labels, {"never": np.zeros(1000, int), "model": flaw}, 99)
+    cells = measures.format_intervals(table)
+    assert cells.loc["precision", "never"] == "–" and cells.loc["recall", "never"] == "0.00 (0.00 to 0.00)"
+    assert cells.loc["accuracy", "model"].startswith("0.999 (")
+    assert measures.format_figure(-1e-12) == "0.00" and measures.format_figure(1.0) == "1.00"
+
+
+def test_lengths_where_words_are_not_parted():
+    groups = measures.length_groups(["很好", "这家店的菜很好吃", "非常好吃，下次再来。", "ไม่ดี"])
+    assert groups.astype(str).str.endswith("characters").all() and groups[0].startswith("2 to ")
+
+
 # ---------- Threshold -------------------------------------------------------------------------------------------------
 
 
@@ -371,7 +418,7 @@ def test_the_threshold_curve_is_what_each_threshold_gives():
     for row in curve.itertuples():
         said = positive >= row.threshold
         assert row.mcc == pytest.approx(matthews_corrcoef(labels, said))
-        assert row.precision == pytest.approx(precision_score(labels, said, zero_division=0))
+        assert row.precision == pytest.approx(precision_score(labels, said, zero_division=np.nan), nan_ok=True)
         assert row.recall == pytest.approx(recall_score(labels, said))
 
 

@@ -276,7 +276,7 @@ def test_training_that_looks_after_itself(workspace, stars, stars_printed):
     """Everything at once: weights, patience, costs, a search and folds; and predictions in the user's own words."""
     parameters = {
         **TRAINING,
-        **{"TASK_NAME": "stars", "CLASS_WEIGHTS": "balanced", "PATIENCE": 2, "FALSE_POSITIVE_COST": 3, "FOLDS": 3},
+        **{"TASK_NAME": "stars", "CLASS_WEIGHTS": "balanced", "PATIENCE": 2, "FOLDS": 3},
         **{"SEARCH_LEARNING_RATES": [1e-6, 3e-3], "SEARCH_EPOCHS": [1, 7]},
     }
     output = run(workspace, "train", **parameters)
@@ -308,11 +308,11 @@ def test_training_that_looks_after_itself(workspace, stars, stars_printed):
     assert losses["step"].tolist() == list(range(1, len(losses) + 1))
     steps = len(losses) // len(history)
     assert losses["loss"][:steps].mean() == pytest.approx(history["training_loss"][0])
-    assert settings["threshold"] == 0.75 and "threshold 0.750: a false positive costs 3 times as much" in output
+    assert settings["intercept"] != 0 and f"threshold {settings['threshold']:.3f}: " in output
     assert settings["label_names"] == ["1 or 2", "4 or 5"] and settings["positive_class"] == "4 or 5"
     predicted = tools.Classifier.load(workspace / "cache/stars.tar.gz").predict(["good soup", "bad soup"])
     assert set(predicted["label"]) <= {"1 or 2", "4 or 5"}
-    assert predicted["label"].eq("4 or 5").tolist() == predicted["probability"].ge(0.75).tolist()
+    assert predicted["label"].eq("4 or 5").tolist() == predicted["probability"].ge(settings["threshold"]).tolist()
     run(workspace, "evaluate", TASK_NAME="stars")
     predictions = pd.read_csv(workspace / "outputs/stars/report/predictions.csv")
     assert set(predictions["label"]) == {"1 or 2", "4 or 5"} >= set(predictions["predicted"])

@@ -292,3 +292,11 @@ def test_the_rule_names_the_characters_of_a_task(name):
 
 def test_a_checkpoint_depends_on_what_its_training_depends_on():
     assert tools.get_deciding(TRAIN) == {name: TRAIN[name] for name in TRAIN if name not in UNDECIDING}
+
+
+def test_two_parameters_that_say_the_same_are_refused():
+    both = TRAIN | {"CLASS_WEIGHTS": "balanced", "FALSE_POSITIVE_COST": 0.2}
+    with pytest.raises(ValueError, match="CLASS_WEIGHTS is 'balanced' and FALSE_POSITIVE_COST is 0.2.*use one of them"):
+        tools.check_parameters("train", both)
+    tools.check_parameters("train", both | {"FALSE_POSITIVE_COST": 1})
+    tools.check_parameters("train", both | {"CLASS_WEIGHTS": None})

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from textbert import explanation, measures, report, tables
 
@@ -83,7 +85,7 @@ def test_the_report_without_texts(tmp_path):
     [
         (90, 0.001, "It is better than words, which is right in 70 of 100, and that is hardly chance."),
         (50, 0.001, "It is WORSE than words, which is right in 70 of 100, and that is hardly chance."),
-        (90, 0.2, "Nobody can tell from these texts whether it is better than words, which is right in 70 of 100."),
+        (72, 0.2, "Nobody can tell from these texts whether it is better than words, which is right in 70 of 100."),
     ],
 )
 def test_the_first_sentences_need_no_statistics(right, chance, verdict):
@@ -93,13 +95,17 @@ def test_the_first_sentences_need_no_statistics(right, chance, verdict):
     intervals = measures.bootstrap_figures(labels, answers)
     by_class = measures.accuracy_by(labels, answers["BERT"], pd.Series(np.where(np.arange(100) < 40, "early", "late")))
     first, second, third = report.summarize(intervals, "BERT", "words", chance, by_class)
-    assert first.startswith(f"BERT is right in {right} of 100 texts; in at least {'8' if right == 90 else '4'}")
-    assert first.endswith("as far as can be told from 100 texts.")
+    least = {90: "8", 72: "6", 50: "4"}[right]
+    assert first.startswith(f"BERT is right in {right} of 100 texts; in at least {least}")
+    assert "as far as can be told from 100 texts. It found 40 of 40 'early' and" in first
+    assert ("always saying 'late' is right MORE OFTEN, in 60 of 100 texts and not 50." in first) == (right == 50)
+    assert ("always saying 'late' is right in 60 of 100." in first) == (right != 50)
     assert second == verdict
     # all are wrong who come late: of the 10 wrong of 90, that may be chance, of 50 it is not
-    everywhere = "It errs about as often in each class and at each length, as far as can be told."
-    here = f"It errs most here: late, with {(right - 40) / 0.6:.0f} of 100 right."
-    assert third == (here if right == 50 else everywhere)
+    if right == 50:
+        assert third.startswith("It errs most here, as far as can be told: late, with 10 of 60 texts right (of all")
+    if right == 90:
+        assert third.startswith("Nobody can tell from its 10 mistakes whether it errs more often in some class")
 
 
 def summarize_as(rare_found, false_alarms, words_found, chance=1e-5):
@@ -115,14 +121,15 @@ def test_the_verdict_says_where_two_measures_part():
     verdict = summarize_as(rare_found=40, false_alarms=80, words_found=5)[1]
     assert verdict == (
         "Words is right more often (96 of 100), but BERT does better where both classes count alike (MCC); "
-        "neither is hardly chance."
+        "both are hardly chance."
     )
     assert summarize_as(rare_found=40, false_alarms=1, words_found=5)[1].startswith("It is better than words")
 
 
 def test_no_mistake_is_no_certainty():
     assert summarize_as(50, 0, 5)[0] == (
-        "BERT is right in 100 of 100 texts; in at least 99, as far as can be told from 1,000 texts."
+        "BERT is right in 100 of 100 texts; in at least 99, as far as can be told from 1,000 texts. "
+        "It found 950 of 950 'rare' and 50 of 50 'usual'; always saying 'rare' is right in 95 of 100."
     )
 
 
@@ -130,7 +137,117 @@ def test_a_group_too_small_to_tell_hides_no_other():
     by_class = pd.Series(["few"] * 8 + ["many"] * 250 + ["most"] * 1000)
     labels, right = np.zeros(1258, int), np.repeat([1, 0, 1, 0, 1, 0], [5, 3, 165, 85, 900, 100])
     groups = measures.accuracy_by(labels, 1 - right, by_class)
-    assert report.name_weakest(groups) == "It errs most here: many, with 66 of 100 right."
+    assert report.name_weakest(groups) == (
+        "It errs most here, as far as can be told: many, with 165 of 250 texts right (of all texts 85 of 100)."
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    tables=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1), st.integers(0, 1), st.integers(1, 400)), min_size=1)
+)
+def test_each_sentence_says_what_the_figures_say(tables):
+    """Random confusion tables of two models: each claim is computed again from the answers."""
+    labels, words, bert = (np.repeat([row[i] for row in tables], [row[3] for row in tables]) for i in range(3))
+    n, hits, theirs = len(labels), int((bert == labels).sum()), int((words == labels).sum())
+    intervals = measures.bootstrap_figures(labels, {"words": words, "BERT": bert}, 199)
+    *_, chance = measures.mcnemar(labels, bert, words)
+    groups = measures.accuracy_by(labels, bert, np.where(labels, "yes", "no"))
+    first, verdict, weakest = report.summarize(intervals, "BERT", "words", chance, groups)
+    assert ("right in 100 of 100" in first) == (hits == n >= 100) and ("right in 0 of 100" in first) == (
+        hits == 0 and n >= 100
+    )
+    for name, label in (("no", 0), ("yes", 1)):
+        of = labels == label
+        assert (f"{(bert[of] == label).sum():,} of {of.sum():,} {name!r}" in first) == bool(of.any())
+    most = max((labels == 0).sum(), (labels == 1).sum())
+    assert ("MORE OFTEN, in" in first) == (most > hits) and ("just as often" in first) == (most == hits)
+    lead = intervals.loc[("BERT minus words", "mcc")]
+    if "It is better" in verdict or "right more often than" in verdict.split("Nobody")[0]:
+        assert hits > theirs and chance <= 0.05
+    if "It is WORSE" in verdict or "LESS OFTEN" in verdict:
+        assert hits < theirs and chance <= 0.05
+    assert ("does better" in verdict or "It is better" in verdict) <= (lead["low"] > 0 or lead["high"] < 0)
+    assert ("Nobody can tell from these texts whether it is better than words" in verdict) <= (chance > 0.05)
+    assert ("100 of 100" in verdict) <= (max(hits, theirs) == n)
+    assert ("no mistake" in weakest) == (hits == n) and ("only mistakes" in weakest) == (hits == 0)
+    if "errs most" in weakest:
+        here = weakest.split("told: ")[1].split(",")[0] == "yes"
+        assert f"of {(labels == here).sum():,} texts right" in weakest
+        assert (bert == labels)[labels == here].mean() < hits / n
+
+
+def test_a_trend_over_the_lengths_is_seen():
+    rows = [("bad", 202, 179), ("good", 198, 172), *zip("abcd", (100, 108, 92, 100), (92, 97, 79, 83))]
+    groups = pd.DataFrame(rows, columns=["name", "texts", "right"]).set_index("name")
+    groups["accuracy"] = groups["right"] / groups["texts"]
+    assert report.name_weakest(groups) == (
+        "It errs more often in longer texts: from the shortest to the longest, 92 of 100, 97 of 108, 79 of 92, "
+        "83 of 100 are right (p = 0.035)."
+    )
+    groups["right"] = [175, 176, 88, 95, 81, 87]
+    assert report.name_weakest(groups).startswith("Nobody can tell from its 49 mistakes")
+
+
+def test_a_small_group_and_names_like_a_length():
+    rows = [("it's <b>", 378, 360), ("5 to 9 words", 22, 8), ("5 to 9 words", 200, 184), ("10 to 99 words", 200, 184)]
+    groups = pd.DataFrame(rows, columns=["name", "texts", "right"]).set_index("name")
+    groups["accuracy"] = groups["right"] / groups["texts"]
+    said = report.name_weakest(groups)
+    assert "5 to 9 words, with 8 of 22 texts right (of all texts 92 of 100). These are few." in said
+
+
+def test_the_opponent_is_tuned_as_bert_is():
+    draw = np.random.default_rng(0)
+    labels = (draw.random(1500) < 0.08).astype(int)
+    texts = [" ".join(f"w{w}" for w in draw.geometric(0.05 if label else 0.03, 12)) for label in labels]
+    how = report.make_baseline()
+    tuned, said = report.tune_baseline(how, texts, labels)
+    assert tuned["threshold"] < 0.5 and tuned["intercept"] == 0 and f"from {tuned['threshold']:.3f} on" in said
+    assert report.tune_baseline(how, texts, labels, None, 4.0)[0]["threshold"] == 0.8
+    weighed, _ = report.tune_baseline(report.make_baseline("balanced"), texts, labels, "balanced")
+    assert weighed["intercept"] < -1
+    assert "on 150 texts held out" in report.tune_baseline(how, texts, labels, many=1000)[1]
+    few, said = report.tune_baseline(how, ["a b", "a b", "c d"], [1, 1, 0])
+    assert few == {"temperature": 1.0, "intercept": 0.0, "threshold": 0.5} and "too few" in said
+    positives = {"words": report.predict_baseline(how.fit(texts, labels), texts, tuned)}
+    (sentence,) = report.compare_thresholds(labels, positives, {"words": tuned["threshold"]})
+    assert (
+        sentence.startswith(f"Words says yes from {tuned['threshold']:.3g} on")
+        and "from 0.5 on it would be" in sentence
+    )
+
+
+def test_equal_texts_are_judged_by_a_model_that_has_not_learned_them():
+    texts = [f"w{i}x w{i}y {'good' if i % 2 else 'bad'}" for i in range(40)]
+    labels = np.arange(40) % 2
+    texts, labels = texts + ["w3x w3y good"] * 3 + ["W3X  w3y good"], np.r_[labels, [0] * 4]
+    labels[3] = 0  # wrong, five times
+    table = report.suspicious_labels(texts, labels, np.full(44, 0.5), report.make_baseline())
+    assert set(table["row"][:5]) == {3, 40, 41, 42, 43} and table["baseline"][:5].max() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("菜很好吃", "菜很难吃"),
+        ("อาหารอร่อย", "อาหารไม่ดี"),
+        ("おいしい", "まずい"),
+        ("ຕົວຢ່າງດີ", "ຕົວຢ່າງຊົ່ວ"),
+        ("खाना अच्छा", "खाना बुरा"),
+    ],
+)
+def test_the_opponent_reads_languages_without_spaces(good, bad):
+    space = " " if " " in good else ""
+    draw = np.random.default_rng(0)
+    letters = [chr(ord("ก") + i) for i in range(40)] if "อ" in good else [chr(0x4E00 + i) for i in range(200)]
+    texts = [
+        f"{''.join(draw.choice(letters, 5))}{space}{(bad, good)[i % 2]}{space}{''.join(draw.choice(letters, 5))}"
+        for i in range(120)
+    ]
+    labels = np.arange(120) % 2
+    model = report.make_baseline().fit(texts[:80], labels[:80])
+    assert (model.predict(texts[80:]) == labels[80:]).mean() > 0.9
 
 
 @pytest.mark.parametrize(("labels", "found"), [([1], 0), ([0, 1, 1], 0), ([0, 0, 1, 1, 1], 5), ([0] * 7 + [1] * 9, 16)])
@@ -166,6 +283,9 @@ def test_names_are_drawn_without_warnings(recwarn):
     names = report.drawable_names(["好评", "costs $5 or $_"])
     assert names == ["label 0", r"costs \$5 or \$_"]
     assert report.drawable_names([" ", "naïve"]) == ["label 0", "naïve"]
+    assert report.drawable_names(["سيئ", "a\nb"]) == ["label 0", "label 1"]
+    assert report.drawable_names(["x" * 99 + "a", "x" * 99 + "b"]) == ["label 0", "label 1"]
+    assert report.drawable_names(["_no", "y" * 99]) == ["label 0", "y" * 29 + "…"]
     figure, ax = plt.subplots()
     ax.set(title=names[0], xlabel=names[1])
     figure.canvas.draw()

@@ -2,14 +2,14 @@
 
 A room imports only rooms above it in this list, and none imports `tools`:
 
-- files, display, parameters, stages, measures, downloads
+- files, display, parameters, stages, words, measures, downloads
 - tsv, packed, mojibake, quoting, delimited, typed, ids, classes, tables, datasets
 - overlaps, splits, inspection
 - wordpieces, features, workers
 - archive, weights, layouts, hub, bert
 - memory, batches, devices, checkpoints, vectors, graphs, training
 - prediction_files, classifier
-- drawing, explanation, report, export
+- drawing, explanation, baseline, report, export
 - tutorial
 """
 

@@ -301,11 +301,13 @@ def _get_rules(positions):
         "label_names": TWO_NAMES,
         "temperature": number(0, open_low=True),
         "threshold": number(0, 1),
+        "intercept": number(-1000, 1000),
     }
 
 
 def check_settings(settings, positions, path):
     """Raise ValueError if what an archive's config.json says under "classifier" is not what train.ipynb writes."""
+    settings = {"intercept": 0.0} | settings  # which an archive need not have
     faults = {name: find_fault(settings.get(name), rule) for name, rule in _get_rules(positions).items()}
     if wrong := [f"{name} {shown}" for name, shown in faults.items() if shown]:
         raise ValueError(
@@ -335,7 +337,7 @@ def complete_settings(config, given, path):
             f"{' and '.join(missing)} must be given, as in Classifier.load(path, max_seq_length=128, "
             'label_names=["bad", "good"]). Or train again with train.ipynb'
         )
-    settings = {"truncation": "head", "temperature": 1.0, "threshold": 0.5} | given
+    settings = {"truncation": "head", "temperature": 1.0, "threshold": 0.5, "intercept": 0.0} | given
     print(f"{path} does not say how it is used, as an archive of 2019. It is taken so:")
     print(", ".join(f"{name} {settings[name]!r}" for name in rules))
     return settings

@@ -19,7 +19,7 @@ from textbert.display import progress_bar
 from textbert.features import UNLABELLED
 from textbert.files import exclusive_lock, explain_writing, require_file
 from textbert.hub import read_bert
-from textbert.measures import choose_threshold, fit_temperature, probabilities
+from textbert.measures import choose_threshold, describe_calibration, fit_calibration, probabilities
 from textbert.parameters import as_columns, require_count
 from textbert.prediction_files import SourceTable, TargetFile, name_answers
 from textbert.splits import find_seen, split_train_validation
@@ -127,7 +127,7 @@ class Classifier:
             trained = f"Trained {settings['trained']} on {settings['training_rows']:,} rows; "
             trained += f"epoch {settings['best_epoch']} was kept."
         decides = f"The answer is {settings['label_names'][1]!r} from a probability of {settings['threshold']:.3g}"
-        return [trained, f"{decides} upwards, with a temperature of {settings['temperature']:.2f}."]
+        return [trained, f"{decides} upwards.", *describe_calibration(settings, self.validation)]
 
     def take_validation(self, examples, share=0.1, seed=42, refit=False):
         """Give a model whose archive has no validation part, as those of 2019, the one that train.ipynb would draw.
@@ -142,9 +142,9 @@ class Classifier:
         self.validation = pd.DataFrame({"id": [examples[row].guid for row in rows], "label": truth})
         self.validation[["logit_0", "logit_1"]] = logits
         if refit:
-            temperature = fit_temperature(logits, truth)
-            threshold, _ = choose_threshold(probabilities(logits, temperature)[:, 1], truth, seed=seed)
-            self.settings |= {"temperature": temperature, "threshold": threshold}
+            temperature, intercept = fit_calibration(logits, truth)
+            threshold, _ = choose_threshold(probabilities(logits, temperature, intercept)[:, 1], truth, seed=seed)
+            self.settings |= {"temperature": temperature, "threshold": threshold, "intercept": intercept}
         taken = f"{len(rows):,} texts of train.tsv serve as validation part"
         fitted = f"; temperature {temperature:.2f} and threshold {threshold:.3f} were fitted on them" if refit else ""
         return f"{taken}{fitted}. If its training has seen them, it looks better and surer there than it is"
@@ -323,6 +323,6 @@ class Classifier:
 
     def decide(self, logits):
         """Turn logits of shape (n, 2) into the DataFrame of `predict`."""
-        positive = probabilities(logits, self.settings["temperature"])[:, 1]
+        positive = probabilities(logits, self.settings["temperature"], self.settings.get("intercept", 0.0))[:, 1]
         said = (positive >= self.settings["threshold"]).astype(int)
         return pd.DataFrame({"label": pd.Index(self.settings["label_names"])[said], "probability": positive})

@@ -2,6 +2,7 @@
 
 import html
 import re
+from itertools import accumulate
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from textbert.classifier import Classifier
 from textbert.features import UNLABELLED, Features
 from textbert.parameters import require_kind
 from textbert.wordpieces import WordPieceMemo, count_head
+from textbert.words import is_unspaced, split_letters
 
 
 def _kept_positions(pieces, room, truncation):
@@ -21,18 +23,77 @@ def _kept_positions(pieces, room, truncation):
     return np.concatenate([np.arange(head), np.arange(pieces - (room - head), pieces)])
 
 
+def _split_chunk(chunk, basic):
+    """Return the parts of a text without spaces that BERT tokenizes each alone: ideographs, punctuation, the others."""
+    parts, begun = [], False
+    for letter in split_letters(chunk):
+        alone = len(basic.tokenize(f"a{letter}a")) > 1
+        if begun and not alone:
+            parts[-1] += letter
+        else:
+            parts.append(letter)
+        begun = not alone
+    return parts
+
+
+def _split_part(part, ids, tokenizer):
+    """Return a part of `_split_chunk` as a list of (characters, ids), cut where both a character and a piece end."""
+    letters, basic = split_letters(part), tokenizer.basic_tokenizer
+    if len(ids) < 2:
+        return [(letters, ids)]
+    read = ["".join(basic.tokenize(letter)) for letter in letters]
+    pieces = [tokenizer.ids_to_tokens[number].removeprefix("##") for number in ids.tolist()]
+    ends = {end: count for count, end in enumerate(accumulate(map(len, pieces)), start=1)}
+    units, start, begin = [], 0, 0
+    for count, end in enumerate(accumulate(map(len, read)), start=1):
+        if count == len(letters) or (end in ends and read[count - 1]):
+            stop = len(ids) if count == len(letters) else ends[end]
+            units.append((letters[start:count], ids[begin:stop]))
+            start, begin = count, stop
+    return units
+
+
+def _split_words(text, tokenizer):
+    """Return the words of a text as a list of (characters or the word, their ids, whether a space stands before).
+
+    Where words are not parted by spaces, they are what BERT reads as one.
+    """
+    memo = WordPieceMemo(tokenizer)
+
+    def encode(chunk):
+        return np.frombuffer(memo.encode(chunk, len(chunk)), memo.dtype)
+
+    words = []
+    for chunk in text.translate(dict.fromkeys(map(ord, memo.DELETED))).split():  # each is tokenized alone, as BERT does
+        units = [([chunk], encode(chunk))]
+        if is_unspaced(chunk):
+            parts = _split_chunk(chunk, tokenizer.basic_tokenizer)
+            alone = [(part, encode(part)) for part in parts]
+            if np.array_equal(np.concatenate([ids for _, ids in alone]), units[0][1]):  # as BERT reads the whole
+                units = [
+                    unit
+                    for part, ids in alone
+                    for unit in (_split_part(part, ids, tokenizer) if is_unspaced(part) else [([part], ids)])
+                ]
+        words += [(letters, ids, place == 0) for place, (letters, ids) in enumerate(units)]
+    return words
+
+
 def explain(classifier, text, batch_size=32, most=150):
     """Say how much each word of a text spoke for the positive class.
 
     A word's score is what the log-odds of the positive class lose when its word pieces are left out (Li, Monroe and
-    Jurafsky 2016, https://arxiv.org/abs/1612.08220). Returns a DataFrame with word and score; the score is NaN for
-    words beyond the length the model reads. Of texts with more than `most` words, neighbours are left out together
-    and share the score.
+    Jurafsky 2016, https://arxiv.org/abs/1612.08220). Returns a DataFrame with word, score and spaced (whether white
+    space stands before it); the score is NaN for words beyond the length the model reads. Of texts with more than
+    `most` words, neighbours are left out together and share the score.
+
+    Where words are not parted by spaces, as in Chinese or Thai, each character has a row; characters that BERT reads as
+    one word piece share the score.
     """
     require_kind("classifier", classifier, Classifier, "Classifier.load")
     memo = WordPieceMemo(classifier.tokenizer)
-    words = text.translate(dict.fromkeys(map(ord, memo.DELETED))).split()  # each is tokenized alone, as BERT does
-    pieces = [np.frombuffer(memo.encode(word, len(word)), memo.dtype) for word in words]
+    words = _split_words(text, classifier.tokenizer)
+    pieces = [ids for _, ids, _ in words]
     owner = np.repeat(np.arange(len(words)), [len(ids) for ids in pieces])  # the word that a piece belongs to
     ids = np.concatenate([*pieces, np.array([], memo.dtype)])
     size = classifier.settings["max_seq_length"]
@@ -46,11 +107,16 @@ def explain(classifier, text, batch_size=32, most=150):
     rows = np.concatenate([part for variant in variants for part in (cls, variant, sep)])
     features = Features(rows, lengths, lengths, np.full(len(variants), UNLABELLED, "<i4"), size)
     logits = predict_logits(classifier.model, features, batch_size, progress=False)  # batches by length
-    log_odds = (logits[:, 1] - logits[:, 0]) / classifier.settings["temperature"]
+    log_odds = (logits[:, 1] - logits[:, 0]) / classifier.settings["temperature"]  # the intercept is in all of them
     scores = np.full(len(words), np.nan)
     for group, without in zip(groups, log_odds[1:]):
         scores[group] = log_odds[0] - without
-    return pd.DataFrame({"word": words, "score": scores})
+    rows = [
+        (letter, score, spaced and place == 0)
+        for (letters, _, spaced), score in zip(words, scores.tolist())
+        for place, letter in enumerate(letters)
+    ]
+    return pd.DataFrame(rows, columns=["word", "score", "spaced"]).astype({"score": float})
 
 
 def colour_words(words):
@@ -60,14 +126,16 @@ def colour_words(words):
     """
     largest = np.nanmax([0.5, *words["score"].abs()])
     spans = []
-    for word, score in words.itertuples(index=False):
+    spaced = words["spaced"] if "spaced" in words else [True] * len(words)
+    for word, score, apart in zip(words["word"], words["score"], spaced):
         style, hint = "opacity:0.4", "not read"
         if not np.isnan(score):
             colour = "76,114,176" if score > 0 else "221,132,82"
             style, hint = f"background:rgba({colour},{0.8 * abs(score) / largest:.2f})", f"{score:+.2f}"
         style += ";padding:0 2px;border-radius:3px"
-        spans.append(f'<span style="{style}" title="{hint}">{html.escape(word)}</span>')
-    return " ".join(spans)
+        space = " " if apart and spans else ""
+        spans.append(f'{space}<span style="{style}" title="{hint}">{html.escape(word)}</span>')
+    return "".join(spans)
 
 
 class Html(str):

@@ -15,7 +15,7 @@ from textbert.archive import vocabulary_text
 from textbert.batches import make_batch, plan_batches, predict_logits
 from textbert.bert import describe_sizes
 from textbert.files import atomic_write, write_text
-from textbert.measures import get_eval_report, probabilities
+from textbert.measures import describe_calibration, get_eval_report, get_fitted, probabilities
 from textbert.parameters import MAX_POSITIONS
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -30,12 +30,17 @@ def _require_package(name, command):
 
 
 def _plain_model(classifier):
-    """Return a copy of the model, on the CPU, whose logits are already divided by the temperature."""
+    """Return a copy of the model, on the CPU, whose logits are calibrated: temperature and intercept are in them."""
     model = deepcopy(classifier.model).cpu().eval()
     with torch.no_grad():
         model.classifier.weight /= classifier.settings["temperature"]
         model.classifier.bias /= classifier.settings["temperature"]
+        model.classifier.bias[1] += classifier.settings.get("intercept", 0.0)
     return model
+
+
+def _get_probabilities(classifier, logits):
+    return probabilities(logits, classifier.settings["temperature"], classifier.settings.get("intercept", 0.0))
 
 
 def _write_card(classifier, folder, kind, figures, tokenizer_missing=None):
@@ -46,6 +51,7 @@ def _write_card(classifier, folder, kind, figures, tokenizer_missing=None):
     negative, positive = map(repr, settings["label_names"])
     named = {"task": task, "kind": kind, "negative": negative, "positive": positive, "figures": figures}
     named |= {"trained": classifier.describe()[0], "settings": settings, "tokenizer_missing": tokenizer_missing}
+    named["calibration"] = " ".join(describe_calibration(settings, classifier.validation))
     card = pages.get_template("card.md").render(named)
     write_text(Path(folder, "README.md"), card)
 
@@ -70,7 +76,8 @@ def export_huggingface(classifier, folder, figures=None):
         "layer_norm_eps": 1e-12,
         "pad_token_id": classifier.tokenizer.vocab["[PAD]"],
         "threshold": settings["threshold"],
-        "classifier": settings | {"temperature": 1.0},  # for us, should it be loaded by `Classifier`
+        # for us, should it be loaded by `Classifier`
+        "classifier": settings | {"temperature": 1.0, "intercept": 0.0, "calibrated_in_weights": get_fitted(settings)},
     }
     side = "left" if settings["truncation"] == "tail" else "right"
     tokenizer = {
@@ -173,7 +180,7 @@ def check_huggingface(classifier, folder, texts):
     theirs = [tokenizer(text, truncation=True)["input_ids"] for text in texts]
     other = _find_other(ours, theirs)
     alike = np.setdiff1d(np.arange(len(theirs)), other)
-    expected = probabilities(predict_logits(classifier.model, ours, 32, alike), classifier.settings["temperature"])
+    expected = _get_probabilities(classifier, predict_logits(classifier.model, ours, 32, alike))
     largest = 0.0
     with torch.inference_mode():
         for row, ours_for_row in zip(alike, expected):
@@ -183,7 +190,7 @@ def check_huggingface(classifier, folder, texts):
 
 
 def export_onnx(classifier, path):
-    """Write the model as ONNX, with the temperature in its weights: int64 inputs of shape (batch, length) to logits.
+    """Write the model as ONNX, with the calibration in its weights: int64 inputs of shape (batch, length) to logits.
 
     Inputs are input_ids, token_type_ids and attention_mask; batch and length (up to 512) may be anything.
     """
@@ -253,7 +260,7 @@ def check_onnx(classifier, path, texts, batch_size=32):
     session = _open_onnx(path)
     features = classifier.convert(texts)
     logits = predict_logits(classifier.model, features, batch_size)
-    expected = probabilities(logits, classifier.settings["temperature"])
+    expected = _get_probabilities(classifier, logits)
     largest = 0.0
     for batch in plan_batches(features.lengths, batch_size):
         inputs = {name: tensor.numpy() for name, tensor in make_batch(features, batch)[0].items()}

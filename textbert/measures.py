@@ -10,17 +10,21 @@ from textbert.parameters import as_columns
 FIGURES = ("mcc", "accuracy", "precision", "recall", "f1")
 
 
-def _ratio(above, below):
-    """Divide two arrays of one shape; 0 where there is nothing below the line."""
-    return np.divide(above, below, out=np.zeros(np.shape(above)), where=below > 0)
+def _ratio(above, below, undefined=0.0):
+    """Divide two arrays of one shape; `undefined` where there is nothing below the line."""
+    return np.divide(above, below, out=np.full(np.shape(above), undefined), where=below > 0)
 
 
-def count_figures(tp, tn, fp, fn):
-    """Return `FIGURES` for arrays of counts of one shape (...), as one array of shape (5, ...)."""
+def count_figures(tp, tn, fp, fn, undefined=0.0):
+    """Return `FIGURES` for arrays of counts of one shape (...), as one array of shape (5, ...).
+
+    A ratio with nothing below the line is `undefined`, such as the precision of a model that never says yes; the MCC is
+    then 0 by convention.
+    """
     tp, tn, fp, fn = (np.asarray(count, float) for count in (tp, tn, fp, fn))
     root = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
     shares = ((tp + tn, tp + tn + fp + fn), (tp, tp + fp), (tp, tp + fn), (2 * tp, 2 * tp + fp + fn))
-    return np.stack([_ratio(tp * tn - fp * fn, root), *(_ratio(*share) for share in shares)])
+    return np.stack([_ratio(tp * tn - fp * fn, root), *(_ratio(*share, undefined) for share in shares)])
 
 
 def get_eval_report(task_name, labels, preds, positive=None):
@@ -69,9 +73,21 @@ def tabulate(reports, label_names):
     return table.round(3).astype(object).where(table.notna(), "–")
 
 
-def probabilities(logits, temperature=1.0):
-    """Return the softmax of logits of shape (n, classes), divided by `temperature`, row by row."""
-    return torch.from_numpy(np.asarray(logits, np.float64) / temperature).softmax(dim=1).numpy()
+def probabilities(logits, temperature=1.0, intercept=0.0):
+    """Return the softmax, row by row, of logits of shape (n, classes) divided by `temperature`.
+
+    `intercept` is added to the divided logit of class 1.
+    """
+    scaled = np.asarray(logits, np.float64) / temperature
+    scaled[:, 1] += intercept
+    return torch.from_numpy(scaled).softmax(dim=1).numpy()
+
+
+def _smooth_targets(labels):
+    """Return labels, of shape (n,), as a little less than certain probabilities: see `fit_temperature`."""
+    (labels,) = as_columns(labels)
+    counts = np.bincount(labels, minlength=2)
+    return np.where(labels == 1, (counts[1] + 1) / (counts[1] + 2), 1 / (counts[0] + 2))
 
 
 def fit_temperature(logits, labels):
@@ -84,12 +100,73 @@ def fit_temperature(logits, labels):
     """
     from scipy.optimize import minimize_scalar
 
-    logits, (labels,) = torch.tensor(np.asarray(logits), dtype=torch.float64), as_columns(labels)
-    counts = np.bincount(labels, minlength=2)
-    believed = np.where(labels == 1, (counts[1] + 1) / (counts[1] + 2), 1 / (counts[0] + 2))  # of class 1
+    logits, believed = torch.tensor(np.asarray(logits), dtype=torch.float64), _smooth_targets(labels)
     targets = torch.tensor(np.stack([1 - believed, believed], axis=1))
     fit = minimize_scalar(lambda log: F.cross_entropy(logits / np.exp(log), targets).item(), bounds=np.log([0.05, 20]))
     return float(np.exp(fit.x))
+
+
+def fit_calibration(logits, labels, class_weights=None, level=0.01):
+    """Return (temperature, intercept) that make the probabilities of logits, of shape (n, 2), fit the labels best.
+
+    A temperature only stretches percentages around 50 %. Where training has weighed the classes (`class_weights` is not
+    None) they are shifted as well, and an intercept moves them back (Platt 1999). Elsewhere it is 0.0, and the
+    temperature that of `fit_temperature`, unless a likelihood-ratio test says on these texts that this is not enough
+    (p < `level`). Labels are smoothed as in `fit_temperature`, and the temperature has the same bounds.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import expit
+    from scipy.stats import chi2
+
+    logits, targets = np.asarray(logits, np.float64), _smooth_targets(labels)
+    difference = logits[:, 1] - logits[:, 0]
+
+    def loss(line):
+        """The mean cross-entropy for a (slope, intercept), and its gradient."""
+        log_odds = line[0] * difference + line[1]
+        error = expit(log_odds) - targets
+        value = np.mean(np.logaddexp(0, log_odds) - targets * log_odds)
+        return value, np.array([np.mean(error * difference), np.mean(error)])
+
+    temperature = fit_temperature(logits, labels)
+    start = np.array([1 / temperature, 0.0])
+    fit = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(1 / 20, 20), (-50, 50)])
+    gain = 2 * len(targets) * (loss(start)[0] - fit.fun)
+    if class_weights is None and not chi2.sf(gain, 1) < level:
+        return temperature, 0.0
+    return float(1 / fit.x[0]), float(fit.x[1])
+
+
+def usual_threshold(intercept, class_weights=None):
+    """Return the probability from which on a text is called positive if nothing speaks for another: 0.5.
+
+    If training has weighed the classes, so that more of a rare one are found, it is the calibrated probability of what
+    the model by itself gives 0.5, or the calibration would undo the weights.
+    """
+    return 0.5 if class_weights is None else float(probabilities([[0, 0]], intercept=intercept)[0, 1])
+
+
+def get_fitted(settings):
+    """Return what of temperature and intercept was fitted for a classifier's settings, wherever it is, as a dict."""
+    own = {name: settings[name] for name in ("temperature", "intercept") if name in settings}
+    return settings.get("calibrated_in_weights", own)
+
+
+def describe_calibration(settings, validation=None):
+    """Say in sentences, a list, what was done to a classifier's percentages; `validation` is its texts, or None."""
+    fitted = get_fitted(settings)
+    temperature, intercept = fitted["temperature"], fitted.get("intercept", 0.0)
+    if settings.get("parameters", {}).get("CLASS_WEIGHTS") is not None and "intercept" not in fitted:
+        return [
+            "Its percentages are shifted towards the rarer class: training has weighed the classes (CLASS_WEIGHTS), "
+            f"and the temperature ({temperature:.3f}) that was fitted cannot mend that. Train again to have it mended."
+        ]
+    if temperature == 1 and intercept == 0:
+        return ["Nothing was fitted to bring its percentages closer to how often they come true."]
+    what = f"A temperature ({temperature:.3f})"
+    what += f" and an intercept ({intercept:.3f}) were fitted" if intercept else " was fitted"
+    where = "validation texts" if validation is None else f"{len(validation):,} validation texts"
+    return [f"{what} on {where}, to bring its percentages closer to how often they come true."]
 
 
 def bootstrap_figures(labels, predictions, n_resamples=9999, seed=0):
@@ -104,6 +181,7 @@ def bootstrap_figures(labels, predictions, n_resamples=9999, seed=0):
     comes out (percentile method, Efron 1979). Rows with the same label and answers count alike, so it is enough to draw
     how often each kind of row comes, which follows a multinomial distribution. Returns a DataFrame with the columns
     value, low and high, indexed by (model, figure); for each model but the last also ("<last> minus <model>", "mcc").
+    A figure that the rows as they are leave undefined, such as the precision of a model that never says yes, is NaN.
     """
     *others, last = predictions
     rows = np.stack(as_columns(labels, *predictions.values()), axis=1).astype(bool)
@@ -114,7 +192,9 @@ def bootstrap_figures(labels, predictions, n_resamples=9999, seed=0):
     found = {}
     for model, positive in zip(predictions, said):
         cells = (positive & truth, ~positive & ~truth, positive & ~truth, ~positive & truth)
-        figures = count_figures(*(drawn[:, cell].sum(1) for cell in cells))
+        counted = [drawn[:, cell].sum(1) for cell in cells]
+        figures = count_figures(*counted)
+        figures[np.isnan(count_figures(*(count[0] for count in counted), undefined=np.nan))] = np.nan
         found |= {(model, name): values for name, values in zip(FIGURES, figures)}
     for model in others:
         found[f"{last} minus {model}", "mcc"] = found[last, "mcc"] - found[model, "mcc"]
@@ -123,9 +203,23 @@ def bootstrap_figures(labels, predictions, n_resamples=9999, seed=0):
     return pd.DataFrame({"value": [values[0] for values in found.values()], "low": low, "high": high}, index)
 
 
+def format_figure(value):
+    """Return a figure with two decimals, or as many more as it takes not to look like 0, 1 or -1 where it is not."""
+    digits = next((n for n in range(2, 7) if abs(round(value, n)) not in (0, 1)), 2)
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0 makes -0.0 a 0.0
+
+
 def format_intervals(table):
-    """Return a table of `bootstrap_figures` with a column for each model, each cell as "0.71 (0.63 to 0.78)"."""
-    cells = table.apply(lambda row: f"{row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})", axis=1)
+    """Return a table of `bootstrap_figures` with a column for each model, each cell as "0.71 (0.63 to 0.78)".
+
+    What is undefined is a dash.
+    """
+
+    def show(row):
+        value, low, high = map(format_figure, row[["value", "low", "high"]])
+        return f"{value} ({low} to {high})" if row["value"] == row["value"] else "–"
+
+    cells = table.apply(show, axis=1)
     models, figures = (table.index.unique(level) for level in table.index.names)
     cells = cells.unstack(0).loc[figures, models]  # not unstack(sort=False), which mixes up the cells before pandas 3
     cells = cells.dropna(axis=1).rename_axis(index=None, columns=None)
@@ -141,11 +235,10 @@ def size_note(name, labels, predicted):
     from scipy.stats import binomtest
 
     labels, predicted = as_columns(labels, predicted)
-    value, low, high = bootstrap_figures(labels, {name: predicted}).loc[(name, "mcc")].round(2)
+    value, low, high = map(format_figure, bootstrap_figures(labels, {name: predicted}).loc[(name, "mcc")])
     rarer = int(min(np.sum(labels), len(labels) - np.sum(labels)))
-    note = f"{name}: MCC {value:.2f}, between {low:.2f} and {high:.2f}; "
-    note += f"{len(labels):,} texts, {rarer:,} of the rarer class."
-    if rarer < 30 or round(high - low, 2) > 0.2:
+    note = f"{name}: MCC {value}, between {low} and {high}; {len(labels):,} texts, {rarer:,} of the rarer class."
+    if rarer < 30 or round(float(high) - float(low), 2) > 0.2:
         return f"{note} TOO SMALL TO TELL MUCH: at least 30 of each class and an interval of at most 0.2 are needed."
     if np.array_equal(labels, predicted):
         wrong = 1 - binomtest(len(labels), len(labels)).proportion_ci(method="wilson").low
@@ -186,10 +279,16 @@ def accuracy_by(labels, predicted, groups):
 
 
 def length_groups(texts, groups=4):
-    """Return for each text, as a Series, in which quarter of the lengths it lies, such as "12 to 31 words"."""
-    words = pd.Series([len(text.split()) for text in texts])
+    """Return for each text, as a Series, in which quarter of the lengths it lies, such as "12 to 31 words".
+
+    Where most texts do not part words by spaces, it says "characters", and each counts.
+    """
+    from textbert.words import count_words, is_unspaced
+
+    words = pd.Series([count_words(text) for text in texts])
+    unit = "characters" if 2 * sum(map(is_unspaced, texts)) > len(texts) else "words"
     edges = np.unique(words.quantile(np.linspace(0, 1, groups + 1)[1:]).astype(int))
-    names = [f"{low} to {high} words" for low, high in zip([words.min(), *edges[:-1] + 1], edges)]
+    names = [f"{low} to {high} {unit}" for low, high in zip([words.min(), *edges[:-1] + 1], edges)]
     return pd.Series(pd.Categorical.from_codes(np.searchsorted(edges, words), names, ordered=True))
 
 
@@ -220,40 +319,43 @@ def calibration(labels, positive, bins=10):
 def threshold_curve(labels, positive, thresholds=None):
     """Return a DataFrame with threshold, mcc, precision and recall; None takes 0.01, 0.02, ... 0.99.
 
-    A text counts as positive where its probability, in an array of shape (n,), reaches the threshold.
+    A text counts as positive where its probability, in an array of shape (n,), reaches the threshold. Where none does,
+    the precision is NaN.
     """
     thresholds = np.arange(1, 100) / 100 if thresholds is None else np.asarray(thresholds, float)
     labels, positive = as_columns(labels, positive)
     # how many of each class lie below each threshold
     fn, tn = (np.searchsorted(np.sort(positive[labels == label]), thresholds) for label in (1, 0))
     tp, fp = (labels == 1).sum() - fn, (labels == 0).sum() - tn
-    mcc, _, precision, recall, _ = count_figures(tp, tn, fp, fn)
+    mcc, _, precision, recall, _ = count_figures(tp, tn, fp, fn, undefined=np.nan)
     return pd.DataFrame({"threshold": thresholds, "mcc": mcc, "precision": precision, "recall": recall})
 
 
-def choose_threshold(positive, labels, false_positive_cost=1.0, seed=0):
+def choose_threshold(positive, labels, false_positive_cost=1.0, seed=0, usual=0.5):
     """Return (the probability from which on a text is called positive, why that one).
 
     If a false positive costs another multiple of a false negative than 1, the threshold with the least expected cost
-    follows from the probabilities alone (Elkan 2001, The Foundations of Cost-Sensitive Learning). Else it is 0.5,
-    unless another one has a better MCC and the 95 % bootstrap interval of the gain, over 2,000 resamples, excludes 0.
-    That is a mild test, for the same texts have chosen it: where 0.5 was best, simulated data passed it in one of ten
-    cases, and lost 0.001 by it; a stricter one, which chose and tested on different halves, missed more than it saved.
+    follows from the probabilities alone (Elkan 2001, The Foundations of Cost-Sensitive Learning). Else it is the
+    `usual` one, unless another has a better MCC and the 95 % bootstrap interval of the gain, over 2,000 resamples,
+    excludes 0. That is a mild test, for the same texts have chosen it: where 0.5 was best, simulated data passed it in
+    one of ten cases, and lost 0.001 by it; a stricter one, which chose and tested on different halves, missed more than
+    it saved.
 
-    positive : array of shape (n,), tempered probabilities of class 1
+    positive : array of shape (n,), calibrated probabilities of class 1
     labels : array of shape (n,) of 0 and 1
+    usual : see `usual_threshold`
     """
     if false_positive_cost != 1:
         threshold = false_positive_cost / (1 + false_positive_cost)
         return threshold, f"a false positive costs {false_positive_cost:g} times as much as a false negative"
     positive, labels = as_columns(positive, labels)
-    values = np.unique(np.append(positive, 0.5))
-    thresholds = np.append(0.5, (values[1:] + values[:-1]) / 2)  # 0.5 first: it wins a tie
+    values = np.unique(np.append(positive, usual))
+    thresholds = np.append(usual, (values[1:] + values[:-1]) / 2)  # the usual one first: it wins a tie
     best = thresholds[threshold_curve(labels, positive, thresholds)["mcc"].argmax()]
-    if best == 0.5:
-        return 0.5, "no other has a better validation MCC"
-    answers = {"half": positive >= 0.5, "best": positive >= best}
-    gain = bootstrap_figures(labels, answers, 2000, seed).loc[("best minus half", "mcc")]
+    if best == usual:
+        return usual, "no other has a better validation MCC"
+    answers = {"usual": positive >= usual, "best": positive >= best}
+    gain = bootstrap_figures(labels, answers, 2000, seed).loc[("best minus usual", "mcc")]
     interval = f"at {best:.3f} validation MCC would gain between {gain['low']:+.3f} and {gain['high']:+.3f}"
     interval += " (95 % bootstrap interval)"
-    return (float(best), interval) if gain["low"] > 0 else (0.5, f"{interval}: that may be chance")
+    return (float(best), interval) if gain["low"] > 0 else (usual, f"{interval}: that may be chance")

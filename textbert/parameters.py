@@ -281,8 +281,9 @@ def check_parameters(notebook, names):
     names : dict; what the notebook has defined, usually its `globals()`. Every name in capitals is taken for a
         parameter, so a mistyped one does not go unnoticed.
 
-    Raises ValueError for an unknown name (with the nearest known one), a missing name, or a value against its rule, and
-    ImportError, with the pip command, for a value that needs a package which is not installed.
+    Raises ValueError for an unknown name (with the nearest known one), a missing name, a value against its rule, or two
+    that exclude each other, and ImportError, with the pip command, for a value that needs a package which is not
+    installed.
     """
     known = get_parameters(notebook)
     given = {name: value for name, value in names.items() if re.fullmatch(r"[A-Z][A-Z0-9_]{2,}", name)}
@@ -301,6 +302,12 @@ def check_parameters(notebook, names):
             print(f"{name} {shown} is taken as {meant!r}")
             given[name] = names[name] = meant
         parameter.rule.require(given[name])
+    cost = given.get("FALSE_POSITIVE_COST", 1)
+    if given.get("CLASS_WEIGHTS") is not None and cost != 1:
+        raise ValueError(
+            f"CLASS_WEIGHTS is {given['CLASS_WEIGHTS']!r} and FALSE_POSITIVE_COST is {cost!r}, but each says which "
+            "mistake is worse: use one of them, CLASS_WEIGHTS = None or FALSE_POSITIVE_COST = 1"
+        )
     return given
 
 

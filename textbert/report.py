@@ -5,6 +5,7 @@ import io
 import math
 import re
 from pathlib import Path
+from unicodedata import bidirectional
 
 import jinja2
 import matplotlib.pyplot as plt
@@ -12,28 +13,37 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.font_manager import FontProperties, findfont, get_font
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 from sklearn import metrics
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
+from sklearn.model_selection import cross_val_predict
 
+from textbert.baseline import deal_folds
+from textbert.baseline import make_baseline as make_baseline  # handed on, as are the next two
+from textbert.baseline import predict_baseline as predict_baseline
+from textbert.baseline import tune_baseline as tune_baseline
 from textbert.display import BLUE, ORANGE
 from textbert.explanation import Html
 from textbert.files import write_text
-from textbert.measures import reliability
+from textbert.measures import format_figure, get_eval_report, reliability
 
 
 def drawable_names(names):
-    """Return the names of the two classes as plots can show them: where the font lacks a letter, "label 0" it is."""
+    """Return the names of the two classes as plots can show them: cut to 30 characters, with $ escaped.
+
+    Where the font lacks a letter, where letters run from right to left, which matplotlib does not do, or where a legend
+    would leave the name out, it is "label 0" or "label 1"; and so are both if they would look alike.
+    """
     letters = get_font(findfont(FontProperties())).get_charmap()
-    return [
-        name.replace("$", r"\$")
-        if name.strip() and all(ord(letter) in letters for letter in name)
-        else f"label {number}"
+
+    def is_drawable(name):
+        known = all(ord(letter) in letters and bidirectional(letter) not in ("R", "AL") for letter in name)
+        return name.strip() and known and not name.startswith("_")
+
+    shown = [
+        (name if len(name) <= 30 else f"{name[:29]}…").replace("$", r"\$") if is_drawable(name) else f"label {number}"
         for number, name in enumerate(names)
     ]
+    return shown if len(set(shown)) == len(shown) else [f"label {number}" for number in range(len(names))]
 
 
 def plot_curves(labels, predicted, positives, names):
@@ -84,21 +94,6 @@ def plot_thresholds(ax, curve, threshold):
     ax.legend()
 
 
-_find_words = TfidfVectorizer(ngram_range=(1, 2)).build_analyzer()
-
-
-def _find_terms(text):
-    """Return the words and word pairs of a text; where it has no word of two letters, what stands between spaces."""
-    return _find_words(text) or text.lower().split() or [""]
-
-
-def make_baseline():
-    """Return the cheap model that BERT is compared with: TF-IDF of words and word pairs, and logistic regression."""
-    return make_pipeline(
-        TfidfVectorizer(analyzer=_find_terms, sublinear_tf=True), LogisticRegression(C=10, max_iter=1000)
-    )
-
-
 def suspicious_labels(texts, labels, positive, baseline, folds=5, seed=0):
     """Rank training rows by how little two models believe their labels, the most suspicious first.
 
@@ -106,19 +101,18 @@ def suspicious_labels(texts, labels, positive, baseline, folds=5, seed=0):
     ----------
     texts, labels : lists or arrays of shape (n,)
     positive : BERT's probabilities of class 1, of shape (n,)
-    baseline : a scikit-learn classifier of texts; it judges each row after learning from the other folds, so that it
-        cannot know the label by heart, as BERT may
-    folds : at most; no more than the rarer class has rows
+    baseline : a scikit-learn classifier of texts; it judges each row after learning from the other folds, in which that
+        text is not, so that it cannot know the label by heart, as BERT may
+    folds : at most; no more than the rarer class has different texts
 
-    Returns a DataFrame with row, baseline and bert (the probability that each gives to the label). It is empty, and
-    that is said, where a class has fewer than two rows.
+    Returns a DataFrame with row, baseline and bert (the probability that each gives to the label); a text that is there
+    more than once has several rows. It is empty, and that is said, where a class has fewer than two different texts.
     """
-    labels = np.asarray(labels)
-    folds = min(folds, *np.bincount(labels, minlength=2))
-    if folds < 2:
-        print(f"Among {len(labels)} rows a class has fewer than two: too few to tell which labels may be wrong")
+    labels = np.asarray(labels, int)
+    split = deal_folds(texts, labels, folds, seed)
+    if not split:
+        print(f"Among {len(labels)} rows a class has fewer than two texts: too few to tell which labels may be wrong")
         return pd.DataFrame({"row": [], "baseline": [], "bert": []}).astype({"row": int})
-    split = StratifiedKFold(folds, shuffle=True, random_state=seed)
     out_of_fold = cross_val_predict(baseline, np.asarray(texts, object), labels, cv=split, method="predict_proba")[:, 1]
     believed = {
         name: np.where(labels == 1, p, 1 - p) for name, p in (("baseline", out_of_fold), ("bert", np.asarray(positive)))
@@ -150,39 +144,136 @@ def _to_html(frame, longest=600):
         return frame.to_html(**options)
 
 
+def _share(right, texts):
+    """Return "88 of 100"; as it is counted where that would round to none or to all, or where there are fewer texts."""
+    rounded = round(100 * right / texts)
+    if texts < 100 or (rounded in (0, 100) and right not in (0, texts)):
+        return f"{right:,} of {texts:,}"
+    return f"{rounded} of 100"
+
+
+def _split_groups(groups):
+    """Return the rows of a table of groups as (those of the classes, those of the lengths, which may be none)."""
+    texts = groups["texts"].to_numpy()
+    found = [count for count in (2, 1) if len(texts) > 2 and texts[:count].sum() == texts[count:].sum()]
+    count = found[0] if found else len(texts)
+    return groups.iloc[:count], groups.iloc[count:]
+
+
+def _compare_classes(model, classes):
+    """Say how many of each class were found, and set the share of right answers beside always naming the same class."""
+    right, texts = classes["right"].sum(), classes["texts"].sum()
+    found = " and ".join(f"{row.right:,} of {row.texts:,} {str(row.Index)!r}" for row in classes.itertuples())
+    often = classes["texts"].max()
+    always = f"always saying {str(classes.index[classes['texts'].argmax()])!r}"
+    if right > often:
+        return f"It found {found}; {always} is right in {_share(often, texts)}."
+    if right == often:
+        return f"It found {found}; {always} is right just as often."
+    return f"It found {found}; {always} is right MORE OFTEN, in {often:,} of {texts:,} texts and not {right:,}."
+
+
 def summarize(intervals, model, opponent, chance, groups):
-    """Say in three sentences, to somebody who knows no statistics, what was found out about a model.
+    """Say in three paragraphs, to somebody who knows no statistics, what was found out about a model.
 
     Parameters
     ----------
     intervals : DataFrame of `bootstrap_figures`
     model, opponent : their names in it; the model is the last
     chance : probability of `mcnemar`
-    groups : DataFrame of `accuracy_by`
+    groups : DataFrame of `accuracy_by` for the classes, and below it, if there is one, for the lengths in their order
     """
-    ours, theirs = (intervals.loc[(name, "accuracy"), "value"] for name in (model, opponent))
+    classes, _ = _split_groups(groups)
+    right, texts = classes[["right", "texts"]].sum().tolist()
+    share, least = _share(right, texts), math.floor(100 * binomtest(right, texts).proportion_ci(method="wilson").low)
+    first = f"{model} is right in {share} texts; in at least {least}{'' if share.endswith(' of 100') else ' of 100'}"
+    first += f", as far as can be told from {texts:,} texts. {_compare_classes(model, classes)}"
+    if not intervals.loc[(model, "mcc"), "low"] > 0:
+        first += " Nobody can tell from these texts whether it is better than guessing."
+    return [first, _compare_models(intervals, model, opponent, chance, texts), name_weakest(groups)]
+
+
+def _compare_models(intervals, model, opponent, chance, texts):
+    """Say which of two models is better: by the share of right answers, and by the MCC, which must not agree."""
+    ours, theirs = (round(texts * intervals.loc[(name, "accuracy"), "value"]) for name in (model, opponent))
     lead = intervals.loc[(f"{model} minus {opponent}", "mcc")]
-    other = f"{opponent}, which is right in {100 * theirs:.0f} of 100"
-    verdict = f"Nobody can tell from these texts whether it is better than {other}."
-    if chance <= 0.05 and (lead["low"] > 0 or lead["high"] < 0):
-        verdict = f"It is {'better' if lead['low'] > 0 else 'WORSE'} than {other}, and that is hardly chance."
-        if (lead["low"] > 0) != (ours > theirs):  # where one class is rare
-            better, worse = (model, opponent) if lead["low"] > 0 else (opponent, model)
-            verdict = f"{worse[0].upper()}{worse[1:]} is right more often ({100 * max(ours, theirs):.0f} of 100), but "
-            verdict += f"{better} does better where both classes count alike (MCC); neither is hardly chance."
-    right, texts = groups[["right", "texts"]].iloc[:2].sum().tolist()
-    least = binomtest(right, texts).proportion_ci(method="wilson").low
-    first = f"{model} is right in {100 * ours:.0f} of 100 texts; in at least {math.floor(100 * least)}"
-    return [f"{first}, as far as can be told from {texts:,} texts.", verdict, name_weakest(groups)]
+    by_share = int(np.sign(ours - theirs)) if chance <= 0.05 else 0
+    by_mcc = int(lead["low"] > 0) - int(lead["high"] < 0)
+    shares = [_share(count, texts) for count in (ours, theirs)]
+    if shares[0] == shares[1] and ours != theirs:
+        shares = [f"{count:,} of {texts:,}" for count in (ours, theirs)]
+    other, alike = f"{opponent}, which is right in {shares[1]}", "where both classes count alike (MCC)"
+    if by_share == by_mcc == 0:
+        return f"Nobody can tell from these texts whether it is better than {other}."
+    if by_share == by_mcc:
+        return f"It is {'better' if by_mcc > 0 else 'WORSE'} than {other}, and that is hardly chance."
+    if by_mcc == 0:
+        more = "more often" if by_share > 0 else "LESS OFTEN"
+        return f"It is right {more} than {other}, and that is hardly chance; {alike}, nobody can tell which is better."
+    if by_share == 0:
+        verdict = f"Nobody can tell from these texts whether it is right more often than {other}; but {alike}"
+        return f"{verdict} it does {'better' if by_mcc > 0 else 'WORSE'}, and that is hardly chance."
+    better, worse = (model, opponent) if by_mcc > 0 else (opponent, model)
+    verdict = (
+        f"{worse[0].upper()}{worse[1:]} is right more often ({shares[by_mcc > 0]}), but {better} does better {alike}"
+    )
+    return f"{verdict}; both are hardly chance."
+
+
+def _find_trend(lengths):
+    """Return (z, p) of the Cochran-Armitage test for a trend of the share of right answers over ordered groups."""
+    right, texts = lengths["right"].to_numpy(float), lengths["texts"].to_numpy(float)
+    share, place = right.sum() / texts.sum(), np.arange(len(texts))
+    variance = share * (1 - share) * (texts @ place**2 - (texts @ place) ** 2 / texts.sum())
+    z = place @ (right - texts * share) / math.sqrt(variance) if variance > 0 else 0.0
+    return z, float(2 * norm.sf(abs(z)))
 
 
 def name_weakest(groups):
-    """Say in which group of `accuracy_by` most answers are wrong, among those clearly below the mean of all groups."""
-    weak = groups[groups["high"] < np.average(groups["accuracy"], weights=groups["texts"])]
-    if weak.empty:
-        return "It errs about as often in each class and at each length, as far as can be told."
-    weakest = weak.loc[weak["accuracy"].idxmin()]
-    return f"It errs most here: {weakest.name}, with {100 * weakest['accuracy']:.0f} of 100 right."
+    """Say where a model errs most, if the table of groups (see `summarize`) can tell it.
+
+    A group is named if so few right answers have a probability of at most 5 % at the mean of all groups, shared out
+    over all that are looked at (Bonferroni); a trend over three or more lengths, if its own is at most 5 %.
+    """
+    classes, lengths = _split_groups(groups)
+    right, texts = classes[["right", "texts"]].sum().tolist()
+    if right in (0, texts):
+        return f"It made {'no mistake' if right else 'only mistakes'} on these {texts:,} texts."
+    tests = [binomtest(int(r), int(t), right / texts, "less").pvalue for r, t in zip(groups["right"], groups["texts"])]
+    weak = groups[np.array(tests) * len(groups) <= 0.05]
+    said = []
+    if len(weak):
+        worst = weak.iloc[weak["accuracy"].argmin()]
+        said.append(
+            f"It errs most here, as far as can be told: {worst.name}, with {worst['right']:,.0f} of "
+            f"{worst['texts']:,.0f} texts right (of all texts {_share(right, texts)})."
+            f"{' These are few.' if worst['texts'] < 30 else ''}"
+        )
+    z, p = _find_trend(lengths) if len(lengths) > 2 else (0.0, 1.0)
+    if p <= 0.05:
+        counts = ", ".join(f"{row.right:,} of {row.texts:,}" for row in lengths.itertuples())
+        more = "longer" if z < 0 else "shorter"
+        said.append(
+            f"It errs more often in {more} texts: from the shortest to the longest, {counts} are right (p = {p:.2g})."
+        )
+    few = f"Nobody can tell from its {texts - right:,} mistakes whether it errs more often"
+    return " ".join(said) or f"{few} in some class or at some length."
+
+
+def compare_thresholds(labels, positives, thresholds):
+    """Say in sentences, a list, what the threshold alone does for some models.
+
+    labels : array of 0 and 1, of shape (n,)
+    positives, thresholds : dicts from a model's name to its probabilities of class 1, of shape (n,), and its threshold
+    """
+    sentences = []
+    for name, threshold in thresholds.items():
+        chosen, half = (get_eval_report("", labels, positives[name] >= at)["mcc"] for at in (threshold, 0.5))
+        sentence = (
+            f"{name[0].upper()}{name[1:]} says yes from {threshold:.3g} on, with an MCC of {format_figure(chosen)}"
+        )
+        sentences.append(sentence + (f"; from 0.5 on it would be {format_figure(half)}." if threshold != 0.5 else "."))
+    return sentences
 
 
 def show_texts(frame):

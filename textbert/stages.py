@@ -40,6 +40,7 @@ STAGES = {
         "How sure is sure?": (),
         "Where does a yes begin?": ("FALSE_POSITIVE_COST",),
         "Save and pack": (),
+        "Save and pack, last cells": (),
     },
     "evaluate": {
         "the check of the parameters": ("TASK_NAME",),
@@ -54,6 +55,7 @@ STAGES = {
         "Where is it wrong?": ("SHOW_MISTAKES",),
         "Are the labels right?": ("CHECK_LABELS", "SHOW_MISTAKES"),
         "A report to pass on": (),
+        "Try your own": (),
     },
 }
 

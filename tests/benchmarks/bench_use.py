@@ -95,7 +95,7 @@ def rank_planted(task, planted, share=0.05):
     examples = tools.BinaryClassificationProcessor().get_train_examples(ROOT / "data" / task)
     texts, labels = [e.text_a for e in examples], np.array([int(e.label) for e in examples])
     logits = tools.predict_logits(classifier.model, classifier.convert(texts), 64)
-    positive = tools.probabilities(logits, classifier.settings["temperature"])[:, 1]
+    positive = classifier.decide(logits)["probability"].to_numpy()
     table = report.suspicious_labels(texts, labels, positive, report.make_baseline())
     first = round(share * len(texts))
     print(
