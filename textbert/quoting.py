@@ -36,7 +36,7 @@ class Tally:
     lines: int = 0
     breaks: int = 0  # within fields
     skip: int = 0
-    empty: array = dataclasses.field(default_factory=lambda: array("q"))  # for each empty line, the number of rows before it
+    empty: array = dataclasses.field(default_factory=lambda: array("q"))  # the number of rows before each
 
     def number_rows(self):
         """Return the number of each row as a spreadsheet shows it, minus 1: empty lines count, an array (rows,)."""
