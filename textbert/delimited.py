@@ -3,15 +3,12 @@
 import csv
 import io
 import re
-from array import array
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
-
-import numpy as np
 
 from textbert.files import require_encoding
 from textbert.packed import OPENERS, open_text, split_suffixes
-from textbert.quoting import Column, Profile, may_hold_rows
+from textbert.quoting import Column, Profile, Tally, may_hold_rows
 
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 SAMPLE = 2**18  # characters that show how a file is written
@@ -60,31 +57,6 @@ def _double_marks(match):
     """Return backslashes before a quotation mark, and the mark, in the usual way of writing."""
     slashes = len(match[1])
     return "\\" * (slashes // 2) + ('""' if slashes % 2 else '"')
-
-
-@dataclass
-class Tally:
-    """How many rows and columns a file has, and what of its lines is no row."""
-
-    rows: int = 0
-    columns: int = 0
-    lines: int = 0
-    breaks: int = 0  # within fields
-    skip: int = 0
-    empty: array = field(default_factory=lambda: array("q"))  # for each empty line, the number of rows before it
-
-    def number_rows(self):
-        """Return the number of each row as a spreadsheet shows it, minus 1: empty lines count, an array (rows,)."""
-        rows = np.arange(self.rows)
-        return rows + np.searchsorted(np.frombuffer(self.empty, np.int64), rows, side="right") if self.empty else rows
-
-    def describe(self, name):
-        """Return a sentence about a file whose lines are not its rows; "" if they are."""
-        reasons = {"sep= line": self.skip, "empty lines": len(self.empty), "line breaks in quoted fields": self.breaks}
-        reasons = [f"{what}: {count:,}" for what, count in reasons.items() if count]
-        if not reasons:
-            return ""
-        return f"{name}: {self.rows:,} rows of {self.columns} columns in {self.lines:,} lines ({'; '.join(reasons)})"
 
 
 class _Lines:

@@ -12,9 +12,10 @@ from numbers import Integral
 from pathlib import Path
 from statistics import fmean
 
-from textbert.delimited import Form, Tally, read_delimited, read_rows
+from textbert.delimited import Form, read_delimited, read_rows
 from textbert.files import explain_reading, explain_writing, follow_links, hash_file, replace_file, write_text
 from textbert.packed import require_sound, require_text, split_suffixes
+from textbert.quoting import Tally
 from textbert.tables import LABEL_COLUMNS, MISSING, TEXT_COLUMNS
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": ",", "": ","}  # of a target, by what its name ends in

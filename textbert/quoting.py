@@ -1,6 +1,10 @@
 """What the quotes of a delimited file prove: how its columns are quoted, and whether a quote has swallowed rows."""
 
+import dataclasses
 import re
+from array import array
+
+import numpy as np
 
 FEW = 20  # different values that a column of labels has at most
 SHAPES = 5  # different shapes that a column of numbers, dates or ids has at most
@@ -11,6 +15,41 @@ def _shape(cell):
     if len(cell) > 40:
         return ""
     return re.sub(r"\w+", lambda match: "0" if match[0].isdigit() else "x" if re.search(r"\d", match[0]) else "a", cell)
+
+
+def is_name(cell):
+    """Return True if a cell may be the name of a column: short, and no sentence."""
+    return len(cell) <= 50 and len(cell.split()) <= 4 and not cell.rstrip().endswith((".", "!", "?", "\u3002"))
+
+
+def is_number(cells):
+    """Return which cells of a Series are numbers, dates, or empty, as a Series of True and False."""
+    return cells.str.fullmatch(r"[-+.,:/%\s\d]*(?:\d[-+.,:/%T\s\dZ]*)?")
+
+
+@dataclasses.dataclass
+class Tally:
+    """How many rows and columns a file has, and what of its lines is no row."""
+
+    rows: int = 0
+    columns: int = 0
+    lines: int = 0
+    breaks: int = 0  # within fields
+    skip: int = 0
+    empty: array = dataclasses.field(default_factory=lambda: array("q"))  # the number of rows before each
+
+    def number_rows(self):
+        """Return the number of each row as a spreadsheet shows it, minus 1: empty lines count, an array (rows,)."""
+        rows = np.arange(self.rows)
+        return rows + np.searchsorted(np.frombuffer(self.empty, np.int64), rows, side="right") if self.empty else rows
+
+    def describe(self, name):
+        """Return a sentence about a file whose lines are not its rows; "" if they are."""
+        reasons = {"sep= line": self.skip, "empty lines": len(self.empty), "line breaks in quoted fields": self.breaks}
+        reasons = [f"{what}: {count:,}" for what, count in reasons.items() if count]
+        if not reasons:
+            return ""
+        return f"{name}: {self.rows:,} rows of {self.columns} columns in {self.lines:,} lines ({'; '.join(reasons)})"
 
 
 class Column:

@@ -10,11 +10,12 @@ from textbert.classes import MISSING, is_missing, label_key
 from textbert.classes import binary_labels as binary_labels
 from textbert.classes import pick_classes as pick_classes
 from textbert.classes import require_classes as require_classes
-from textbert.delimited import Tally, get_codec, read_delimited
+from textbert.delimited import get_codec, read_delimited
 from textbert.files import require_encoding, require_file
 from textbert.ids import find_id_fault, find_ids
 from textbert.mojibake import DAMAGED as DAMAGED
 from textbert.packed import OPENERS, require_sound, require_text, split_suffixes
+from textbert.quoting import Tally, is_name, is_number
 from textbert.typed import as_text, find_nested, read_json_lines, read_typed
 
 TEST_NAMES = ("test", "dev", "valid", "validation")
@@ -149,22 +150,11 @@ def _is_numbered(first):
     return len(names) > 1 and names == [str(i) for i in range(len(names))]
 
 
-def _is_name(cell):
-    """Return True if a cell may be the name of a column: short, and no sentence."""
-    return len(cell) <= 50 and len(cell.split()) <= 4 and not cell.rstrip().endswith((".", "!", "?", "\u3002"))
-
-
 def _has_known_name(frame):
     """Return True if the first row has a usual name that is no value of its column."""
-    known = {*LABEL_COLUMNS, *TEXT_COLUMNS}
     first = {name: frame[name].iat[0].strip().lower() for name in frame}
-    first = {name: cell for name, cell in first.items() if cell in known}
+    first = {name: cell for name, cell in first.items() if cell in LABEL_COLUMNS + TEXT_COLUMNS}
     return any(not (frame[name][1:].str.strip().str.lower() == cell).any() for name, cell in first.items())
-
-
-def _is_number(cells):
-    """Return which cells of a Series are numbers, dates, or empty, as a Series of True and False."""
-    return cells.str.fullmatch(r"[-+.,:/%\s\d]*(?:\d[-+.,:/%T\s\dZ]*)?")
 
 
 def _has_header(frame, source):
@@ -180,17 +170,17 @@ def _has_header(frame, source):
     if others and not any(others) and title not in set(rest.iloc[:, 0]):
         raise ValueError(f"{source}: its first row, {title[:50]!r}, seems to be a title: delete that row")
     first = {name: cell for name, cell in frame.iloc[0].items() if cell.strip()}
-    numbers = {name for name in first if _is_number(rest[name]).mean() > 0.9 and (rest[name] != "").any()}
-    named = [name for name in numbers if not _is_number(frame[name][:1]).iat[0]]
+    numbers = {name for name in first if is_number(rest[name]).mean() > 0.9 and (rest[name] != "").any()}
+    named = [name for name in numbers if not is_number(frame[name][:1]).iat[0]]
     few = [name for name in _few_valued(rest) if name in first]
     labels = {name: {*MISSING, *map(label_key, rest[name].unique())} for name in few}
-    if len(named) < len(numbers) or not (few or numbers) or _is_number(pd.Series(list(first.values()))).any():
+    if len(named) < len(numbers) or not (few or numbers) or is_number(pd.Series(list(first.values()))).any():
         return False
     lengths = {name: rest[name].map(len) for name in first if name not in {*few, *numbers}}
     if any(label_key(first[name]) in labels[name] for name in few):
         if not any(first[name].isidentifier() and 2 * len(first[name]) < lengths[name].min() for name in lengths):
             return False
-    elif all(map(_is_name, first.values())):
+    elif all(map(is_name, first.values())):
         longest = max(lengths, key=lambda name: lengths[name].median(), default=None)
         if named or longest is None or len(first[longest]) < lengths[longest].median():
             return True
