@@ -96,8 +96,7 @@ def _open_archive(path):
 def read_archive(path):
     """Return the members of a `.tar.gz` (or `.tar`) as a dict from name to bytes; nothing is unpacked to disk.
 
-    The members may stand in one folder, and what a Mac adds to an archive is passed over. Raises CannotReadError, and
-    ValueError for what is not such an archive.
+    The members may stand in one folder, and what a Mac adds is passed over. Raises CannotReadError and ValueError.
     """
     with explain_reading(path):
         return _read_archive(path)
@@ -189,9 +188,8 @@ def read_pieces(content, path):
         text = content.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"{path}: its {VOCABULARY} is not UTF-8: get it again") from None
-    pieces = [piece.strip(" \t") for piece in re.split("\r\n|\r|\n", text)]  # the line ends of Python's own files
-    while pieces and not pieces[-1]:
-        pieces.pop()
+    lines = re.split("\r\n|\r|\n", text.rstrip(" \t\r\n"))  # the line ends of Python's own files
+    pieces = [piece.strip(" \t") for piece in lines]
     places = {}
     for line, piece in enumerate(pieces, start=1):
         first = places.setdefault(piece, line)
