@@ -226,6 +226,8 @@ def _count_typed(rows):
 def _find_separator(path, sample, usual, cut):
     """Return what separates the columns in a sample: the usual, unless another one fits better."""
     rows = {s: _split_sample(sample, s, not s == usual == "\t", cut) for s in SEPARATORS}
+    if not rows[usual]:  # nothing but separators
+        return usual
     fits = [s for s, found in rows.items() if len(set(map(len, found))) == 1 and len(found[0]) > 1]
     few = len(rows[usual]) < 3
     if usual in fits and _is_prose(rows[usual]):  # "1;good soup, bad tea"

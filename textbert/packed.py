@@ -8,6 +8,8 @@ import lzma
 import zipfile
 from pathlib import Path
 
+from textbert.files import explain_reading
+
 MAGIC = {
     b"PK\x03\x04": "a .zip or .xlsx file",
     b"\x1f\x8b": "a .gz file",
@@ -39,22 +41,26 @@ def split_suffixes(path):
 
 
 def require_sound(path):
-    """Raise ValueError for a compressed file that is damaged, or that unpacks to far more than a table can."""
+    """Raise ValueError for a compressed file that is damaged, or that unpacks to far more than a table can.
+
+    CannotReadError for one that cannot be read just now.
+    """
     _, compression = split_suffixes(path)
     room = 100 * Path(path).stat().st_size + 2**24
-    try:
-        with OPENERS[compression](path, "rb") as file:
-            while compression and (chunk := file.read(2**20)):
-                room -= len(chunk)
-                if room < 0:
-                    raise ValueError("it unpacks to more than 100 times its size")
-    except Exception as error:  # a damaged file can raise nearly anything
-        raise ValueError(f"{path} is damaged, or not what its name says: {error}") from None
+    with explain_reading(path):
+        try:
+            with OPENERS[compression](path, "rb") as file:
+                while compression and (chunk := file.read(2**20)):
+                    room -= len(chunk)
+                    if room < 0:
+                        raise ValueError("it unpacks to more than 100 times its size")
+        except Exception as error:  # a damaged file can raise nearly anything
+            raise ValueError(f"{path} is damaged, or not what its name says: {error}") from None
 
 
 def require_text(path, encoding="utf-8", setting="ENCODING"):
     """Raise ValueError for a file that begins as no text does; `setting` is the parameter that says the encoding."""
-    with OPENERS[split_suffixes(path)[1]](path, "rb") as file:
+    with explain_reading(path), OPENERS[split_suffixes(path)[1]](path, "rb") as file:
         start = file.read(4096)
     for magic, what in MAGIC.items():
         if start.startswith(magic):

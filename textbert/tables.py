@@ -4,6 +4,7 @@ import importlib.util
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from textbert.classes import MISSING, is_missing, label_key
@@ -191,6 +192,21 @@ def _has_header(frame, source):
     )
 
 
+def _drop_empty_rows(frame, source):
+    """Return a table without the rows that hold nothing but white space, and print how many those are.
+
+    ValueError if no other is there.
+    """
+    empty = np.ones(len(frame), bool)
+    for number in range(frame.shape[1]):  # most rows need but one look
+        empty[empty] = frame.iloc[:, number][empty].str.strip() == ""
+    if empty.all():
+        raise ValueError(f"{source} is empty: it needs a row for each text")
+    if empty.any():
+        print(f"{source}: empty rows left out: {empty.sum():,}")
+    return frame[~empty]
+
+
 def _name_columns(frame, wanted, source):
     """Return a table whose columns have the names in its first row; those without a name keep their numbers.
 
@@ -214,7 +230,8 @@ def _pick_column(frame, filled, wanted, numbers, known, fallback, what, source):
     unlabelled = f"; if there is no label in {source}, move it out of the folder: predict_file is for such files"
     unlabelled = unlabelled if what == "label" else ""
     if wanted is not None:
-        name = wanted.strip() if isinstance(wanted, str) else numbers.get(wanted, wanted)
+        stripped = {name.strip(): name for name in frame if isinstance(name, str)}
+        name = stripped.get(wanted.strip()) if isinstance(wanted, str) else numbers.get(wanted, wanted)
         if name in frame.columns and type(wanted) is not bool:
             return name
         raise ValueError(f"{source} has no column {wanted!r}, but {list(frame.columns)}{unlabelled}")
@@ -243,7 +260,7 @@ def pick_columns(frame, source, text_column=None, label_column=None, id_column=F
     """
     given_id = () if id_column is None or id_column is False else (id_column,)
     wanted = (label_column, text_column, *given_id)
-    frame = frame[(frame != "").any(axis=1)]
+    frame = _drop_empty_rows(frame, source)
     if 0 in frame.columns and not frame.empty:
         filled = frame.loc[:, (frame != "").any()]
         if _is_numbered(filled.iloc[0].tolist()):
