@@ -7,22 +7,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from textbert.files import require_encoding
-from textbert.packed import OPENERS, open_text, split_suffixes
+from textbert.packed import OPENERS, get_codec, open_text, split_suffixes
 from textbert.quoting import Column, Profile, Tally, may_hold_rows
 
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 SAMPLE = 2**18  # characters that show how a file is written
 
 csv.field_size_limit(2**31 - 1)  # of a text; 131,072 otherwise
-
-
-def get_codec(encoding):
-    """Return an encoding for `open`; UTF-8 with or without a mark at its start. ValueError for a name that is none."""
-    try:
-        "".encode(encoding)
-    except (LookupError, TypeError, ValueError):
-        raise ValueError(f"encoding is {encoding!r}, but must be an encoding's name, such as utf-8 or cp1252") from None
-    return "utf-8-sig" if re.fullmatch(r"(?i)utf[-_]?8", encoding) else encoding
 
 
 @dataclass(frozen=True)
