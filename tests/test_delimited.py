@@ -230,3 +230,8 @@ def test_what_is_no_row_is_counted(write):
     assert "empty lines: 2; line breaks in quoted fields: 1" in described
     delimited.read_delimited(write("id,text\n1,x\n"), ".csv", tally=(plain := delimited.Tally()))
     assert plain.describe("new.csv") == ""
+
+
+def test_a_tsv_whose_quotes_may_enclose_tabs_is_asked_about(write):
+    with pytest.raises(ValueError, match="1 rows of 3 columns, or 1 of 2 if quotes enclose fields"):
+        tables.read_table(write('1\t"good\tsoup"\n', "new.tsv"))

@@ -270,12 +270,13 @@ def _try_form(path, form, other, problem, consume, tally):
     if not problem:
         before = _profile(path, form)
         joined = seen.rows < before.rows
-        if joined and len(seen.columns) != len(before.columns):
+        proven = seen.always_quoted if joined else before.stray if other.spaced else seen.is_quoted_as_a_rule
+        if len(seen.columns) != len(before.columns) and (joined or not proven):
             raise ValueError(
                 f"{path}: it has {before.rows} rows of {len(before.columns)} columns, or {seen.rows} of "
-                f"{len(seen.columns)} if quotes enclose line breaks: save it as CSV, with all fields quoted"
+                f"{len(seen.columns)} if quotes enclose fields: save it as CSV, with all fields quoted"
             )
-        if not (seen.always_quoted if joined else before.stray if other.spaced else seen.is_quoted_as_a_rule):
+        if not proven:
             return None, False
     try:
         return consume(read_rows(path, other, _Lines(other, tally))), True

@@ -117,6 +117,14 @@ def _say_cells(path, what, cells):
         print(f"{path}: {len(cells):,} cells {what} (first in {cells[0]}) and are read as empty")
 
 
+def _as_shown(cell):
+    """Return a cell's value, None for an error of Excel's; 7 is "00007" where the format is 00000, as for ids."""
+    if cell.data_type == "e":
+        return None
+    zeros = type(cell.value) is int and cell.value >= 0 and re.fullmatch("00+", cell.number_format)
+    return f"{cell.value:0{len(zeros[0])}}" if zeros else cell.value
+
+
 def _read_cells(sheet, path):
     """Return the rows of a sheet as lists of values; cells with an Excel error, such as #N/A, are None, and printed."""
     rows, errors, cells = [], [], 0
@@ -125,7 +133,7 @@ def _read_cells(sheet, path):
         cells += 1 + len(row)
         _require_room(path, cells, 0)
         errors += [cell.coordinate for cell in row if cell.data_type == "e"]
-        rows.append([None if cell.data_type == "e" else cell.value for cell in row])
+        rows.append([_as_shown(cell) for cell in row])
     _say_cells(path, "hold an error of Excel's, such as #N/A", errors)
     return rows
 
