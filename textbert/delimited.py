@@ -183,21 +183,23 @@ def _require_alone(path, line, blank, end, last):
         )
 
 
-def _split_sample(sample, separator, quoted, cut):
+def _split_sample(sample, separator, quoted, cut, escaped=False):
     """Return the rows of a sample, and [] as the last one if it cannot be read that far.
 
-    A text in which a sample that is `cut` ends is no row, and no fault. Quotes may be escaped by backslashes.
+    A text in which a sample that is `cut` ends is no row, and no fault. Quotes may be escaped by backslashes, and are
+    taken for that where the rows do not fit otherwise.
     """
-    rows = []
+    rows, problem = [], ""
+    text = re.sub(r'(\\+)"', _double_marks, sample) if escaped else sample
     try:
-        for row in csv.reader(io.StringIO(sample, newline=""), **Form(separator, quoted=quoted).options()):
+        for row in csv.reader(io.StringIO(text, newline=""), **Form(separator, quoted=quoted).options()):
             rows += [row] if any(field.strip() for field in row) else []
     except csv.Error as error:
-        if '\\"' in sample:
-            return _split_sample(re.sub(r'(\\+)"', _double_marks, sample), separator, quoted, cut)
-        if not (cut and rows and "unexpected end" in str(error)):
-            rows.append([])
-    return rows
+        problem = str(error)
+    if not escaped and '\\"' in sample and (problem or len(set(map(len, rows))) > 1):
+        return _split_sample(sample, separator, quoted, cut, escaped=True)
+    is_sound = not problem or (cut and rows and "unexpected end" in problem)
+    return rows if is_sound else [*rows, []]
 
 
 def _is_prose(rows):
