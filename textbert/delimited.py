@@ -227,11 +227,11 @@ def _find_separator(path, sample, usual, cut):
         others = [s for s in fits if s != usual and not any(field[:1] == " " for row in rows[s] for field in row[1:])]
         candidates = others or [usual]
     elif usual in fits:
-        candidates = [usual] if few else [s for s in fits if s == usual or not _is_prose(rows[s])]
+        candidates = [s for s in fits if s == usual or not _is_prose(rows[s])]
     else:
         meant = len(rows[usual][0]) > 1  # the usual one, and a row is wrong
         candidates = [s for s in fits if not meant or not (few or _is_prose(rows[s]))]
-    if len(candidates) > 1 and usual in candidates:
+    if len(candidates) > 1 and usual in candidates and not few:  # one or two rows prove nothing
         candidates = [s for s in candidates if _count_typed(rows[s])] or [usual]
     if len(candidates) > 1:
         names = " or ".join(SEPARATORS[separator] for separator in candidates)
