@@ -112,3 +112,25 @@ def test_both_classes_must_be_left():
         classes.require_both_classes(pd.Series([1, 1]), "x.csv")
     with pytest.raises(ValueError, match="x.csv has no row left"):
         classes.require_both_classes(pd.Series([], dtype=int), "x.csv")
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (["yes", "yes", "yes\u00a0", "\u200byes", "no", "no", "no\ufeff", "\uff4e\uff4f"], ["no", "yes"]),
+        (["-1", "-1", "\u22121", "1", "1", "1\u2060"], ["-1", "1"]),
+        (["\u22121", "1"], ["\u22121", "1"]),
+        (["caf\u00e9", "caf\u00e9", "cafe\u0301", "tea", "tea"], ["caf\u00e9", "tea"]),
+        (["not  spam", "not spam", "not spam", "spam"], ["not spam", "spam"]),
+    ],
+)
+def test_labels_that_look_the_same_are_the_same(labels, expected):
+    labels = pd.Series(labels)
+    found = classes.pick_classes(labels, "train.csv")
+    assert found == [[label] for label in expected]
+    assert len(classes.binary_labels(labels, found)) == len(labels)
+
+
+def test_a_label_that_nobody_sees_is_none():
+    with pytest.raises(ValueError, match="2 rows of train.csv have no label"):
+        classes.pick_classes(pd.Series(["yes", "\u200b", "\u00a0", "no"]), "train.csv")

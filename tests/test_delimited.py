@@ -212,6 +212,7 @@ def test_texts_of_several_lines_with_commas_are_no_rows(write, quoting, columns)
     ("content", "message"),
     [
         ("1,5;good\n2,3;bad\n1,4;fine\n", "apart by commas or semicolons: say which in a first line"),
+        ("1;1;a,b\n", "apart by commas or semicolons: say which in a first line"),  # one row proves nothing
         ("1,great; loved it, yes\n2,bad; hated it\n1,good; nice\n", "line 2 has 2 columns, but the first has 3"),
     ],
 )
@@ -230,3 +231,12 @@ def test_what_is_no_row_is_counted(write):
     assert "empty lines: 2; line breaks in quoted fields: 1" in described
     delimited.read_delimited(write("id,text\n1,x\n"), ".csv", tally=(plain := delimited.Tally()))
     assert plain.describe("new.csv") == ""
+
+
+def test_a_tsv_whose_quotes_may_enclose_tabs_is_asked_about(write):
+    with pytest.raises(ValueError, match="1 rows of 3 columns, or 1 of 2 if quotes enclose fields"):
+        tables.read_table(write('1\t"good\tsoup"\n', "new.tsv"))
+
+
+def test_a_separator_among_escaped_quotes(write):
+    assert read(write('1;1;"\\"\n0"\n')) == [["1", "1", '"\n0']]

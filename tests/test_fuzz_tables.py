@@ -6,7 +6,7 @@ import re
 
 import pandas as pd
 from conftest import HARD, texts
-from hypothesis import event, given
+from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
 from textbert import tables
@@ -76,9 +76,23 @@ def read_or_refuse(path):
     return frame
 
 
+def has_two_readings(suffix, rows, content):
+    """Whether nothing in a table can tell how it was written.
+
+    Lines of a TSV file that are rows by themselves must be read so, though some end within a text. Two backslashes at
+    the end of a text are one to Spark, which shows only where it puts one before a quote.
+    """
+    lines = [line for line in re.split(r"\r\n|\r|\n", content) if line.strip()]
+    breaks = any(sign in field for row in rows for field in row for sign in "\r\n")
+    by_lines = suffix == ".tsv" and breaks and len({line.count("\t") for line in lines}) == 1
+    return by_lines or ('\\\\"' in content and not re.search(r'(?<!\\)(\\\\)*\\"', content))
+
+
 @given(table=written_table())
 def test_each_row_comes_out_as_it_was_written(tmp_path, table):
     suffix, rows, content = table
+    assume(not content.startswith("\ufeff"))  # at the start of a file it is the mark of the byte order
+    assume(not has_two_readings(*table))
     path = tmp_path / f"new{suffix}"
     path.write_bytes(content.encode())
     frame = read_or_refuse(path)

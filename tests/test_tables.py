@@ -2,6 +2,7 @@
 
 import bz2
 import csv
+import errno
 import gzip
 import io
 import json
@@ -15,7 +16,8 @@ from conftest import texts
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from textbert import tables
+from textbert import packed, tables, typed
+from textbert.files import CannotReadError
 from textbert.mojibake import is_damaged
 from textbert.typed import as_text
 
@@ -240,7 +242,7 @@ def test_parquet_without_pyarrow_says_what_to_install(make_file, monkeypatch):
         ("train.tsv", b"1\ta\n2\tcaf\xe9\n", r"train\.tsv, line 2: its byte 6 \(0xe9\).*'cp1252'"),
         ("train.csv.gz", gzip.compress(b"1,a\n2,\xe9\n"), r"train\.csv\.gz, line 2: its byte 3 \(0xe9\)"),
         ("train.csv.zip", zipped(b"1,a\n2,\xe9\n"), r"train\.csv\.zip, line 2: its byte 3 \(0xe9\)"),
-        ("train.csv", "1,a\n2,b\n".encode("utf-16"), r"line 1: its byte 1 \(0xff\) is not UTF-8.*'utf-16'"),
+        ("train.csv", "1,a\n2,b\n".encode("utf-16"), "is not UTF-8, for it begins as UTF-16 does.*'utf-16'"),
         ("train.jsonl", b'{"text": "a"}\n{"text": "\xe9"}\n', r"jsonl, line 2: its byte 11 \(0xe9\).*'cp1252'"),
         ("train.jsonl", b'{"text": "a"}\n\n{"text"\n', r"train\.jsonl: line 3 is no JSON"),
         ("train.jsonl", b'{"text": "a"}\n' + b"[" * 10**5, r"train\.jsonl: line 2 is no JSON"),
@@ -631,7 +633,7 @@ def test_ordinary_texts_of_many_languages_are_sound(text):
     assert not is_damaged(text)
 
 
-@pytest.mark.parametrize("text", ["????? ???", "the ï¿½", "\ufffd", "plain\x96dash", "ï»¿label"])
+@pytest.mark.parametrize("text", ["????? ???", "the ï¿½", "\ufffd", "plain\x96dash", "ï»¿label", "đź‘Ť", "рџ‘Ќ"])
 def test_signs_for_what_was_lost(text):
     assert is_damaged(text)
 
@@ -649,6 +651,8 @@ SPAM = [("spam" if i % 3 else "ham", text) for i, text in enumerate(LONG)]
         (("spam", "text"), 1),  # the name of a column is a label, too
         (("label", "2020"), 1),
         (("0", "1"), 1),
+        (("Is this message spam?", "What did you think, and why?"), 1),
+        (("这是垃圾信息吗？", "短信"), 1),
         (("spam", "another text of some length"), 0),
     ],
 )
@@ -661,6 +665,7 @@ def test_a_first_row_is_a_header_or_a_row(make_file, header, number):
     ("rows", "message"),
     [
         ([("neutral", "another text of some length, number 9"), *SPAM], "cannot tell whether its first row.*a header"),
+        ([("unsure?", "another text of some length, number 9"), *SPAM], "cannot tell whether its first row"),
         ([("spam", "nachricht"), *SPAM], "cannot tell whether its first row.*TEXT_COLUMN"),
         ([("Export of May", ""), ("label", "text"), *SPAM], "'Export of May', seems to be a title: delete that row"),
     ],
@@ -734,3 +739,87 @@ def test_cells_of_xlsx_are_what_excel_shows(tmp_path, capsys):
     assert "hidden rows are read as well" in printed
     assert frame.index.tolist() == [1, 2, 3, 5, 6, 7]
     assert frame[2].tolist()[:3] == ["text", "a\r\nb", "_x000D_"] and frame[2].tolist()[-2] == ""
+
+
+@pytest.mark.parametrize(
+    ("header", "number"),
+    [
+        (("Submitted", "Rating (1-2)", "What should we do in another way?"), 1),
+        (("Submitted", "How content are you with us?", "Why?"), 1),
+        (("n/a", "?", "another text of some length"), 0),  # what is not known is no name
+    ],
+)
+def test_a_first_row_above_numbers(make_file, header, number):
+    rows = [(f"2026-05-{i + 1:02} 10:30:00", i % 2 + 1, f"{text} (in short)") for i, text in enumerate(LONG[:20])]
+    rows += [("", 1, text) for text in LONG[20:]]
+    frame, names = tables.pick_columns(tables.read_table(make_file(to_csv([header, *rows]))), "train.csv")
+    assert frame.index[0] == number and len(frame) == len(rows) + (number == 0)
+    assert list(names.values()) == (list(header[1:]) if number else [1, 2])
+
+
+def test_what_is_no_text_however_long(make_file):
+    rows = [(f"{i:032x}", "2026-05-01 10:30:00.000", i % 2, text[:20]) for i, text in enumerate(LONG)]
+    frame, names = tables.pick_columns(tables.read_table(make_file(to_csv(rows))), "train.csv")
+    assert names == {"label": 2, "text": 3} and frame["text"].tolist() == [text[:20] for text in LONG]
+
+
+def test_empty_rows_are_counted(make_file, capsys):
+    rows = [("label", "text"), ("1", "good soup"), ("", ""), (" ", "\u00a0"), ("0", "bad soup"), ("", "")]
+    frame, _ = tables.pick_columns(tables.read_table(make_file(to_csv(rows))), "train.csv")
+    assert frame.index.tolist() == [1, 4]
+    assert "train.csv: empty rows left out: 3\n" in capsys.readouterr().out
+    for nothing in (",\n,\n", '"",""\n'):
+        with pytest.raises(ValueError, match="is empty: it needs a row for each text"):
+            pick(make_file(nothing))
+
+
+def test_names_of_json_have_no_spaces_around_them_and_come_once(make_file):
+    path = make_file('{" stars": 1, "body ": "good soup"}\n{" stars": 0, "body ": "bad soup"}\n', "train.jsonl")
+    frame, _ = tables.pick_columns(tables.read_table(path), "train.jsonl", text_column="body", label_column="stars")
+    assert frame["text"].tolist() == ["good soup", "bad soup"]
+    path = make_file('{"label": 1, "text": "a"}\n{"label": 1, "text": "b", "label": 0}\n', "train.jsonl")
+    with pytest.raises(ValueError, match="line 2: the name 'label' is there twice"):
+        tables.read_table(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("train.csv.gz", "gzip"), ("train.parquet", "pyarrow"), ("new.csv", "io")]
+)
+def test_what_cannot_be_read_just_now_is_not_called_damaged(make_file, monkeypatch, name, package):
+    def fail(*args, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", name)
+
+    pytest.importorskip(package)
+    path = make_file(b"1,good\n", name)
+    for opener in packed.OPENERS:
+        monkeypatch.setitem(packed.OPENERS, opener, fail)
+    monkeypatch.setattr(typed, "_read_parquet", fail)
+    with pytest.raises(CannotReadError, match="cannot be read .*get the right to read it") as raised:
+        tables.read_table(path)
+    assert "damaged" not in str(raised.value)
+
+
+def test_ids_with_leading_zeros_of_a_format(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in (["id", "label", "text"], [7, 1, "good soup"], [123456, 0, "bad soup"]):
+        book.active.append(row)
+    for row in (2, 3):
+        book.active.cell(row, 1).number_format = "00000"
+    book.save(tmp_path / "train.xlsx")
+    assert tables.read_table(tmp_path / "train.xlsx")[0].tolist() == ["id", "00007", "123456"]
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "name"),
+    [
+        ("label,text\n1,gr\u00fcn\n".encode("utf-8-sig"), "cp1252", "utf-8"),
+        ("label,text\n1,gr\u00fcn\n".encode("utf-16"), "latin-1", "utf-16"),
+        ("label,text\n1,gr\u00fcn\n".encode("utf-32"), "utf-8", "utf-32"),
+        ("\u6807\u7b7e,\u6587\u672c\n1,\u5f88\u597d\u5403\n".encode("utf-16-le"), "utf-8", "utf-16-le"),
+    ],
+)
+def test_the_first_bytes_say_the_encoding(make_file, content, encoding, name):
+    with pytest.raises(ValueError, match=f"save the file as UTF-8, or set ENCODING, perhaps to '{name}'"):
+        tables.read_table(make_file(content), encoding)
+    assert tables.read_table(make_file(content), name)[1].iloc[0] in ("text", "\u6587\u672c")

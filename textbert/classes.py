@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 
 MISSING = ("", "nan", "none", "null", "na", "n/a", "<na>")  # what an empty cell becomes on its way
 POSITIVE_VALUES = ("true", "yes", "y", "pos", "positive", "good", "spam", "toxic", "relevant")
@@ -17,9 +18,21 @@ YELP = {"1": "bad", "2": "good"}
 NEGATION = re.compile(r"not? |non ?|un")
 
 
+def normalize_label(label):
+    """Return a label as a reader sees it, in small letters.
+
+    Folded are full width and composed characters (NFKC), all kinds of dashes and of white space; left out is what has
+    no shape: zero-width spaces, marks of direction, a byte order mark, control characters, variation selectors.
+    """
+    text = re.sub("[\u2010-\u2015\u2212]", "-", unicodedata.normalize("NFKC", str(label)))
+    text = re.sub("[\ufe00-\ufe0f]", "", text)
+    text = "".join(char for char in text if char.isspace() or unicodedata.category(char) not in ("Cc", "Cf"))
+    return " ".join(text.casefold().split())
+
+
 def _get_senses(word):
     """Return what a word says, as pairs of a respect and True or False: "not spam" says the opposite of "spam"."""
-    word = " ".join(re.split(r"[\s_-]+", word.strip().casefold()))
+    word = " ".join(re.split(r"[\s_-]+", normalize_label(word)))
     base = NEGATION.sub("", word) if NEGATION.match(word) else word
     senses = {(base, base == word)}
     for sides in OPPOSITES:
@@ -33,8 +46,8 @@ def _get_number_senses(words, is_ordered, is_yelp):
     0 and 1 say no and yes, -1 and 1 negative and positive; so do any two if `is_ordered`; Yelp's 1 and 2 bad and good.
     """
     try:
-        ordered = sorted(words, key=float)
-        values = [float(word) for word in ordered]
+        ordered = sorted(words, key=lambda word: float(normalize_label(word)))
+        values = [float(normalize_label(word)) for word in ordered]
     except ValueError:
         return {}
     senses = [TRUTH] * (values == [0, 1]) + [RANK] * (values == [-1, 1] or is_ordered)
@@ -90,8 +103,8 @@ def name_classes(classes, label_names=None, given=False, known=False):
 
 
 def label_key(label):
-    """Return what labels have in common that mean the same: the number, or the word in small letters."""
-    word = str(label).strip().casefold()  # of True, too, which is no 1 here
+    """Return what labels have in common that mean the same: the number, or the word as `normalize_label` has it."""
+    word = normalize_label(label)  # "true" of True, which is no 1 here
     try:
         number = float(word)
     except ValueError:
@@ -115,7 +128,7 @@ def require_both_classes(binary, source):
 
 def is_missing(labels):
     """Return which labels of a Series are none, as a Series of True and False."""
-    return labels.str.strip().str.lower().isin(MISSING)
+    return labels.isin([label for label in labels.unique() if normalize_label(label) in MISSING])
 
 
 def pick_classes(labels, source, classes=None):
@@ -133,7 +146,7 @@ def pick_classes(labels, source, classes=None):
             raise ValueError(f"CLASSES names {absent}, but the labels of {source} are {list_labels(labels)}")
         return [[str(label) for label in one] for one in classes]
     if count := int(is_missing(labels).sum()):
-        empty, other = (next((v for v in known if (v.strip().lower() in MISSING) == e), "1") for e in (True, False))
+        empty, other = (next((v for v in known if (normalize_label(v) in MISSING) == e), "1") for e in (True, False))
         raise ValueError(
             f"{count:,} rows of {source} have no label: {list_labels(labels)}. Label them, leave them out by saying "
             f"the others in CLASSES, or set CLASSES = [[{empty!r}], [{other!r}]] if no label means the other class"
@@ -144,10 +157,10 @@ def pick_classes(labels, source, classes=None):
             f"{source} has {len(known)} different labels, but two are needed: {list_labels(labels)}. Correct it, or "
             'say in CLASSES which make up the two classes, such as [["1", "2"], ["4", "5"]]; others are left out'
         )
-    try:
-        ordered = sorted(known, key=float)
-    except ValueError:
-        ordered = sorted(known, key=lambda label: (label.lower() in POSITIVE_VALUES, label))
+    if all(isinstance(label_key(label), float) for label in known):
+        ordered = sorted(known, key=label_key)
+    else:
+        ordered = sorted(known, key=lambda label: (normalize_label(label) in POSITIVE_VALUES, label))
     return [[label] for label in ordered]
 
 

@@ -7,22 +7,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from textbert.files import require_encoding
-from textbert.packed import OPENERS, open_text, split_suffixes
+from textbert.packed import OPENERS, get_codec, open_text, split_suffixes
 from textbert.quoting import Column, Profile, Tally, may_hold_rows
 
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 SAMPLE = 2**18  # characters that show how a file is written
 
 csv.field_size_limit(2**31 - 1)  # of a text; 131,072 otherwise
-
-
-def get_codec(encoding):
-    """Return an encoding for `open`; UTF-8 with or without a mark at its start. ValueError for a name that is none."""
-    try:
-        "".encode(encoding)
-    except (LookupError, TypeError, ValueError):
-        raise ValueError(f"encoding is {encoding!r}, but must be an encoding's name, such as utf-8 or cp1252") from None
-    return "utf-8-sig" if re.fullmatch(r"(?i)utf[-_]?8", encoding) else encoding
 
 
 @dataclass(frozen=True)
@@ -192,21 +183,23 @@ def _require_alone(path, line, blank, end, last):
         )
 
 
-def _split_sample(sample, separator, quoted, cut):
+def _split_sample(sample, separator, quoted, cut, escaped=False):
     """Return the rows of a sample, and [] as the last one if it cannot be read that far.
 
-    A text in which a sample that is `cut` ends is no row, and no fault. Quotes may be escaped by backslashes.
+    A text in which a sample that is `cut` ends is no row, and no fault. Quotes may be escaped by backslashes, and are
+    taken for that where the rows do not fit otherwise.
     """
-    rows = []
+    rows, problem = [], ""
+    text = re.sub(r'(\\+)"', _double_marks, sample) if escaped else sample
     try:
-        for row in csv.reader(io.StringIO(sample, newline=""), **Form(separator, quoted=quoted).options()):
+        for row in csv.reader(io.StringIO(text, newline=""), **Form(separator, quoted=quoted).options()):
             rows += [row] if any(field.strip() for field in row) else []
     except csv.Error as error:
-        if '\\"' in sample:
-            return _split_sample(re.sub(r'(\\+)"', _double_marks, sample), separator, quoted, cut)
-        if not (cut and rows and "unexpected end" in str(error)):
-            rows.append([])
-    return rows
+        problem = str(error)
+    if not escaped and '\\"' in sample and (problem or len(set(map(len, rows))) > 1):
+        return _split_sample(sample, separator, quoted, cut, escaped=True)
+    is_sound = not problem or (cut and rows and "unexpected end" in problem)
+    return rows if is_sound else [*rows, []]
 
 
 def _is_prose(rows):
@@ -226,17 +219,19 @@ def _count_typed(rows):
 def _find_separator(path, sample, usual, cut):
     """Return what separates the columns in a sample: the usual, unless another one fits better."""
     rows = {s: _split_sample(sample, s, not s == usual == "\t", cut) for s in SEPARATORS}
+    if not rows[usual]:  # nothing but separators
+        return usual
     fits = [s for s, found in rows.items() if len(set(map(len, found))) == 1 and len(found[0]) > 1]
     few = len(rows[usual]) < 3
     if usual in fits and _is_prose(rows[usual]):  # "1;good soup, bad tea"
         others = [s for s in fits if s != usual and not any(field[:1] == " " for row in rows[s] for field in row[1:])]
         candidates = others or [usual]
     elif usual in fits:
-        candidates = [usual] if few else [s for s in fits if s == usual or not _is_prose(rows[s])]
+        candidates = [s for s in fits if s == usual or not _is_prose(rows[s])]
     else:
         meant = len(rows[usual][0]) > 1  # the usual one, and a row is wrong
         candidates = [s for s in fits if not meant or not (few or _is_prose(rows[s]))]
-    if len(candidates) > 1 and usual in candidates:
+    if len(candidates) > 1 and usual in candidates and not few:  # one or two rows prove nothing
         candidates = [s for s in candidates if _count_typed(rows[s])] or [usual]
     if len(candidates) > 1:
         names = " or ".join(SEPARATORS[separator] for separator in candidates)
@@ -277,12 +272,13 @@ def _try_form(path, form, other, problem, consume, tally):
     if not problem:
         before = _profile(path, form)
         joined = seen.rows < before.rows
-        if joined and len(seen.columns) != len(before.columns):
+        proven = seen.always_quoted if joined else before.stray if other.spaced else seen.is_quoted_as_a_rule
+        if len(seen.columns) != len(before.columns) and (joined or not proven):
             raise ValueError(
                 f"{path}: it has {before.rows} rows of {len(before.columns)} columns, or {seen.rows} of "
-                f"{len(seen.columns)} if quotes enclose line breaks: save it as CSV, with all fields quoted"
+                f"{len(seen.columns)} if quotes enclose fields: save it as CSV, with all fields quoted"
             )
-        if not (seen.always_quoted if joined else before.stray if other.spaced else seen.is_quoted_as_a_rule):
+        if not proven:
             return None, False
     try:
         return consume(read_rows(path, other, _Lines(other, tally))), True

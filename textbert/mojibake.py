@@ -56,10 +56,12 @@ PATTERNS = (
     _once(r"\u00c4\u00c5", rf"{ODD}\u00a8\u00a9\u00b0\u00b4\u0161\u017e\u2122\u203a\u201a\u201e"),
     *(_once(r"\u00c6", r"\u00a1\u00b0"), r"(?<=\u00c4)[\u2026\u2122\u2021]\w"),
     _often(1, r"\u00e1", r"\u00ba\u00bb", rf"{ODD}\u00a8\u00a9\u00ae\u00b0\u00b4\u0161\u017e\u2122\u2039"),
-    # Central Europe
+    # Central Europe, also emojis
+    _once(r"\u0111", r"\u017a"),
     _once(r"\u0102", r"\u00a0-\u00ba\u0142\u013d\u013e\u015f"),
     _once(r"\u0139", r"\u0082\u00a0-\u00ba\u201a\u203a\u013d\u201e\u017a"),
-    # Russia: all scripts, quotes, accents beside Latin letters
+    # Russia: emojis; all scripts, quotes, accents beside Latin letters
+    r"(?<=\u0440)\u045f[\u00a4-\u00a7\u0401\u040b-\u040f\u0452\u0490\u2018-\u201d]",
     *(_often(3, r"\u0420\u0421", CYRILLIC), _often(3, r"\u0412-\u042f", SMALL)),
     *(_often(2, r"\u0430-\u043f", CYRILLIC, CYRILLIC), _often(2, r"\u0410-\u044f", rf"{BOXES}\u2500-\u254f")),
     *(_once(r"\u0432", r"\u0402"), _once(r"\u0413", r"\u00a9\u00b6\u00a4\u00a7\u00b1")),

@@ -5,8 +5,11 @@ import codecs
 import gzip
 import io
 import lzma
+import re
 import zipfile
 from pathlib import Path
+
+from textbert.files import explain_reading
 
 MAGIC = {
     b"PK\x03\x04": "a .zip or .xlsx file",
@@ -16,6 +19,23 @@ MAGIC = {
     b"PAR1": "a .parquet file",
     b"\xd0\xcf\x11\xe0": "an .xls file",
 }
+
+MARKS = {  # of the byte order
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def get_codec(encoding):
+    """Return an encoding for `open`; UTF-8 with or without a mark at its start. ValueError for a name that is none."""
+    try:
+        "".encode(encoding)
+    except (LookupError, TypeError, ValueError):
+        raise ValueError(f"encoding is {encoding!r}, but must be an encoding's name, such as utf-8 or cp1252") from None
+    return "utf-8-sig" if re.fullmatch(r"(?i)utf[-_]?8", encoding) else encoding
 
 
 def _open_zip(path, mode="rb", **options):
@@ -39,32 +59,44 @@ def split_suffixes(path):
 
 
 def require_sound(path):
-    """Raise ValueError for a compressed file that is damaged, or that unpacks to far more than a table can."""
+    """Raise ValueError for a compressed file that is damaged, or that unpacks to far more than a table can.
+
+    CannotReadError for one that cannot be read just now.
+    """
     _, compression = split_suffixes(path)
     room = 100 * Path(path).stat().st_size + 2**24
-    try:
-        with OPENERS[compression](path, "rb") as file:
-            while compression and (chunk := file.read(2**20)):
-                room -= len(chunk)
-                if room < 0:
-                    raise ValueError("it unpacks to more than 100 times its size")
-    except Exception as error:  # a damaged file can raise nearly anything
-        raise ValueError(f"{path} is damaged, or not what its name says: {error}") from None
+    with explain_reading(path):
+        try:
+            with OPENERS[compression](path, "rb") as file:
+                while compression and (chunk := file.read(2**20)):
+                    room -= len(chunk)
+                    if room < 0:
+                        raise ValueError("it unpacks to more than 100 times its size")
+        except Exception as error:  # a damaged file can raise nearly anything
+            raise ValueError(f"{path} is damaged, or not what its name says: {error}") from None
 
 
 def require_text(path, encoding="utf-8", setting="ENCODING"):
     """Raise ValueError for a file that begins as no text does; `setting` is the parameter that says the encoding."""
-    with OPENERS[split_suffixes(path)[1]](path, "rb") as file:
+    with explain_reading(path), OPENERS[split_suffixes(path)[1]](path, "rb") as file:
         start = file.read(4096)
     for magic, what in MAGIC.items():
         if start.startswith(magic):
             raise ValueError(f"{path} is no text but {what}: give it that name, or save the table as CSV")
-    marked = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    if marked or encoding.lower() not in ("utf-8", "utf8"):
+    codec = codecs.lookup(get_codec(encoding)).name
+    if name := next((MARKS[mark] for mark in MARKS if start.startswith(mark)), None):
+        if not codec.startswith(name):
+            raise ValueError(
+                f"{path} is not {encoding.upper()}, for it begins as {name.upper()} does: save the file as UTF-8, or "
+                f"set {setting}, perhaps to {name!r}"
+            )
+        return
+    if codec != "utf-8-sig":
         return
     for place, name in ((1, "utf-16-le"), (0, "utf-16-be")):
         half, other = start[place::2], start[1 - place :: 2]
-        if len(half) > 4 and half.count(0) > 0.7 * len(half) and other.count(0) < len(half) / 10:
+        most, none = half.count(0) > 0.7 * len(half), not other.count(0)  # Latin letters, or just what separates others
+        if len(half) > 4 and (most and other.count(0) < len(half) / 10 or none and half.count(0) > 0.1 * len(half)):
             raise ValueError(f"{path} looks like UTF-16: save the file as UTF-8, or set {setting}, perhaps to {name!r}")
 
 

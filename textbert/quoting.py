@@ -22,9 +22,24 @@ def is_name(cell):
     return len(cell) <= 50 and len(cell.split()) <= 4 and not cell.rstrip().endswith((".", "!", "?", "\u3002"))
 
 
+def is_question(cell, wordy=True):
+    """Return True if a cell is a question or an instruction, as forms have it in their first row.
+
+    If it is `wordy`, so is what has four words, or a scale such as (0/1).
+    """
+    words, cell = len(cell.split()), cell.rstrip()
+    asks = cell.endswith(("\uff1f", "\uff1a")) or (words > 2 and cell.endswith(("?", ":")))
+    return asks or (wordy and (words > 3 or bool(re.search(r"\w ?\([^()]*\d[^()]*\)$", cell))))
+
+
 def is_number(cells):
     """Return which cells of a Series are numbers, dates, or empty, as a Series of True and False."""
     return cells.str.fullmatch(r"[-+.,:/%\s\d]*(?:\d[-+.,:/%T\s\dZ]*)?")
+
+
+def is_id(cells):
+    """Return which cells of a Series are one word of ASCII with a digit, as a Series of True and False."""
+    return cells.str.fullmatch(r"[!-~]*\d[!-~]*")
 
 
 @dataclasses.dataclass

@@ -4,6 +4,7 @@ import importlib.util
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from textbert.classes import MISSING, is_missing, label_key
@@ -15,7 +16,7 @@ from textbert.files import require_encoding, require_file
 from textbert.ids import find_id_fault, find_ids
 from textbert.mojibake import DAMAGED as DAMAGED
 from textbert.packed import OPENERS, require_sound, require_text, split_suffixes
-from textbert.quoting import Tally, is_name, is_number
+from textbert.quoting import Tally, is_id, is_name, is_number, is_question
 from textbert.typed import as_text, find_nested, read_json_lines, read_typed
 
 TEST_NAMES = ("test", "dev", "valid", "validation")
@@ -161,7 +162,7 @@ def _has_header(frame, source):
     """Return True if the first row names the columns; ValueError if that cannot be told.
 
     It does if it has a usual name, or names where others have numbers, or words that are no labels and shorter than
-    texts are. It does not if it has a number or a label where the others have, too.
+    texts are, or questions above numbers or labels. It does not if it has a number or a label where the others have.
     """
     rest = frame[1:]
     if rest.empty or _has_known_name(frame):
@@ -171,7 +172,7 @@ def _has_header(frame, source):
         raise ValueError(f"{source}: its first row, {title[:50]!r}, seems to be a title: delete that row")
     first = {name: cell for name, cell in frame.iloc[0].items() if cell.strip()}
     numbers = {name for name in first if is_number(rest[name]).mean() > 0.9 and (rest[name] != "").any()}
-    named = [name for name in numbers if not is_number(frame[name][:1]).iat[0]]
+    named = [n for n in numbers if not is_number(frame[n][:1]).iat[0] and label_key(first[n]) not in MISSING]
     few = [name for name in _few_valued(rest) if name in first]
     labels = {name: {*MISSING, *map(label_key, rest[name].unique())} for name in few}
     if len(named) < len(numbers) or not (few or numbers) or is_number(pd.Series(list(first.values()))).any():
@@ -180,6 +181,8 @@ def _has_header(frame, source):
     if any(label_key(first[name]) in labels[name] for name in few):
         if not any(first[name].isidentifier() and 2 * len(first[name]) < lengths[name].min() for name in lengths):
             return False
+    elif (named and len({*few, *numbers}) > 1) or any(is_question(first[n], n in numbers) for n in {*few, *numbers}):
+        return True
     elif all(map(is_name, first.values())):
         longest = max(lengths, key=lambda name: lengths[name].median(), default=None)
         if named or longest is None or len(first[longest]) < lengths[longest].median():
@@ -189,6 +192,21 @@ def _has_header(frame, source):
         f"{source}: cannot tell whether its first row, {shown}, is a header. If it is, give its names in TEXT_COLUMN "
         "and LABEL_COLUMN; if not, write a header above it, such as label,text"
     )
+
+
+def _drop_empty_rows(frame, source):
+    """Return a table without the rows that hold nothing but white space, and print how many those are.
+
+    ValueError if no other is there.
+    """
+    empty = np.ones(len(frame), bool)
+    for number in range(frame.shape[1]):  # most rows need but one look
+        empty[empty] = frame.iloc[:, number][empty].str.strip() == ""
+    if empty.all():
+        raise ValueError(f"{source} is empty: it needs a row for each text")
+    if empty.any():
+        print(f"{source}: empty rows left out: {empty.sum():,}")
+    return frame[~empty]
 
 
 def _name_columns(frame, wanted, source):
@@ -214,7 +232,8 @@ def _pick_column(frame, filled, wanted, numbers, known, fallback, what, source):
     unlabelled = f"; if there is no label in {source}, move it out of the folder: predict_file is for such files"
     unlabelled = unlabelled if what == "label" else ""
     if wanted is not None:
-        name = wanted.strip() if isinstance(wanted, str) else numbers.get(wanted, wanted)
+        stripped = {name.strip(): name for name in frame if isinstance(name, str)}
+        name = stripped.get(wanted.strip()) if isinstance(wanted, str) else numbers.get(wanted, wanted)
         if name in frame.columns and type(wanted) is not bool:
             return name
         raise ValueError(f"{source} has no column {wanted!r}, but {list(frame.columns)}{unlabelled}")
@@ -243,7 +262,7 @@ def pick_columns(frame, source, text_column=None, label_column=None, id_column=F
     """
     given_id = () if id_column is None or id_column is False else (id_column,)
     wanted = (label_column, text_column, *given_id)
-    frame = frame[(frame != "").any(axis=1)]
+    frame = _drop_empty_rows(frame, source)
     if 0 in frame.columns and not frame.empty:
         filled = frame.loc[:, (frame != "").any()]
         if _is_numbered(filled.iloc[0].tolist()):
@@ -293,6 +312,7 @@ def _find_label(filled):
     few = _few_valued(filled)
     counts = filled.agg(_count_values)
     doubtful = list(counts.index[(counts == 2) | ((counts > 2) & (counts <= min(20, len(filled) / 2)))]) or few
+    doubtful = [name for name in doubtful if str(name).strip().lower() not in TEXT_COLUMNS] or doubtful
     for usual in (LABEL_COLUMNS[:3], LABEL_COLUMNS[3:7], LABEL_COLUMNS[7:]):
         found = [name for name in filled if str(name).strip().lower() in usual]
         if found and (usual != LABEL_COLUMNS[7:] or not set(doubtful) - set(found)):
@@ -313,7 +333,8 @@ def _pick_label_and_text(frame, filled, numbers, wanted, source):
     """Return what `pick_columns` does, from a whole table with names and its columns that are not empty."""
     label = _pick_column(frame, filled, wanted[0], numbers, (), _find_label(filled), "label", source)
     others = filled.drop(columns=label, errors="ignore")
-    lengths = others.map(len).mean().sort_values()
+    wordy = [name for name in others if (is_id(others[name][:1000]) | is_number(others[name][:1000])).mean() < 0.9]
+    lengths = others[wordy or list(others)].map(len).mean().sort_values()
     longest = list(lengths.index[-1:]) if len(lengths) == 1 or lengths.iloc[-1] > 2 * lengths.iloc[-2] else []
     text = _pick_column(frame, filled, wanted[1], numbers, set(TEXT_COLUMNS) - {label}, longest, "text", source)
     if label == text:

@@ -9,6 +9,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
+from textbert.files import explain_reading
 from textbert.packed import OPENERS, split_suffixes
 
 CELLS = 2**25  # that a sheet or a Parquet file may have, empty ones counted
@@ -34,6 +35,15 @@ def find_nested(frame):
     return found
 
 
+def _make_object(pairs):
+    """Return the names and values of a JSON object as a dict; ValueError for a name that is there twice."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the name {twice!r} is there twice")
+    return made
+
+
 def read_json_lines(path, encoding):
     """Return the objects of a JSON Lines file as a DataFrame whose index is the line, from 0.
 
@@ -46,9 +56,14 @@ def read_json_lines(path, encoding):
             if not line.strip():
                 continue
             try:
-                rows.append(json.loads(line))
+                rows.append(json.loads(line, object_pairs_hook=_make_object))
             except json.JSONDecodeError as error:
-                raise ValueError(f"line {number} is no JSON ({error.msg}, column {error.colno})") from None
+                raise ValueError(
+                    f"line {number} is no JSON ({error.msg}, column {error.colno}): each line must be an object of its "
+                    "own, {name: value, ...}"
+                ) from None
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from None
             except RecursionError:
                 raise ValueError(f"line {number} is no JSON (too deep)") from None
             if not isinstance(rows[-1], dict):
@@ -102,6 +117,14 @@ def _say_cells(path, what, cells):
         print(f"{path}: {len(cells):,} cells {what} (first in {cells[0]}) and are read as empty")
 
 
+def _as_shown(cell):
+    """Return a cell's value, None for an error of Excel's; 7 is "00007" where the format is 00000, as for ids."""
+    if cell.data_type == "e":
+        return None
+    zeros = type(cell.value) is int and cell.value >= 0 and re.fullmatch("00+", cell.number_format)
+    return f"{cell.value:0{len(zeros[0])}}" if zeros else cell.value
+
+
 def _read_cells(sheet, path):
     """Return the rows of a sheet as lists of values; cells with an Excel error, such as #N/A, are None, and printed."""
     rows, errors, cells = [], [], 0
@@ -110,7 +133,7 @@ def _read_cells(sheet, path):
         cells += 1 + len(row)
         _require_room(path, cells, 0)
         errors += [cell.coordinate for cell in row if cell.data_type == "e"]
-        rows.append([None if cell.data_type == "e" else cell.value for cell in row])
+        rows.append([_as_shown(cell) for cell in row])
     _say_cells(path, "hold an error of Excel's, such as #N/A", errors)
     return rows
 
@@ -151,16 +174,23 @@ def _read_xlsx(path):
     width = max(map(len, rows), default=0)  # rows end where their last cell is
     rows = [[unescape(value) if isinstance(value, str) else value for value in row] for row in rows]
     frame = pd.DataFrame([[*row, *[None] * (width - len(row))] for row in rows], dtype=object)
-    return frame[frame.notna().any(axis=1)]
+    filled = frame.notna().any(axis=1)
+    if empty := (~filled[: filled[::-1].idxmax()]).sum() if filled.any() else 0:
+        print(f"{path}: empty rows left out: {empty:,}")
+    return frame[filled]
 
 
 def read_typed(path, kind):
-    """Return a Parquet or .xlsx file as a DataFrame of strings; ValueError if it is damaged."""
-    try:
-        frame = _read_parquet(path) if kind == ".parquet" else _read_xlsx(path)
-    except ImportError as error:
-        package = "pyarrow" if kind == ".parquet" else "openpyxl"
-        raise ImportError(f"{path} needs it: install the {package} package, or save the table as CSV") from error
-    except Exception as error:  # a damaged file can raise nearly anything
-        raise ValueError(f"{path}: it is damaged, or not what its name says: {error}") from None
-    return frame
+    """Return a Parquet or .xlsx file as a DataFrame.
+
+    Raises ValueError if it is damaged, CannotReadError if it cannot be read just now, and ImportError without pyarrow
+    or openpyxl.
+    """
+    with explain_reading(path):
+        try:
+            return _read_parquet(path) if kind == ".parquet" else _read_xlsx(path)
+        except ImportError as error:
+            package = "pyarrow" if kind == ".parquet" else "openpyxl"
+            raise ImportError(f"{path} needs it: install the {package} package, or save the table as CSV") from error
+        except Exception as error:  # a damaged file can raise nearly anything
+            raise ValueError(f"{path}: it is damaged, or not what its name says: {error}") from None
