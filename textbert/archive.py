@@ -14,7 +14,7 @@ import pandas as pd
 from pytorch_pretrained_bert import modeling
 from pytorch_pretrained_bert.modeling import BertConfig
 
-from textbert.files import atomic_write, explain_reading, require_file
+from textbert.files import atomic_write, explain_reading, is_file, require_file
 from textbert.parameters import (
     DEFAULT_MODEL,
     MAX_POSITIONS,
@@ -266,7 +266,7 @@ def require_replaceable(archive_path, output_dir, task_name, model):
                 f"TASK_NAME is {task_name!r}, and {path}, where its model goes, is what BERT_MODEL {model!r} is read "
                 "from: choose another TASK_NAME"
             )
-    if not archive_path.is_file():
+    if not is_file(archive_path):
         return
     classifier = read_config(read_archive(archive_path), archive_path).get("classifier")
     trained_as = (classifier or {}).get("parameters", {}).get("TASK_NAME", task_name)
