@@ -186,19 +186,24 @@ class Trials:
                 self.path.unlink(missing_ok=True)
 
     def run(self, accelerator, name, fine_tune, *arguments):
-        """Return the `summary` of `fine_tune(*arguments)`, a `Run`; from the file if it is known there."""
+        """Return the `summary` of `fine_tune(*arguments)`, a `Run`; from the file if it is known there.
+
+        Arrays among the arguments are of row numbers.
+        """
         from accelerate.utils import broadcast_object_list
 
         identity = {
             key: value for key, value in self.identity.items() if key != "BERT_MODEL" or CONTENT not in self.identity
         }
-        key = json.dumps([name, identity], sort_keys=True)
+        key = old = json.dumps([name, identity], sort_keys=True)  # as files of before have it
+        if parts := [argument for argument in arguments if isinstance(argument, np.ndarray)]:
+            key = json.dumps([name, identity | {SPLIT: hash_rows(*parts)}], sort_keys=True)
         (known,) = broadcast_object_list([self._read()])  # what the first process finds, even on another disk
         if isinstance(known, OSError):
             raise known
-        if key in known:
+        if (done := known.get(key, known.get(old))) is not None:
             accelerator.print(f"{name}: done before")
-            return known[key]
+            return done
         accelerator.print(f"{name}:")
         summary = fine_tune(*arguments).summary
         if accelerator.is_main_process:

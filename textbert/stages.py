@@ -20,6 +20,7 @@ STAGES = {
     },
     "train": {
         "the check of the parameters": ("TASK_NAME",),
+        "The examples": ("TASK_NAME",),
         "Hold something out": ("TASK_NAME", "TRAIN_ROWS", "VALIDATION_SHARE", "RANDOM_SEED"),
         "The model": ("BERT_MODEL", "RANDOM_SEED"),
         "What BERT reads": ("BERT_MODEL", "MAX_SEQ_LENGTH", "TRUNCATION"),
