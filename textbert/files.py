@@ -48,6 +48,14 @@ def is_folder(path):
     return stat.S_ISDIR(_get_mode(path))
 
 
+def list_files(folder, pattern):
+    """Return the files in a folder whose names match, sorted; [] if there is no folder. Raises CannotReadError."""
+    with explain_reading(folder):
+        if is_folder(folder):
+            os.listdir(folder)  # glob finds nothing where it may not look
+        return [path for path in sorted(Path(folder).glob(pattern)) if path.is_file()]
+
+
 def hash_file(path):
     """Return the SHA-256 of what a file holds, in hexadecimal."""
     with explain_reading(path), open(path, "rb") as file:
@@ -60,7 +68,7 @@ def follow_links(path):
     Raises CannotWriteError for a link that leads to no folder, as to a disk that is not there, or back to itself.
     """
     path = Path(path)
-    if not path.is_symlink():
+    if not os.path.islink(path):
         return path
     real = Path(os.path.realpath(path))
     if real.is_symlink():
@@ -236,9 +244,14 @@ def write_text(path, text):
 
 
 def require_file(path, remedy):
-    """Raise FileNotFoundError, naming `path` and the `remedy`, unless `path` is a file; see also `is_file`."""
+    """Raise FileNotFoundError, naming `path` and the `remedy`, unless `path` is a file.
+
+    Raises CannotReadError for one that may not be read.
+    """
     if not is_file(path):
         raise FileNotFoundError(f"{path} is missing: {remedy}")
+    with explain_reading(path):
+        open(path, "rb").close()
 
 
 def require_disk_space(folder, needed):
