@@ -154,7 +154,7 @@ def read_hub(name):
 
 def read_bert(name_or_path, cache_dir):
     """Return (files of a BERT as a dict from name to bytes, the path they were read from)."""
-    path = Path(name_or_path)
+    path = Path(name_or_path).expanduser()
     if is_folder(path):
         return read_folder(path), path
     if not is_file(path):
