@@ -310,6 +310,8 @@ def test_other_tokenizers_are_refused(bert_files, pack, tmp_path, settings):
         ({"model": {"type": "BPE"}}, "the model 'BPE'"),
         ({"pre_tokenizer": {"type": "Whitespace"}}, "the pre_tokenizer 'Whitespace'"),
         ({"normalizer": {"type": "NFC"}}, "the normalizer 'NFC'"),
+        ({"normalizer": {"type": "Sequence", "normalizers": [{"type": "Replace"}]}}, "the normalizer 'Replace'"),
+        ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{}, {"type": "Digits"}]}}, "pre_tokenizer 'Digits'"),
         ({"normalizer": {"type": "BertNormalizer", "handle_chinese_chars": False}}, "tokenize_chinese_chars False"),
         ({"normalizer": {"type": "BertNormalizer", "strip_accents": False, "lowercase": True}}, "strip_accents False"),
     ],

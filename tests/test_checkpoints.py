@@ -5,12 +5,23 @@ import signal
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from test_parameters import TRAIN
 
 from textbert import files
-from textbert.checkpoints import CONTENT, Checkpoint, Trials, get_checkpoint_path, remove_checkpoint, stop_requests
+from textbert.checkpoints import (
+    CONTENT,
+    SPLIT,
+    Checkpoint,
+    Trials,
+    get_checkpoint_path,
+    get_identity,
+    remove_checkpoint,
+    stop_requests,
+)
 from textbert.training import make_schedule
 
 
@@ -137,9 +148,12 @@ BASE = {"BERT_MODEL": "mybert", CONTENT: "1a"}
         (BASE, {**BASE, "BERT_MODEL": "renamed"}, None),
         ({"BERT_MODEL": "mybert"}, BASE, None),  # of a time before it was noted
         ({"BERT_MODEL": "other"}, BASE, "BERT_MODEL was 'other' and is 'mybert'"),
+        ({**BASE, SPLIT: "aa"}, {**BASE, SPLIT: "bb"}, f"{SPLIT} was 'aa' and is 'bb'"),
+        (BASE, {**BASE, SPLIT: "bb"}, None),  # of before, too
+        ({**BASE, SPLIT: "aa"}, BASE, None),
     ],
 )
-def test_a_base_is_known_by_what_it_holds(tmp_path, theirs, ours, differs):
+def test_base_and_split_are_known_by_what_they_hold(tmp_path, theirs, ours, differs):
     path = get_checkpoint_path(tmp_path)
     Checkpoint(path, theirs).save(*make_training(), {"epoch": 3})
     if differs:
@@ -284,3 +298,23 @@ def test_only_the_first_process_writes_trials(tmp_path):
     trials, tried = Trials(tmp_path / "trials.json", {}), Tried()
     assert trials.run(accelerator, "fold 1", tried, 0.3, 2)["best epoch"] == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_are_part_of_what_decides():
+    features, model = SimpleNamespace(fingerprint="data"), SimpleNamespace(fingerprint="base")
+    split = ([0, 2, 3], [1, 4])
+    splits = [split, ([0, 2, 3, 1], [4]), ([2, 0, 3], [1, 4]), tuple(map(np.array, split))]
+    hashes = [get_identity(features, model, TRAIN, rows)[SPLIT] for rows in splits]
+    assert hashes[0] == hashes[3] and len(set(hashes)) == 3 and SPLIT not in get_identity(features, model, TRAIN)
+
+
+def test_a_trial_with_other_rows_is_another_one(tmp_path):
+    def fine_tune(rows, held_out):
+        return SimpleNamespace(summary=[len(rows), len(held_out)])
+
+    trials, accelerator = Trials(tmp_path / "trials.json", {"SEED": 1}), make_accelerator()
+    for rows in (np.arange(5), np.arange(4), np.arange(5)):
+        assert trials.run(accelerator, "fold 1", fine_tune, rows, np.arange(2)) == [len(rows), 2]
+    assert len(trials._read()) == 2
+    trials.path.write_text('{"[\\"fold 2\\", {\\"SEED\\": 1}]": "of before"}')
+    assert trials.run(accelerator, "fold 2", fine_tune, np.arange(5), np.arange(2)) == "of before"

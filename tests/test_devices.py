@@ -188,3 +188,16 @@ def test_a_rank_that_cannot_be_is_said_before_all_wait_for_each_other(monkeypatc
         monkeypatch.setenv(name, value)
     with pytest.raises(RuntimeError, match=f"RANK is '{rank}' and WORLD_SIZE is '4', expected a rank from 0 to 3"):
         devices.make_accelerator()
+
+
+def test_a_package_that_is_not_there_is_no_riddle(monkeypatch):
+    version = metadata.version
+
+    def find(package):
+        if package in ("accelerate", "scikit-learn"):
+            raise metadata.PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(metadata, "version", find)
+    found = devices.get_environment()
+    assert found["accelerate"] == found["scikit-learn"] == "not installed" and found["numpy"] == version("numpy")

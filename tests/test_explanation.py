@@ -1,6 +1,7 @@
 """Why a classifier answers as it does: the words that decide, scores as leaving a word out gives them, the box."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -72,6 +73,12 @@ def test_the_text_box(taught):
     box.value = "good <script>alert(1)</script> soup"
     button.click()
     assert "<b>good</b>" in output.value and "<script" not in output.value
+
+
+def test_without_widgets_the_answer_alone_is_shown(taught, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    assert explanation.text_box(taught, "bad soup") == explanation.answer(taught, "bad soup")
+    assert "without ipywidgets" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from textbert import files
+from textbert import errors, files
 
 
 @pytest.fixture(params=[errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
@@ -83,10 +83,24 @@ def test_on_windows_a_file_that_is_open_for_a_moment_is_replaced(tmp_path, monke
 )
 def test_a_file_that_stays_open_is_named(tmp_path, monkeypatch, open_elsewhere, windows, waited, remedy):
     monkeypatch.setattr(files, "WINDOWS", windows)
+    monkeypatch.setattr(errors, "WINDOWS", windows)
     waits = open_elsewhere(5)
     with pytest.raises(files.CannotWriteError, match=rf"f cannot be written \(Access is denied\): {remedy}, or work"):
         files.write_text(tmp_path / "f", "new")
     assert len(waits) == waited and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("before", ["good", "", None])
+def test_nothing_takes_the_place_of_a_file_if_nothing_was_written(tmp_path, before):
+    path = tmp_path / "f"
+    if before is not None:
+        path.write_text(before)
+    nothing = r"f stays as it is, for nothing was written: write to the path .*\.tmp"
+    with pytest.raises(ValueError, match=nothing), files.atomic_write(path):
+        path.with_suffix(".other").touch()
+    assert (path.read_text() if path.exists() else None) == before
+    files.write_text(path, "")  # an empty text is one, too
+    assert path.read_text() == "" and not list(tmp_path.glob(".*"))
 
 
 # ---------- Leftovers -------------------------------------------------------------------------------------------------
@@ -94,7 +108,7 @@ def test_a_file_that_stays_open_is_named(tmp_path, monkeypatch, open_elsewhere, 
 OLD = files.ABANDONED_AFTER + 3600  # seconds
 WRITER = """
 import sys
-from textbert import files
+from textbert import errors, files
 
 with files.atomic_write(sys.argv[1]) as temporary:
     temporary.write_text("half")
@@ -281,45 +295,7 @@ def test_a_file_keeps_the_rights_it_had(tmp_path, mode):
     assert path.read_text() == "new" and path.stat().st_mode & 0o777 == mode
 
 
-# ---------- Why a file cannot be read ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (PermissionError(errno.EACCES, "Permission denied"), r"\(Permission denied\): get the right to read it"),
-        (MemoryError(), "end other programs, or work on a machine with more memory"),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"), "more memory"),
-        (OSError(errno.EMFILE, "Too many open files"), "start this one again"),
-        (OSError(errno.EIO, "Input/output error"), "see whether its disk is there"),
-        (OSError(errno.ESTALE, "Stale file handle"), "see whether its disk is there"),
-    ],
-)
-def test_what_says_nothing_of_a_file_is_not_held_against_it(error, said):
-    def read():
-        try:
-            raise error
-        except Exception:
-            raise ValueError("it is damaged: delete it") from None
-
-    with (
-        pytest.raises(files.CannotReadError, match=f"big.pkl cannot be read .*{said}"),
-        files.explain_reading("big.pkl"),
-    ):
-        read()
-
-
-@pytest.mark.parametrize(
-    "error", [ValueError("a wrong checksum"), EOFError(), OSError("not a gzip file"), RuntimeError()]
-)
-def test_what_is_wrong_with_the_content_is_said_as_it_is(error):
-    with pytest.raises(type(error)) as raised:
-        try:  # what was handled before has nothing to do with it
-            raise PermissionError(errno.EACCES, "Permission denied")
-        except PermissionError:
-            with files.explain_reading("f"), files.explain_writing("f"):
-                raise error from None
-    assert raised.value is error
+# ---------- What may not be looked at ---------------------------------------------------------------------------------
 
 
 def test_a_file_of_a_folder_that_may_not_be_searched_is_not_called_missing(tmp_path, monkeypatch):
@@ -327,8 +303,38 @@ def test_a_file_of_a_folder_that_may_not_be_searched_is_not_called_missing(tmp_p
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "stat", stat)
-    with pytest.raises(files.CannotReadError, match=r"train\.tsv cannot be read \(Permission denied\): get the right"):
-        files.require_file(tmp_path / "train.tsv", "data_prep.ipynb makes it")
+    denied = r"train\.tsv cannot be read \(Permission denied\): get the right"
+    for look in (lambda path: files.require_file(path, "data_prep.ipynb makes it"), files.is_file, files.is_folder):
+        with pytest.raises(files.CannotReadError, match=denied):
+            look(tmp_path / "train.tsv")
+
+
+def test_what_is_not_there_is_no_file_and_no_folder(tmp_path):
+    (tmp_path / "f").touch()
+    for path, kinds in (("f", (1, 0)), (".", (0, 1)), ("g", (0, 0)), ("f/g", (0, 0)), ("\0", (0, 0))):
+        assert (files.is_file(tmp_path / path), files.is_folder(tmp_path / path)) == kinds, path
+
+
+def test_a_folder_is_empty_only_if_one_may_look(tmp_path, monkeypatch):
+    for name in ("b.csv", "a.csv", ".c.csv", "d.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "e.csv").mkdir()
+    assert [path.name for path in files.list_files(tmp_path, "[!.]*.csv")] == ["a.csv", "b.csv"]
+    assert files.list_files(tmp_path / "absent", "*") == []
+
+    def deny(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", deny)
+    with pytest.raises(files.CannotReadError, match="get the right to read it"):
+        files.list_files(tmp_path, "*")
+
+
+def test_a_file_that_may_not_be_read_is_said_before_it_is_read(tmp_path, monkeypatch):
+    (tmp_path / "f").touch()
+    monkeypatch.setattr("builtins.open", lambda *_: (_ for _ in ()).throw(PermissionError(errno.EACCES, "denied")))
+    with pytest.raises(files.CannotReadError, match=r"f cannot be read \(denied\)"):
+        files.require_file(tmp_path / "f", "it is needed")
 
 
 # ---------- One at a time, and room on disk ---------------------------------------------------------------------------

@@ -21,6 +21,7 @@ NAMINGS = {
     ),
     "bare": lambda name: name.removeprefix("bert."),
     "DataParallel": lambda name: f"module.{name}",
+    "torch.compile": lambda name: f"_orig_mod.{name}",
     "today's": lambda name: name,
 }
 
@@ -205,4 +206,35 @@ def test_settings_that_newer_hubs_leave_out_are_berts_own(tmp_path, hub_files, b
     del config["model_type"]
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=f"lacks {lacks}"):
+        tools.load_model(folder)
+
+
+@pytest.mark.parametrize("vocab", [{}, [["good", 0]], {"good": None}])
+def test_a_tokenizer_without_a_vocabulary_is_said_to_be_one(tmp_path, hub_files, vocab):
+    model = {"type": "WordPiece", "continuing_subword_prefix": "##", "vocab": vocab}
+    files = {**hub_files, "tokenizer.json": json.dumps({"model": model}).encode()}
+    del files["vocab.txt"]
+    with pytest.raises(ValueError, match=r"tokenizer\.json does not hold a vocabulary: get it again"):
+        tools.load_model(write_files(files, tmp_path / "mine"))
+
+
+def test_a_clone_without_git_lfs_is_said_to_be_one(tmp_path, hub_files):
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0f\nsize 438\n"
+    folder = write_files({**hub_files, "model.safetensors": pointer}, tmp_path / "mine")
+    with pytest.raises(ValueError, match=r"its model\.safetensors is a pointer of Git LFS.*run git lfs pull"):
+        tools.load_model(folder)
+
+
+def test_a_model_is_found_in_ones_home(tmp_path, hub_files, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    write_files(hub_files, tmp_path / "mine")
+    assert tools.load_tokenizer("~/mine").tokenize("Good soup")
+
+
+def test_a_decoder_is_refused(tmp_path, bert_files):
+    files = bert_files()
+    config = {**json.loads(files["config.json"]), "is_decoder": True}
+    folder = write_files({**files, "config.json": json.dumps(config).encode()}, tmp_path / "mine")
+    with pytest.raises(ValueError, match="has the is_decoder True, but a BERT is needed"):
         tools.load_model(folder)

@@ -184,6 +184,7 @@ def home(tmp_path):
     (tmp_path / "other/tools/__init__.py").touch()
     for folder in ("textbert", "outputs/mytask"):
         (tmp_path / "bert" / folder).mkdir(parents=True)
+    (tmp_path / "bert/textbert/stages.py").touch()
     (tmp_path / "bert/tools.py").write_text("Stages = get_environment = None\n")
     return tmp_path
 
@@ -208,7 +209,7 @@ def test_a_notebook_without_its_project_or_with_two_says_so(home, copies, cwd):
         shutil.copytree(home / "bert", home / f"copy{number}")
     error = find_project(home / cwd)
     assert error.startswith("FileNotFoundError: this notebook needs its project's folder") and "git clone" in error
-    assert f"but {2 * copies} such folders were found from {home / cwd}" in error
+    assert f"but {2 * copies} were found from {home / cwd}" in error
 
 
 def test_no_other_module_called_tools_is_taken(home):

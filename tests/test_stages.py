@@ -41,3 +41,15 @@ def test_what_failed_is_not_made():
     names["MAX_SEQ_LENGTH"] = "long"
     with pytest.raises(ValueError, match="MAX_SEQ_LENGTH is 'long'"):
         stages.note("Hold something out", names)
+
+
+def test_what_was_made_of_other_content_is_out_of_date():
+    names, stages = dict(TRAIN), Stages("train")
+    headings = list(stages.headings)
+    run_through(stages, names, *headings)
+    stages.note("The model", names, "1a")
+    with pytest.raises(ValueError, match="'What BERT reads' makes is not there, or out of date"):
+        stages.note("Training", names)
+    run_through(stages, names, *headings[headings.index("What BERT reads") :])
+    stages.note("The model", names, "1a")  # the same again
+    run_through(stages, names, "Training", "Save and pack, last cells")

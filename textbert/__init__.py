@@ -2,7 +2,7 @@
 
 A room imports only rooms above it in this list, and none imports `tools`:
 
-- files, display, parameters, stages, words, calibration, measures, downloads
+- errors, files, display, parameters, stages, words, calibration, measures, downloads
 - tsv, packed, mojibake, quoting, delimited, typed, ids, classes, tables, datasets
 - overlaps, splits, inspection
 - wordpieces, features, workers

@@ -14,7 +14,7 @@ import pandas as pd
 from pytorch_pretrained_bert import modeling
 from pytorch_pretrained_bert.modeling import BertConfig
 
-from textbert.files import atomic_write, explain_reading, require_file
+from textbert.files import atomic_write, explain_reading, is_file, require_file
 from textbert.parameters import (
     DEFAULT_MODEL,
     MAX_POSITIONS,
@@ -39,6 +39,7 @@ BERT_SETTINGS = {
     "model_type": ("bert",),
     "hidden_act": tuple(modeling.ACT2FN),
     "position_embedding_type": ("absolute",),
+    "is_decoder": (False,),  # which would look at the words before alone
 }
 # those that cut texts as BERT's own does; the general ones say in tokenizer.json what they do
 TOKENIZER_CLASSES = (
@@ -115,13 +116,12 @@ def _read_archive(path):
                     continue
                 if folder is None and len(folders) == 1 and not files:
                     (folder,) = folders
-                if folders not in ([], [folder]):
-                    raise ValueError(f"it has {member.name!r}, which is not a file of BERT's")
-                is_file = name in ARCHIVE_MEMBERS and member.isreg() and not member.issparse()
-                if name in seen or not (is_file or (name == "." and member.isdir())):
+                wanted = name in ARCHIVE_MEMBERS and member.isreg() and not member.issparse()
+                known = wanted or (name == "." and member.isdir())
+                if folders not in ([], [folder]) or name in seen or not known:
                     raise ValueError(f"it has {member.name!r}, which is not a file of BERT's")
                 seen.add(name)
-                if is_file:
+                if wanted:
                     files[name] = archive.extractfile(member).read()
             while unpacked.read(min(2**16, unpacked.room - unpacked.tell())):  # its checksum stands at the end
                 pass
@@ -259,14 +259,14 @@ def require_replaceable(archive_path, output_dir, task_name, model):
     `model` is the name or path of the BERT that the training starts from.
     """
     archive_path = Path(archive_path)
-    sources = {Path(model).resolve(), get_archive_path(model, archive_path.parent).resolve()}
+    sources = {Path(model).expanduser().resolve(), get_archive_path(model, archive_path.parent).resolve()}
     for path in (archive_path, Path(output_dir)):
         if path.resolve() in sources:
             raise ValueError(
                 f"TASK_NAME is {task_name!r}, and {path}, where its model goes, is what BERT_MODEL {model!r} is read "
                 "from: choose another TASK_NAME"
             )
-    if not archive_path.is_file():
+    if not is_file(archive_path):
         return
     classifier = read_config(read_archive(archive_path), archive_path).get("classifier")
     trained_as = (classifier or {}).get("parameters", {}).get("TASK_NAME", task_name)

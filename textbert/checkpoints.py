@@ -1,5 +1,6 @@
 """What a training keeps so that it can be stopped, killed and gone on with."""
 
+import hashlib
 import json
 import shutil
 import signal
@@ -7,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from textbert.files import atomic_write, exclusive_lock, explain_reading, explain_writing, is_file, write_text
@@ -15,6 +17,7 @@ from textbert.parameters import get_deciding
 # what checkpoints of before hold, though no single training depends on it; and what they lack, with the value they had
 ONCE_DECIDING = ("FALSE_POSITIVE_COST", "SEARCH_LEARNING_RATES", "SEARCH_EPOCHS", "FOLDS")
 DECIDING_SINCE = {"R_DROP": 0.0, "ADVERSARIAL_SHARE": 1.0}
+SPLIT = "rows to train and to validate"  # which checkpoints of before do not know
 CONTENT = "content of BERT_MODEL"  # what decides in place of its name, but for checkpoints that do not know it
 
 
@@ -59,14 +62,21 @@ def remove_checkpoint(output_dir):
             folder.rmdir()
 
 
-def get_identity(features, model, parameters):
+def hash_rows(*parts):
+    """Return the SHA-256, in hexadecimal, of arrays of row numbers."""
+    return hashlib.sha256(json.dumps([np.asarray(part).tolist() for part in parts]).encode()).hexdigest()
+
+
+def get_identity(features, model, parameters, rows=None):
     """Return what decides the result of a training, as a dict: what it reads, what it starts from, how it goes on.
 
     features : `Features`, of which the fingerprint tells
     model : what `load_model` returned, whose fingerprint tells what BERT_MODEL held
     parameters : dict of train.ipynb's parameters
+    rows : (those to train with, those to validate with), two arrays, since an update may split otherwise
     """
-    return {"data": features.fingerprint, CONTENT: model.fingerprint, **get_deciding(parameters)}
+    split = {} if rows is None else {SPLIT: hash_rows(*rows)}
+    return {"data": features.fingerprint, CONTENT: model.fingerprint, **split, **get_deciding(parameters)}
 
 
 def training_lock(accelerator, output_dir):
@@ -152,6 +162,7 @@ class Checkpoint:
         except Exception as error:  # damaged bytes can raise nearly anything
             raise ValueError(f"{self.path} is damaged ({type(error).__name__}): {remedy}") from None
         ignored = {*ONCE_DECIDING, "BERT_MODEL" if CONTENT in theirs.keys() & ours else CONTENT}
+        ignored |= {SPLIT} - (theirs.keys() & ours)
         names = [name for name in {**theirs, **ours} if name not in ignored]
         if changed := [name for name in names if theirs.get(name) != ours.get(name)]:
             what = "; ".join(f"{name} was {theirs.get(name)!r} and is {ours.get(name)!r}" for name in changed)
@@ -175,19 +186,24 @@ class Trials:
                 self.path.unlink(missing_ok=True)
 
     def run(self, accelerator, name, fine_tune, *arguments):
-        """Return the `summary` of `fine_tune(*arguments)`, a `Run`; from the file if it is known there."""
+        """Return the `summary` of `fine_tune(*arguments)`, a `Run`; from the file if it is known there.
+
+        Arrays among the arguments are of row numbers.
+        """
         from accelerate.utils import broadcast_object_list
 
         identity = {
             key: value for key, value in self.identity.items() if key != "BERT_MODEL" or CONTENT not in self.identity
         }
-        key = json.dumps([name, identity], sort_keys=True)
+        key = old = json.dumps([name, identity], sort_keys=True)  # as files of before have it
+        if parts := [argument for argument in arguments if isinstance(argument, np.ndarray)]:
+            key = json.dumps([name, identity | {SPLIT: hash_rows(*parts)}], sort_keys=True)
         (known,) = broadcast_object_list([self._read()])  # what the first process finds, even on another disk
         if isinstance(known, OSError):
             raise known
-        if key in known:
+        if (done := known.get(key, known.get(old))) is not None:
             accelerator.print(f"{name}: done before")
-            return known[key]
+            return done
         accelerator.print(f"{name}:")
         summary = fine_tune(*arguments).summary
         if accelerator.is_main_process:

@@ -17,7 +17,7 @@ from textbert.batches import predict_logits
 from textbert.bert import build_model, build_tokenizer
 from textbert.display import progress_bar
 from textbert.features import UNLABELLED
-from textbert.files import exclusive_lock, explain_writing, require_file
+from textbert.files import exclusive_lock, explain_reading, explain_writing, is_file, is_folder, require_file
 from textbert.hub import read_bert
 from textbert.measures import choose_threshold, describe_calibration, fit_calibration, probabilities
 from textbert.parameters import as_columns, require_count
@@ -100,14 +100,15 @@ class Classifier:
         Raises FileNotFoundError, and ValueError for an archive that is none, holds a BERT that was not fine-tuned, or
         says itself what was given.
         """
-        if not Path(archive_path).is_dir():
+        if not is_folder(archive_path):
             require_file(archive_path, "train.ipynb makes it")
         files, path = read_bert(archive_path, cache_dir=None)
         if vocabulary is not None:
             if VOCABULARY in files:
                 raise ValueError(f"{path} has a {VOCABULARY} of its own: leave out vocabulary={str(vocabulary)!r}")
             require_file(vocabulary, "the 2019 guide saved it beside its model")
-            files[VOCABULARY] = Path(vocabulary).read_bytes()
+            with explain_reading(vocabulary):
+                files[VOCABULARY] = Path(vocabulary).read_bytes()
         config = read_config(files, path)
         model = build_model(files, path, num_labels=2, new_weights=False)
         given = {"threshold": threshold, "temperature": temperature}
@@ -156,7 +157,7 @@ class Classifier:
         """
         ours, theirs = self.settings["label_names"], read_label_names(data_dir)
         path = Path(data_dir, "labels.json")
-        if not path.is_file():
+        if not is_file(path):
             return f"There is no {path}: that 0 is {ours[0]!r} and 1 is {ours[1]!r} cannot be checked."
         if ours != theirs:
             raise ValueError(

@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from textbert.downloads import describe_error, fetch_file, fetch_hub_file
-from textbert.files import CannotReadError, CannotWriteError, atomic_write, exclusive_lock, require_disk_space
+from textbert.files import CannotReadError, CannotWriteError, atomic_write, exclusive_lock, is_file, require_disk_space
 
 
 def read_yelp(path, split):
@@ -143,10 +143,10 @@ def fetch_data(task, data_dir):
         return
     data, wanted = DATA_SETS[task], [Path(data_dir, "train.csv"), Path(data_dir, "test.csv")]
     part = Path(data_dir, f"{data.url.rsplit('/', 1)[1]}.part")
-    if not all(path.is_file() for path in wanted):
+    if not all(map(is_file, wanted)):
         with exclusive_lock(wanted[0]):
-            _fetch_data(data, [path for path in wanted if not path.is_file()], part)
-    if part.is_file():  # perhaps of an earlier run, killed when the tables were just done
+            _fetch_data(data, [path for path in wanted if not is_file(path)], part)
+    if is_file(part):  # perhaps of an earlier run, killed when the tables were just done
         part.unlink(missing_ok=True)
     print(f"{data.title}: train.csv and test.csv are in {data_dir}")
 

@@ -27,6 +27,13 @@ def pick_precision():
     return "bf16" if has_amx() else "no"
 
 
+def _get_version(package):
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
 def get_environment():
     """Return the versions of Python and of each package that matters, and the device, as a dict."""
     packages = ("torch", "pytorch-pretrained-bert", "accelerate", "numpy", "pandas", "scikit-learn")
@@ -36,7 +43,7 @@ def get_environment():
     precision = {"no": "float32", "bf16": "bfloat16"}[pick_precision()]
     return {
         "python": platform.python_version(),
-        **{package: metadata.version(package) for package in packages},
+        **{package: _get_version(package) for package in packages},
         "device": f"{device}, {joblib.cpu_count()} CPU cores, training in {precision}",
     }
 

@@ -160,9 +160,12 @@ def answer(classifier, text):
 
 
 def text_box(classifier, text):
-    """Return a box (ipywidgets) to type a text into, with a button that shows its answer."""
-    import ipywidgets
-
+    """Return a box to type a text into, with a button that shows its answer; without ipywidgets the answer alone."""
+    try:
+        import ipywidgets
+    except ImportError:
+        print("No box to type in without ipywidgets: change the text in this cell, or pip install ipywidgets")
+        return answer(classifier, text)
     box = ipywidgets.Textarea(text, layout={"width": "100%", "height": "6em"})
     button = ipywidgets.Button(description="Classify", button_style="primary")
     output = ipywidgets.HTML()

@@ -9,12 +9,14 @@ import platform
 import re
 import secrets
 import shutil
-import sys
+import stat
 import time
 import uuid
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
+
+from textbert.errors import CANNOT_WRITE, WINDOWS, CannotReadError, CannotWriteError, explain_reading, explain_writing  # noqa: F401
 
 try:
     import fcntl
@@ -23,98 +25,35 @@ except ImportError:  # Windows
 
     fcntl = None
 
-WINDOWS = os.name == "nt"  # there a file that somebody has open cannot be replaced
 ABANDONED_AFTER = 24 * 3600  # seconds without a change
 LOCK_PATIENCE = 2 * 3600  # seconds that a process waits for another one that makes the same file
-ANYWAY = {  # what to do about errors of the system that say nothing of what a file holds
-    **dict.fromkeys(("EMFILE", "ENFILE"), "too many files are open: close programs, or start this one again"),
-    **dict.fromkeys(("EIO", "ESTALE", "ENODEV", "ENXIO"), "see whether its disk is there, and try again"),
-    **dict.fromkeys(("EEXIST", "ENOTDIR"), "a file or a broken link is in the place of its folder: move that away"),
-    "EISDIR": "a folder is in its place: move that away",
-    "ELOOP": "it is a link that leads back to itself: remove the link",
-    "ENAMETOOLONG": "choose a shorter name",
-}
-CANNOT_WRITE = ANYWAY | {
-    **dict.fromkeys(("ENOSPC", "EDQUOT", "EFBIG"), "make room on its disk, or work on a larger one"),
-    **dict.fromkeys(("EACCES", "EPERM", "EROFS"), "get the right to write there, or work in another folder"),
-    "EBUSY": "it is mounted by itself, or in use: mount its folder, or choose another name",
-}
-CANNOT_READ = ANYWAY | {
-    **dict.fromkeys(("EACCES", "EPERM"), "get the right to read it"),
-    "ENOENT": "it has gone meanwhile, or its disk has: see who has moved it",
-    **dict.fromkeys(("ENOTCONN", "ETIMEDOUT", "EHOSTDOWN"), "see whether its disk is there, and try again"),
-    "ENOMEM": "end other programs, or work on a machine with more memory",
-}
-# how torch says in a RuntimeError that there is no memory
-NO_MEMORY = re.compile("not enough memory|can.t allocate memory|cannot allocate memory|out of memory", re.I)
 
 
-class CannotWriteError(OSError):
-    """There is no room for a file, or no right to write it."""
-
-
-class CannotReadError(OSError):
-    """A file cannot be read just now, which says nothing of what it holds."""
-
-
-def _find_cause(error, remedies, before):
-    """Return (errno, file or None, what the system says, remedy) of the first error behind one that has a remedy.
-
-    `before` is what was being handled when the block began, with which it has nothing to do; None if nothing was.
-    """
-    while error is not None and error is not before:  # torch raises an error of its own after the one that tells
-        name = errno.errorcode.get(getattr(error, "errno", None))
-        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY.search(str(error))):
-            name = "ENOMEM"
-        if name in remedies:
-            number = getattr(errno, name)
-            said = getattr(error, "strerror", None) or os.strerror(number)
-            return number, getattr(error, "filename", None), said, remedies[name]
-        error = error.__cause__ or error.__context__
-    return None
-
-
-@contextmanager
-def explain_writing(path):
-    """Raise CannotWriteError, which names `path` and says what to do, if the block fails for want of room or rights."""
-    before = sys.exception()
-    try:
-        yield
-    except (CannotWriteError, CannotReadError):
-        raise
-    except Exception as error:
-        cause = _find_cause(error, CANNOT_WRITE, before)
-        if not cause:
-            raise
-        number, _, said, remedy = cause
-        if WINDOWS and number == errno.EACCES:
-            remedy = f"close it where it is open, {remedy}"
-        raise CannotWriteError(number, f"{path} cannot be written ({said}): {remedy}") from error
-
-
-@contextmanager
-def explain_reading(path):
-    """Raise CannotReadError, which names `path` and says what to do, if the block fails for want of rights or memory.
-
-    That goes for whatever error the block makes of it: only what was read can be found damaged.
-    """
-    before = sys.exception()
-    try:
-        yield
-    except (CannotWriteError, CannotReadError, FileNotFoundError):
-        raise
-    except Exception as error:
-        cause = _find_cause(error, CANNOT_READ, before)
-        if not cause:
-            raise
-        number, file, said, remedy = cause
-        raise CannotReadError(number, f"{file or path} cannot be read ({said}): {remedy}") from error
+def _get_mode(path):
+    """Return the mode of what stands at a path, 0 if nothing does; CannotReadError if that cannot be told."""
+    with explain_reading(path):
+        try:
+            return Path(path).stat().st_mode
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # a null character is in no path
+            return 0
 
 
 def is_file(path):
     """Tell whether a file is there; CannotReadError if that cannot be told, as in a folder of somebody else."""
-    with explain_reading(path):
-        return Path(path).is_file()
+    return stat.S_ISREG(_get_mode(path))  # pathlib's own calls it missing then, from Python 3.14 on
+
+
+def is_folder(path):
+    """Tell whether a folder is there; CannotReadError if that cannot be told, as in a folder of somebody else."""
+    return stat.S_ISDIR(_get_mode(path))
+
+
+def list_files(folder, pattern):
+    """Return the files in a folder whose names match, sorted; [] if there is no folder. Raises CannotReadError."""
+    with explain_reading(folder):
+        if is_folder(folder):
+            os.listdir(folder)  # glob finds nothing where it may not look
+        return [path for path in sorted(Path(folder).glob(pattern)) if path.is_file()]
 
 
 def hash_file(path):
@@ -129,7 +68,7 @@ def follow_links(path):
     Raises CannotWriteError for a link that leads to no folder, as to a disk that is not there, or back to itself.
     """
     path = Path(path)
-    if not path.is_symlink():
+    if not os.path.islink(path):
         return path
     real = Path(os.path.realpath(path))
     if real.is_symlink():
@@ -230,7 +169,7 @@ def atomic_write(path):
 
     Whatever breaks, `path` holds either what it held before or the whole new content, with the rights it had. What a
     killed writer left goes when the next one comes; on a disk that machines share, what another machine's left goes
-    after a day.
+    after a day. Raises ValueError if the block has not so much as opened the temporary path to write.
     """
     with explain_writing(path):
         real = follow_links(path)
@@ -241,7 +180,12 @@ def atomic_write(path):
         try:
             if not fcntl:
                 number = os.close(number)  # on Windows an open file cannot be replaced
+            os.utime(temporary, (time.time() - 10,) * 2)
+            made = temporary.stat().st_mtime_ns
             yield temporary
+            written = temporary.stat()
+            if written.st_size == 0 and written.st_mtime_ns == made:
+                raise ValueError(f"{path} stays as it is, for nothing was written: write to the path {temporary}")
             with open(temporary, "r+b") as file:
                 os.fsync(file.fileno())  # or after a power cut the name may be there and the content not
             with suppress(OSError):  # there may be none before
@@ -300,9 +244,14 @@ def write_text(path, text):
 
 
 def require_file(path, remedy):
-    """Raise FileNotFoundError, naming `path` and the `remedy`, unless `path` is a file; see also `is_file`."""
+    """Raise FileNotFoundError, naming `path` and the `remedy`, unless `path` is a file.
+
+    Raises CannotReadError for one that may not be read.
+    """
     if not is_file(path):
         raise FileNotFoundError(f"{path} is missing: {remedy}")
+    with explain_reading(path):
+        open(path, "rb").close()
 
 
 def require_disk_space(folder, needed):

@@ -18,7 +18,15 @@ from textbert.archive import (
     write_archive,
 )
 from textbert.downloads import describe_error, fetch_hub_file, require_digest
-from textbert.files import CannotReadError, CannotWriteError, exclusive_lock, explain_reading, follow_links, is_file
+from textbert.files import (
+    CannotReadError,
+    CannotWriteError,
+    exclusive_lock,
+    explain_reading,
+    follow_links,
+    is_file,
+    is_folder,
+)
 from textbert.layouts import (
     ADDED_TOKENS,
     INDEXES,
@@ -47,7 +55,7 @@ def fetch_bert(name, archive):
     "@" may stand a revision of it (a branch, a tag or a commit). Raises FileNotFoundError if there is no such model or
     it cannot be reached (the message says where to put which file by hand), and ValueError if it is not a BERT.
     """
-    if Path(f"{name}.index").is_file():
+    if is_file(f"{name}.index"):
         raise ValueError(explain_tensorflow(name))
     archive = Path(archive)
     follow_links(archive)  # one that leads nowhere is said before the download
@@ -146,10 +154,8 @@ def read_hub(name):
 
 def read_bert(name_or_path, cache_dir):
     """Return (files of a BERT as a dict from name to bytes, the path they were read from)."""
-    path = Path(name_or_path)
-    with explain_reading(path):
-        is_folder = path.is_dir()
-    if is_folder:
+    path = Path(name_or_path).expanduser()
+    if is_folder(path):
         return read_folder(path), path
     if not is_file(path):
         if path.suffix == ".gz":

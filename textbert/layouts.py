@@ -29,6 +29,12 @@ SAFETENSORS = "model.safetensors"  # the hub's layout has these two besides
 TOKENIZER = "tokenizer.json"
 ADDED_TOKENS = "added_tokens.json"
 INDEXES = (f"{SAFETENSORS}.index.json", f"{WEIGHTS}.index.json")  # of weights that are parted into several files
+# what BERT's own tokenizer is made of in tokenizer.json, and what does the same in a sequence
+STEPS = {
+    "model": ("WordPiece",),
+    "pre_tokenizer": ("BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Punctuation"),
+    "normalizer": ("BertNormalizer", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Strip"),
+}
 
 
 def explain_tensorflow(checkpoint):
@@ -48,6 +54,8 @@ def read_folder(folder):
     """
     files = read_members(folder, (*ARCHIVE_MEMBERS, TOKENIZER, ADDED_TOKENS, SAFETENSORS, *INDEXES))
     files |= read_members(folder, list_parts(files, folder))
+    if pointers := [name for name, content in files.items() if content.startswith(b"version https://git-lfs")]:
+        raise ValueError(f"{folder}: its {pointers[0]} is a pointer of Git LFS, not the file: run git lfs pull there")
     check_tokenizer(files, folder)
     if {WEIGHTS, VOCABULARY} <= files.keys():
         say_added_tokens(files, files[VOCABULARY], folder)
@@ -92,13 +100,14 @@ def check_tokenizer(files, source):
     settings = read_json(files, TOKENIZER_CONFIG, source)
     require_bert_tokenizer(settings, source)
     fast = read_json(files, TOKENIZER, source)
-    kinds = {"model": "WordPiece", "pre_tokenizer": "BertPreTokenizer", "normalizer": "BertNormalizer"}
-    parts = {name: part for name in kinds if isinstance(part := fast.get(name), dict)}
+    parts = {name: part for name in STEPS if isinstance(part := fast.get(name), dict)}
     for name, part in parts.items():
-        if part.get("type", kinds[name]) not in (kinds[name], "Sequence"):
-            raise ValueError(
-                f"{source}: its {TOKENIZER} has the {name} {part['type']!r}, but BERT needs a {kinds[name]}"
-            )
+        own, *others = STEPS[name]
+        sequence = part.get("type") == "Sequence"
+        steps = part.get("pretokenizers", part.get("normalizers", ())) if sequence else [part]
+        kinds = [step.get("type", own) for step in steps if isinstance(step, dict)]
+        if strange := [kind for kind in kinds if kind != own and not (sequence and kind in others)]:
+            raise ValueError(f"{source}: its {TOKENIZER} has the {name} {strange[0]!r}, but BERT needs a {own}")
     normalizer = parts.get("normalizer", {})
     said = {"do_lower_case": normalizer.get("lowercase", settings.get("do_lower_case", True))}
     said |= {"tokenize_chinese_chars": normalizer.get("handle_chinese_chars")}
@@ -152,9 +161,12 @@ def read_vocabulary(files, source, size):
             raise ValueError(
                 f"{source}: its {TOKENIZER} is of type {model.get('type')!r}, but BERT needs a WordPiece with ##"
             )
-        added = {token["content"]: token["id"] for token in tokenizer.get("added_tokens", ())}
-        pieces = {number: piece for piece, number in (model["vocab"] | added).items()}
-        numbers = range(min(max(pieces), size) + 1)  # a number may be skipped, or be beyond all reason
+        try:
+            added = {token["content"]: token["id"] for token in tokenizer.get("added_tokens", ())}
+            pieces = {number: piece for piece, number in (model["vocab"] | added).items()}
+            numbers = range(min(max(pieces), size) + 1)  # a number may be skipped, or be beyond all reason
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"{source}: its {TOKENIZER} does not hold a vocabulary: get it again") from None
         vocabulary = "".join(f"{pieces.get(number, f'[gap{number}]')}\n" for number in numbers).encode()
     if vocabulary and len(read_pieces(vocabulary, source)) > size:
         raise ValueError(f"{source}: its vocabulary has more word pieces than the {size:,} of its {CONFIG}")

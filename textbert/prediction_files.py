@@ -176,11 +176,11 @@ class TargetFile:
         self.delimiter = DELIMITERS[target.suffix.lower()]
         self.path = follow_links(target)
         self.part, self.state = Path(f"{self.path}.part"), Path(f"{self.path}.part.json")
-        if not target.name or (self.path.exists() and not self.path.is_file()):
-            raise ValueError(f"target is {target}, but must be a file and not a folder")
-        if self.path.resolve() == source.resolve() or (self.path.exists() and self.path.samefile(source)):
-            raise ValueError(f"target is {target}, but must be another file than the source")
         with explain_writing(target):
+            if not target.name or (self.path.exists() and not self.path.is_file()):
+                raise ValueError(f"target is {target}, but must be a file and not a folder")
+            if self.path.resolve() == source.resolve() or (self.path.exists() and self.path.samefile(source)):
+                raise ValueError(f"target is {target}, but must be another file than the source")
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 for path in (self.part, self.state, self.path):

@@ -20,6 +20,7 @@ STAGES = {
     },
     "train": {
         "the check of the parameters": ("TASK_NAME",),
+        "The examples": ("TASK_NAME",),
         "Hold something out": ("TASK_NAME", "TRAIN_ROWS", "VALIDATION_SHARE", "RANDOM_SEED"),
         "The model": ("BERT_MODEL", "RANDOM_SEED"),
         "What BERT reads": ("BERT_MODEL", "MAX_SEQ_LENGTH", "TRUNCATION"),
@@ -58,6 +59,7 @@ STAGES = {
         "Try your own": (),
     },
 }
+CONTENT = "what was read"
 
 
 class Stages:
@@ -70,26 +72,28 @@ class Stages:
         self.made = {}
 
     @contextmanager
-    def making(self, heading, names):
+    def making(self, heading, names, content=None):
         """Check the parameters, and that all that was made under earlier headings is as they say; note this one.
 
-        `names` is the notebook's `globals()`. If this is made with other parameters than the last time, what was made
-        under later headings is out of date. Raises ValueError, which says from where to run again.
+        `names` is the notebook's `globals()`, `content` tells what was read, as a digest does. If this is made with
+        other parameters or of other content than the last time, what was made under later headings is out of date.
+        Raises ValueError, which says from where to run again.
         """
         parameters, headings = check_parameters(self.notebook, names), list(self.headings)
         given = {one: {name: parameters[name] for name in decisive} for one, decisive in self.headings.items()}
         place = headings.index(heading)
         for earlier in headings[:place]:
             self._require(earlier, given[earlier])
-        if self.made.pop(heading, None) != given[heading]:
+        made = given[heading] | {CONTENT: content}
+        if self.made.pop(heading, None) != made:
             for later in headings[place:]:
                 self.made.pop(later, None)
         yield parameters
-        self.made[heading] = given[heading]
+        self.made[heading] = made
 
-    def note(self, heading, names):
+    def note(self, heading, names, content=None):
         """Do what `making` does, for what a single cell makes; return the parameters."""
-        with self.making(heading, names) as parameters:
+        with self.making(heading, names, content) as parameters:
             return parameters
 
     def _require(self, heading, values):

@@ -12,7 +12,7 @@ from textbert.classes import binary_labels as binary_labels
 from textbert.classes import pick_classes as pick_classes
 from textbert.classes import require_classes as require_classes
 from textbert.delimited import get_codec, read_delimited
-from textbert.files import require_encoding, require_file
+from textbert.files import list_files, require_encoding, require_file
 from textbert.ids import find_id_fault, find_ids
 from textbert.mojibake import DAMAGED as DAMAGED
 from textbert.packed import OPENERS, require_sound, require_text, split_suffixes
@@ -32,7 +32,7 @@ HTML = r"</?[a-zA-Z][^<>]*>|&[a-zA-Z]{2,8};|&#\d+;"
 
 def _explain_no_table(data_dir):
     """Raise the FileNotFoundError for a folder without tables, which says why what is there is none."""
-    others = [path for path in sorted(Path(data_dir).glob(VISIBLE)) if path.is_file() and path.name not in OUTPUTS]
+    others = [path for path in list_files(data_dir, VISIBLE) if path.name not in OUTPUTS]
     sheets = [path.name for path in others if split_suffixes(path)[0] == ".xlsx"]
     names = ", ".join(path.name for path in others[:9])
     raise FileNotFoundError(
@@ -48,7 +48,7 @@ def _explain_no_table(data_dir):
 def _is_table(path):
     kind, _ = split_suffixes(path)
     readable = kind != ".xlsx" or importlib.util.find_spec("openpyxl")
-    return kind in KINDS and bool(readable) and path.is_file() and path.name.lower() not in OUTPUTS
+    return kind in KINDS and bool(readable) and path.name.lower() not in OUTPUTS
 
 
 def find_tables(data_dir, train_file=None, test_file=None):
@@ -60,7 +60,7 @@ def find_tables(data_dir, train_file=None, test_file=None):
     """
     if names := [name for name in (train_file, test_file) if name and name.lower() in OUTPUTS]:
         raise ValueError(f"{names[0]} is a name for what data_prep.ipynb writes: call your own file otherwise")
-    found = [path for path in sorted(Path(data_dir).glob(VISIBLE)) if _is_table(path)]
+    found = [path for path in list_files(data_dir, VISIBLE) if _is_table(path)]
     found = [path for path in found if path.name not in (train_file, test_file)]
     train = [path for path in found if path.name.lower().startswith("train.")] or found
     train = [Path(data_dir, train_file)] if train_file else train

@@ -1,6 +1,5 @@
 """BERT's four columns, without quoting: texts made fit, tables written, lines read, large files in parts."""
 
-import hashlib
 import io
 import json
 import os
@@ -17,6 +16,8 @@ from textbert.files import (
     exclusive_lock,
     explain_reading,
     explain_writing,
+    hash_file,
+    is_file,
     require_encoding,
     require_file,
 )
@@ -53,9 +54,7 @@ def write_tsv(frame, path):
 
 def describe_table(path):
     """Return a table's file name, SHA-256 and size, as `labels.json` keeps them to notice when it changes."""
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"file": Path(path).name, "sha256": digest, "bytes": file.tell()}
+    return {"file": Path(path).name, "sha256": hash_file(path), "bytes": os.path.getsize(path)}
 
 
 def write_task(frames, label_names, data_dir, about=None, beside=None):
@@ -80,7 +79,8 @@ def write_task(frames, label_names, data_dir, about=None, beside=None):
 def _read_labels(path):
     """Return the object in a `labels.json`, {} if it is absent or holds none."""
     try:
-        content = json.loads(path.read_bytes()) if path.is_file() else {}
+        with explain_reading(path):
+            content = json.loads(path.read_bytes()) if is_file(path) else {}
     except (ValueError, RecursionError):
         content = {}
     return content if isinstance(content, dict) else {}
@@ -92,7 +92,7 @@ def read_label_names(data_dir):
     Raises ValueError if that file does not hold two names.
     """
     path = Path(data_dir, "labels.json")
-    if not path.is_file():
+    if not is_file(path):
         return ["0", "1"]
     names = _read_labels(path).get("label_names")
     if find_fault(names, TWO_NAMES):
@@ -136,7 +136,7 @@ def find_changed_tables(data_dir):
     for name, about in read_task_info(data_dir)["tables"].items():
         about = about if isinstance(about, dict) else {}
         path = Path(data_dir, Path(str(about.get("file") or "")).name)
-        if not path.is_file():
+        if not is_file(path):
             continue
         if path.stat().st_size != about.get("bytes") or describe_table(path) != about:
             sentences.append(

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import pickletools
+import re
 import zipfile
 
 import torch
@@ -54,11 +55,11 @@ def rename_weights(state):
     """Give a checkpoint's weights the names of BertForSequenceClassification.
 
     Old checkpoints say gamma and beta for LayerNorm's weight and bias, checkpoints of the bare encoder lack the prefix
-    "bert.", and those of torch's DataParallel put "module." before all.
+    "bert.", those of torch's DataParallel put "module." before all, and those of torch.compile "_orig_mod.".
     """
     renamed = {}
     for name, tensor in state.items():
-        name = name.removeprefix("module.")
+        name = re.sub(r"^(module\.|_orig_mod\.)+", "", name)
         name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
         if name.startswith(("embeddings.", "encoder.", "pooler.")):
             name = f"bert.{name}"
@@ -115,4 +116,7 @@ def _read_weights(files, path):
             raise ValueError
         return state
     except Exception as error:  # damaged or hostile bytes can raise nearly anything
-        raise ValueError(f"{path}: {WEIGHTS} does not hold weights ({type(error).__name__})") from None
+        raise ValueError(
+            f"{path}: {WEIGHTS} does not hold weights ({type(error).__name__}), expected a dict from names to "
+            "tensors of floating-point numbers: get it again, or save the model's state_dict"
+        ) from None
