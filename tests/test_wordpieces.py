@@ -8,6 +8,7 @@ import unicodedata
 
 import numpy as np
 import pytest
+from conftest import make_vocabulary
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pytorch_pretrained_bert.tokenization import BertTokenizer
@@ -117,8 +118,9 @@ def test_all_of_a_very_long_text_can_be_counted(tokenizers, text, size):
 
 
 def test_a_very_long_text_without_white_space_is_read_no_further_than_is_needed(tokenizer, monkeypatch):
-    tokenize, lengths = tokenizer.tokenize, []
-    monkeypatch.setattr(tokenizer, "tokenize", lambda text: lengths.append(len(text)) or tokenize(text))
+    basic, lengths = tokenizer.basic_tokenizer, []
+    clean = basic._clean_text
+    monkeypatch.setattr(basic, "_clean_text", lambda text: lengths.append(len(text)) or clean(text))
     (feature,) = convert([("\u4e2d\u6587,\u00e9" * 500_000, None)], 16, tokenizer)
     assert as_tuple(feature) == reference("\u4e2d\u6587,\u00e9" * 10, None, 1, 16, tokenizer)
     assert 0 < max(lengths) < 100
@@ -200,3 +202,38 @@ def test_a_model_is_not_its_own_remedy():
     model = "bert-base-multilingual-cased"
     sentences = inspection.describe_unknown(["อาหาร"], np.array([1.0]), 1.0, model)
     assert model not in sentences[-1]
+
+
+@pytest.fixture
+def vocabulary(tmp_path):
+    """A vocabulary's path."""
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join(make_vocabulary(False)) + "\n", encoding="utf-8")
+    return path
+
+
+class Own(BertTokenizer):
+    """Looks at a whole text, as one that finds words by a dictionary does."""
+
+    def tokenize(self, text):
+        return ["[UNK]", *super().tokenize(text)[::-1]]
+
+
+@pytest.mark.parametrize("truncation", ["head", "tail"])
+@pytest.mark.parametrize("kind", ["class", "instance", "basic", "none"])
+def test_a_tokenizer_with_ways_of_its_own(vocabulary, kind, truncation):
+    tokenizer = (Own if kind == "class" else BertTokenizer)(str(vocabulary), do_basic_tokenize=kind != "none")
+    if kind == "instance":
+        tokenizer.tokenize = lambda text: ["good"] * len(text)
+    if kind == "basic":
+        tokenizer.basic_tokenizer.tokenize = lambda text: text.split("o")
+    check([("good food", None), ("the Good, THE bad", "a good"), ("", "")], 7, tokenizer, truncation)
+    with pytest.raises(TypeError, match="does not cut words as BertTokenizer does"):
+        tools.get_fingerprint(vocabulary, tools.Conversion(tokenizer, 8), "classification")
+
+
+def test_a_piece_that_is_not_in_the_vocabulary(vocabulary):
+    tokenizer = BertTokenizer(str(vocabulary))
+    del tokenizer.vocab["[SEP]"]
+    with pytest.raises(ValueError, match=r"the tokenizer gives '\[SEP\]', which is not in its vocabulary"):
+        convert([("good", None)], 7, tokenizer)

@@ -6,9 +6,18 @@ from itertools import islice
 from numbers import Integral
 
 import numpy as np
-from pytorch_pretrained_bert.tokenization import BertTokenizer
+from pytorch_pretrained_bert.tokenization import BasicTokenizer, BertTokenizer
 
 from textbert.parameters import MAX_POSITIONS, TRUNCATIONS, require_kind
+
+
+def cuts_by_words(tokenizer):
+    """Return True if a tokenizer cuts each chunk between white space by itself, as BertTokenizer does.
+
+    One with a `tokenize` of its own, or made with `do_basic_tokenize=False`, may do anything.
+    """
+    methods = ((tokenizer, BertTokenizer), (getattr(tokenizer, "basic_tokenizer", None), BasicTokenizer))
+    return all(getattr(getattr(one, "tokenize", None), "__func__", None) is kind.tokenize for one, kind in methods)
 
 
 class WordPieceMemo(dict):
@@ -16,7 +25,7 @@ class WordPieceMemo(dict):
 
     BERT's tokenization looks at each such chunk alone and natural text repeats its chunks, so most are looked up;
     pytorch-pretrained-bert's own tokenizer answers the first time. Ids are kept as bytes because joining bytes is fast
-    and the garbage collector has nothing to follow.
+    and the garbage collector has nothing to follow. Nothing is remembered for a tokenizer that does not cut by words.
     """
 
     MAX_ENTRIES = 500_000  # about 100 MB; a full memo starts again
@@ -32,11 +41,15 @@ class WordPieceMemo(dict):
         self.tokenizer = tokenizer
         self.dtype = np.dtype("<u2" if max(tokenizer.vocab.values()) < 2**16 else "<u4")
         self.words = _WordMemo(self)
+        self.by_words = cuts_by_words(tokenizer)
 
     def to_bytes(self, pieces):
         """Return the ids of a list of word pieces as bytes."""
         # not by convert_tokens_to_ids, which writes a warning for a chunk of more ids than BERT has positions
-        return np.array([self.tokenizer.vocab[piece] for piece in pieces], self.dtype).tobytes()
+        try:
+            return np.array([self.tokenizer.vocab[piece] for piece in pieces], self.dtype).tobytes()
+        except KeyError as error:
+            raise ValueError(f"the tokenizer gives {error}, which is not in its vocabulary") from None
 
     def __missing__(self, chunk):
         basic = self.tokenizer.basic_tokenizer
@@ -57,6 +70,8 @@ class WordPieceMemo(dict):
 
     def encode(self, text, limit):
         """Return the ids of `text` as bytes: all of them, or at least the first `limit`."""
+        if not self.by_words:
+            return self.to_bytes(self.tokenizer.tokenize(text))
         if any(map(text.__contains__, self.DELETED)):
             text = text.translate(dict.fromkeys(map(ord, self.DELETED)))
         if len(text) > self.VERY_LONG > limit > 0:  # it may be without white space: read no further than is needed
