@@ -66,7 +66,7 @@ from textbert.stages import Stages
 from textbert.training import Run, get_class_weights, make_optimizer, make_schedule
 from textbert.tsv import TsvPart, clean_text, read_label_names, read_lines, write_task, write_tsv
 from textbert.vectors import moved_words
-from textbert.wordpieces import Conversion, WordPieceMemo, count_word_pieces
+from textbert.wordpieces import Conversion, WordPieceMemo, count_word_pieces, encode_alone
 from textbert.workers import convert_batches, convert_pairs, may_start_workers, worker_pool
 
 __all__ = [
@@ -288,8 +288,13 @@ def convert_example_to_feature(example_row):
 
     Returns the InputFeatures that `convert_examples_to_features` gives for it.
     """
-    example, *settings = example_row
-    return convert_examples_to_features([example], *settings, processes=1, progress=False)[0]
+    example, label_map, max_seq_length, tokenizer, output_mode = example_row
+    require_texts([example])
+    labels = label_ids([example], label_map, output_mode)
+    conversion = Conversion(tokenizer, max_seq_length)
+    conversion.require_sound(pairs=example.text_b is not None)
+    ids, first = encode_alone(conversion, example.text_a, example.text_b)
+    return Features(ids, np.array([len(ids)]), np.array([first]), labels, max_seq_length)[0]
 
 
 def _convert_tsv(tsv, conversion, output_mode, processes):

@@ -372,6 +372,14 @@ def test_answers_to_any_series_are_matched_by_position(classifier, index, dtype)
     assert classifier.predict(some)["label"].tolist() == classifier.predict([REVIEWS[1], REVIEWS[3]])["label"].tolist()
 
 
+def test_what_is_no_table_of_pandas(classifier):
+    """Ray gives dicts of arrays, unless it is asked for pandas."""
+    for table in ({"text": np.array(["good"])}, pd.Series(["good"], name="text")):
+        with pytest.raises(TypeError, match=f"table is a {type(table).__name__}.*, expected one of pandas"):
+            classifier.predict_table(table)
+    assert len(classifier.predict({"good": 1, "bad": 2}.keys())) == 2  # which have an order
+
+
 @pytest.mark.parametrize("dtype", [object, "string", "category", "str"])
 def test_a_missing_text_in_a_series_is_named(classifier, dtype):
     with pytest.raises(TypeError, match="text 2 is .*, but must be a string; '' if there is none"):

@@ -105,6 +105,9 @@ def test_a_name_that_is_not_there(tmp_path):
         SourceTable.open(path, "utf-8", "text", header=False)
     with pytest.raises(ValueError, match="has no column 5"):
         SourceTable.open(path, "utf-8", 5, header=True)
+    for value in (0, 1, "infer"):  # pandas' 0 is a header in the first row
+        with pytest.raises(ValueError, match=f"header is {value!r}, but must be True"):
+            SourceTable.open(path, "utf-8", 1, header=value)
     with pytest.raises(ValueError, match="header is 'no', but must be True, False, or None"):
         SourceTable.open(path, "utf-8", 1, header="no")
 
@@ -219,6 +222,43 @@ def test_a_state_that_cannot_be_read_is_not_taken_for_none(source, monkeypatch):
             target.resume("mine")
     assert target.part.read_bytes() == done
     assert target.resume("mine") == (1, {"empty": 1})
+
+
+def test_whatever_decides_on_the_answers_is_in_the_fingerprint(classifier, source):
+    table, found = SourceTable.open(source, "utf-8", "text"), []
+
+    def note():
+        found.append(classifier._get_fingerprint(table))
+
+    note()
+    classifier.settings["threshold"] = np.float32(0.25)  # as a search with numpy leaves it
+    note()
+    classifier.tokenizer.basic_tokenizer.never_split = ("[SEP]", "soup")
+    note()
+    classifier.tokenizer.wordpiece_tokenizer.max_input_chars_per_word = 3
+    note()
+    assert len(set(found)) == 4
+
+
+CHANGES = {
+    "line ends": lambda content: content.replace(b"\n", b"\r\n"),
+    "a word": lambda content: content.replace(b"good", b"evil"),
+    "cut short": lambda content: content[:-1],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_part_that_an_editor_changed_is_not_gone_on_with(source, capsys, change):
+    target = TargetFile(source.with_name("scored.csv"), source)
+    target.resume("mine")
+    for rows in (1, 2):  # the second after an interruption
+        with open(target.part, "ab") as file:
+            target.write(file, [["good"]])
+            target.note("mine", rows, file.tell(), {})
+        assert target.resume("mine") == (rows, {}) and capsys.readouterr().out == ""
+    target.part.write_bytes(change(target.part.read_bytes()))
+    assert target.resume("mine") == (0, {}) and "was changed after it was written" in capsys.readouterr().out
+    assert target.part.read_bytes() == b""
 
 
 @pytest.mark.parametrize("state", [b"", b"[]", b'{"rows": 1}', b'{"fingerprint": "mine", "bytes": "x"}', b"\xff"])

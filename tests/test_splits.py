@@ -90,6 +90,17 @@ print(json.dumps([texts, *[part.tolist() for part in parts], pick_rows(labels, 9
     assert min(len(train), len(validation), 400 - len(train) - len(validation)) > 10  # every case is there
 
 
+@pytest.mark.parametrize(
+    ("sentence", "letter"), [("この店のスープはおいしかった", "あ"), ("อาหารอร่อยมาก", "ก"), ("今天的汤很好", "一")]
+)
+def test_contained_texts_where_words_are_not_parted_by_spaces(sentence, letter):
+    parts = [sentence + chr(ord(letter) + i) for i in range(30)]
+    texts, labels = parts + [f"{letter}{part}{letter}" for part in parts], [0, 1] * 30
+    for train, validation in [split_train_validation(texts, labels, 0.2, 1), *split_folds(texts, labels, 3, 1)]:
+        assert len(train) + len(validation) == 60
+        assert {row % 30 for row in train}.isdisjoint({row % 30 for row in validation})
+
+
 def test_contained_texts_by_hand():
     """Equal texts, parts of texts, and a text inside both sides."""
     texts, labels = make_texts(40)

@@ -1,13 +1,19 @@
 """Word pieces are bit for bit those of the 2019 reference, however hard the text."""
 
 import csv
+import gc
 import gzip
 import itertools
+import multiprocessing
+import pickle
 import re
 import unicodedata
+import weakref
+from multiprocessing.pool import ThreadPool
 
 import numpy as np
 import pytest
+from conftest import make_vocabulary
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pytorch_pretrained_bert.tokenization import BertTokenizer
@@ -117,8 +123,9 @@ def test_all_of_a_very_long_text_can_be_counted(tokenizers, text, size):
 
 
 def test_a_very_long_text_without_white_space_is_read_no_further_than_is_needed(tokenizer, monkeypatch):
-    tokenize, lengths = tokenizer.tokenize, []
-    monkeypatch.setattr(tokenizer, "tokenize", lambda text: lengths.append(len(text)) or tokenize(text))
+    basic, lengths = tokenizer.basic_tokenizer, []
+    clean = basic._clean_text
+    monkeypatch.setattr(basic, "_clean_text", lambda text: lengths.append(len(text)) or clean(text))
     (feature,) = convert([("\u4e2d\u6587,\u00e9" * 500_000, None)], 16, tokenizer)
     assert as_tuple(feature) == reference("\u4e2d\u6587,\u00e9" * 10, None, 1, 16, tokenizer)
     assert 0 < max(lengths) < 100
@@ -200,3 +207,104 @@ def test_a_model_is_not_its_own_remedy():
     model = "bert-base-multilingual-cased"
     sentences = inspection.describe_unknown(["อาหาร"], np.array([1.0]), 1.0, model)
     assert model not in sentences[-1]
+
+
+@pytest.fixture
+def vocabulary(tmp_path):
+    """A vocabulary's path."""
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join(make_vocabulary(False)) + "\n", encoding="utf-8")
+    return path
+
+
+class Own(BertTokenizer):
+    """Looks at a whole text, as one that finds words by a dictionary does."""
+
+    def tokenize(self, text):
+        return ["[UNK]", *super().tokenize(text)[::-1]]
+
+
+@pytest.mark.parametrize("truncation", ["head", "tail"])
+@pytest.mark.parametrize("kind", ["class", "instance", "basic", "none"])
+def test_a_tokenizer_with_ways_of_its_own(vocabulary, kind, truncation):
+    tokenizer = (Own if kind == "class" else BertTokenizer)(str(vocabulary), do_basic_tokenize=kind != "none")
+    if kind == "instance":
+        tokenizer.tokenize = lambda text: ["good"] * len(text)
+    if kind == "basic":
+        tokenizer.basic_tokenizer.tokenize = lambda text: text.split("o")
+    check([("good food", None), ("the Good, THE bad", "a good"), ("", "")], 7, tokenizer, truncation)
+    with pytest.raises(TypeError, match="does not cut words as BertTokenizer does"):
+        tools.get_fingerprint(vocabulary, tools.Conversion(tokenizer, 8), "classification")
+
+
+def test_a_piece_that_is_not_in_the_vocabulary(vocabulary):
+    tokenizer = BertTokenizer(str(vocabulary))
+    del tokenizer.vocab["[SEP]"]
+    with pytest.raises(ValueError, match=r"the tokenizer gives '\[SEP\]', which is not in its vocabulary"):
+        convert([("good", None)], 7, tokenizer)
+
+
+# ---------- One example after the other -------------------------------------------------------------------------------
+
+
+def convert_one(text, tokenizer, size=12):
+    feature = tools.convert_example_to_feature(
+        (tools.InputExample(0, text, label="1"), {"1": 1}, size, tokenizer, "classification")
+    )
+    assert as_tuple(feature) == reference(text, None, 1, size, tokenizer), text
+    return feature.input_ids
+
+
+def swap_ids(tokenizer):
+    tokenizer.vocab["good"], tokenizer.vocab["food"] = tokenizer.vocab["food"], tokenizer.vocab["good"]
+
+
+def replace_piece(tokenizer):
+    tokenizer.vocab["goo"] = tokenizer.vocab.pop("good")
+
+
+CHANGES = {
+    "ids": swap_ids,
+    "a piece": replace_piece,
+    "a new piece": lambda t: t.vocab.update({"[SEP]good": 7, "gooder": 8}),
+    "[CLS]": lambda t: t.vocab.update({"[CLS]": 9}),
+    "casing": lambda t: setattr(t.basic_tokenizer, "do_lower_case", False),
+    "never_split": lambda t: setattr(t.basic_tokenizer, "never_split", ("[SEP]", "GOODER")),
+    "accents": lambda t: setattr(t.basic_tokenizer, "_run_strip_accents", lambda text: text),
+    "word length": lambda t: setattr(t.wordpiece_tokenizer, "max_input_chars_per_word", 3),
+    "another vocabulary": lambda t: setattr(t, "vocab", {piece: 2 * i for piece, i in t.vocab.items()}),
+    "tokenize": lambda t: setattr(t, "tokenize", lambda text: ["good"]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_is_remembered_of_a_tokenizer_is_forgotten_when_it_changes(vocabulary, change):
+    text = "Good gooder café food GOODER [SEP]"
+    tokenizer, other = BertTokenizer(str(vocabulary)), BertTokenizer(str(vocabulary))
+    before = convert_one(text, tokenizer)
+    assert convert_one(text, tokenizer) == convert_one(text, other) == before
+    change(tokenizer)
+    assert convert_one(text, tokenizer) != before
+    assert convert_one(text, other) == before
+    assert convert_one(text, pickle.loads(pickle.dumps(other))) == before
+
+
+def test_examples_in_threads_and_pools(tokenizers):
+    rows = [
+        (tools.InputExample(i, text, HARD_TEXTS[-i] if i % 2 else None, "1"), {"1": 1}, 16, tokenizer, "classification")
+        for i, text in enumerate(HARD_TEXTS)
+        for tokenizer in tokenizers.values()
+    ]
+    expected = [reference(row[0].text_a, row[0].text_b, 1, 16, row[3]) for row in rows]
+    with ThreadPool(4) as threads, multiprocessing.get_context("fork").Pool(1) as processes:
+        for pool in (threads, processes):
+            assert list(map(as_tuple, pool.imap(tools.convert_example_to_feature, rows))) == expected
+
+
+def test_a_tokenizer_that_is_no_longer_needed_goes(vocabulary):
+    tokenizer = BertTokenizer(str(vocabulary))
+    convert_one("good", tokenizer)
+    gone = weakref.ref(tokenizer)
+    del tokenizer
+    gc.collect()
+    assert gone() is None

@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from textbert.features import UNLABELLED
 from textbert.files import exclusive_lock, explain_reading, explain_writing, is_file, is_folder, require_file
 from textbert.hub import read_bert
 from textbert.measures import choose_threshold, describe_calibration, fit_calibration, probabilities
-from textbert.parameters import as_columns, require_count
-from textbert.prediction_files import SourceTable, TargetFile, name_answers
+from textbert.parameters import as_columns, require_count, require_kind
+from textbert.prediction_files import FORMAT, SourceTable, TargetFile, name_answers
 from textbert.splits import find_seen, split_train_validation
 from textbert.tsv import read_label_names
 from textbert.wordpieces import Conversion
@@ -34,7 +34,7 @@ def _take_texts(texts):
         str | bytes | bytearray: "put it into a list",
         pd.DataFrame: 'give one of its columns, such as table["text"]',
         Mapping: "give a list of its texts",
-        Set: "it has no order: give a list",
+        set | frozenset: "it has no order: give a list",
         os.PathLike | io.IOBase: "read its texts, or use predict_file",
     }
     remedies = [remedy for kind, remedy in kinds.items() if isinstance(texts, kind)]
@@ -205,8 +205,9 @@ class Classifier:
 
         Each row has its own answer, whatever its index. The columns are called `predicted_label` and
         `predicted_probability` if the table has one of the names of `predict`. Raises ValueError if it has all of them,
-        or if it has no such column, or two, and what `predict` raises.
+        or if it has no such column, or two, TypeError for what is no DataFrame, and what `predict` raises.
         """
+        require_kind("table", table, pd.DataFrame, "pandas (a DataFrame)")
         if list(table.columns).count(text_column) != 1:
             columns = ", ".join(map(repr, table.columns))
             raise ValueError(f"expected one column {text_column!r}, got the columns {columns}")
@@ -314,9 +315,10 @@ class Classifier:
     def _get_fingerprint(self, table, *options):
         """Return a SHA-256 of all that decides what `predict_file` writes."""
         basic = self.tokenizer.basic_tokenizer
-        about = [table.digest, table.column, table.header, table.has_header, *options, self.settings]
-        about += [self.model.config.to_dict(), list(self.tokenizer.vocab.items()), basic.do_lower_case]
-        digest = hashlib.sha256(json.dumps(about).encode())
+        about = [FORMAT, table.digest, table.column, table.header, table.has_header, *options, self.settings]
+        about += [self.model.config.to_dict(), list(self.tokenizer.vocab.items())]
+        about += [basic.do_lower_case, basic.never_split, self.tokenizer.wordpiece_tokenizer.max_input_chars_per_word]
+        digest = hashlib.sha256(json.dumps(about, default=str).encode())  # str: settings may be numbers of numpy
         for name, tensor in self.model.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())

@@ -229,7 +229,7 @@ def _find_separator(path, sample, usual, cut):
     elif usual in fits:
         candidates = [s for s in fits if s == usual or not _is_prose(rows[s])]
     else:
-        meant = len(rows[usual][0]) > 1  # the usual one, and a row is wrong
+        meant = bool(rows[usual]) and len(rows[usual][0]) > 1  # the usual one, and a row is wrong
         candidates = [s for s in fits if not meant or not (few or _is_prose(rows[s]))]
     if len(candidates) > 1 and usual in candidates and not few:  # one or two rows prove nothing
         candidates = [s for s in candidates if _count_typed(rows[s])] or [usual]

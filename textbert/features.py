@@ -14,6 +14,7 @@ import numpy as np
 
 from textbert.files import atomic_write, explain_reading, hash_file, is_file, require_file
 from textbert.parameters import MAX_POSITIONS
+from textbert.wordpieces import cuts_by_words
 
 UNLABELLED = -100  # torch's own "ignore this label"
 
@@ -214,7 +215,15 @@ def load_if_current(path, fingerprint):
 
 
 def get_fingerprint(tsv_path, conversion, output_mode):
-    """Return the SHA-256, in hexadecimal, of all that decides what the features of a TSV file are."""
+    """Return the SHA-256, in hexadecimal, of all that decides what the features of a TSV file are.
+
+    Raises TypeError for a tokenizer of which that cannot be known.
+    """
+    if not cuts_by_words(conversion.tokenizer):
+        raise TypeError(
+            "the tokenizer does not cut words as BertTokenizer does, so that a features file made with it could not be "
+            "known again: use convert_examples_to_features and save_features"
+        )
     data = hash_file(tsv_path)
     vocabulary = sorted(conversion.tokenizer.vocab.items(), key=lambda item: item[1])
     lower = conversion.tokenizer.basic_tokenizer.do_lower_case

@@ -1,6 +1,7 @@
 """The files of `Classifier.predict_file`: the table it reads, the one it writes, and how far an earlier run came."""
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -12,6 +13,8 @@ from numbers import Integral
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
+
 from textbert.delimited import Form, read_delimited, read_rows
 from textbert.files import explain_reading, explain_writing, follow_links, hash_file, replace_file, write_text
 from textbert.packed import require_sound, require_text, split_suffixes
@@ -19,6 +22,7 @@ from textbert.quoting import Tally
 from textbert.tables import LABEL_COLUMNS, MISSING, TEXT_COLUMNS
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": ",", "": ","}  # of a target, by what its name ends in
+FORMAT = 1  # of what is written: to be raised by whoever changes it, so that no part is of two formats
 SAMPLE_ROWS = 1000  # that show whether the first one is a header
 COLUMN_NAME = r"(?=[^\W\d])[\w /()#:-]{1,40}"  # a few words without a sentence's punctuation
 
@@ -73,7 +77,7 @@ class SourceTable:
         kind, compression = split_suffixes(path)
         if kind in (".xlsx", ".xls", ".parquet", ".jsonl", ".json"):
             raise ValueError(f"predict_file reads CSV and TSV, and {path} is neither: save the table as CSV (UTF-8)")
-        if header not in (None, True, False):
+        if not isinstance(header, bool | np.bool_ | None):  # 0, as in pandas, would be taken for False
             raise ValueError(f"header is {header!r}, but must be True, False, or None to find out")
         if compression:
             require_sound(path)
@@ -162,8 +166,8 @@ def name_answers(header, source):
 class TargetFile:
     """The table that `predict_file` writes, which appears when it is whole.
 
-    Until then `part`, beside it, grows, and `state` says how much of it counts and what it was made from. If the target
-    is a link, it is what the link points to that is replaced.
+    Until then `part`, beside it, grows, and `state` says how much of it counts, what it was made from, and its
+    `digest`, a SHA-256. If the target is a link, it is what the link points to that is replaced.
     """
 
     def __init__(self, target, source):
@@ -195,22 +199,36 @@ class TargetFile:
     def resume(self, fingerprint):
         """Return (rows, Counter) of what an interrupted run with this fingerprint has done; else (0, Counter()).
 
-        What it wrote after that is cut off.
+        What it wrote after that is cut off. A part with another content than it wrote, as an editor saves it, is not
+        gone on with.
         """
         try:
             with explain_reading(self.state):
                 known = json.loads(self.state.read_bytes())
-            if known["fingerprint"] == fingerprint and self.part.stat().st_size >= known["bytes"]:
+            if known["fingerprint"] != fingerprint:
+                print(f"{self.part} is of a run with another source, model or settings, and is written anew")
+            elif self._holds(known["bytes"], known["digest"]):
                 os.truncate(self.part, known["bytes"])
                 return known["rows"], Counter(known["counts"])
-            print(f"{self.part} is of a run with another source, model or settings, and is written anew")
+            else:
+                print(f"{self.part} was changed after it was written, and is written anew")
         except FileNotFoundError:
             pass
         except (ValueError, KeyError, TypeError):
             print(f"{self.state} is damaged: {self.part} is written anew")
         self.part.write_bytes(b"")
+        self.digest = hashlib.sha256()
         self.note(fingerprint, 0, 0, Counter())
         return 0, Counter()
+
+    def _holds(self, size, digest):
+        """Whether the first `size` bytes of the part are those of a digest, which is then gone on with."""
+        self.digest, left = hashlib.sha256(), size
+        with explain_reading(self.part), open(self.part, "rb") as file:
+            while left and (content := file.read(min(left, 2**20))):
+                self.digest.update(content)
+                left -= len(content)
+        return not left and self.digest.hexdigest() == digest
 
     def write(self, file, rows):
         """Write rows to the open part, and see to it that they are on the disk.
@@ -220,13 +238,16 @@ class TargetFile:
         text = io.StringIO()
         options = {"delimiter": self.delimiter, "quoting": csv.QUOTE_NONNUMERIC, "lineterminator": "\n"}
         csv.writer(text, **options).writerows(rows)
-        file.write(text.getvalue().encode())
+        content = text.getvalue().encode()
+        file.write(content)
+        self.digest.update(content)
         file.flush()
         os.fsync(file.fileno())  # the state vouches for these rows, also after a power cut
 
     def note(self, fingerprint, rows, size, counts):
         """Write the state: how many rows stand in the first `size` bytes of the part."""
         known = {"fingerprint": fingerprint, "rows": rows, "bytes": size, "counts": counts}
+        known["digest"] = self.digest.hexdigest()
         write_text(self.state, json.dumps(known))
 
     def finish(self):

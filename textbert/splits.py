@@ -96,12 +96,17 @@ def _split(texts, labels, choose, remedy):
     `choose` gets a list of those texts that stand in no other, and their labels, and yields the indices of those
     chosen.
     """
+    from textbert.words import part_letters
+
+    def fold(text):
+        return part_letters(fold_text(text))
+
     texts, labels = as_columns(np.array(list(texts), object), labels)
-    digests = [digest_text(text) for text in texts]
+    digests = [digest_text(text, lambda text: " ".join(fold(text).split())) for text in texts]
     different = dict(zip(digests, zip(texts, labels)))
     place = {digest: number for number, digest in enumerate(different)}
     text_of_row = np.array([place[digest] for digest in digests])
-    overlaps = Overlaps([text for text, _ in different.values()], fold_text)
+    overlaps = Overlaps([text for text, _ in different.values()], fold)
     whole = np.flatnonzero(~overlaps.inside)
     different_labels = [label for _, label in different.values()]
     try:
@@ -124,7 +129,8 @@ def split_train_validation(texts, labels, share, seed):
 
     About `share` of the texts, stratified by label, go to validation. Texts are compared by `normalize_text`. Equal
     texts stay together, and so does a text with those it stands inside of, word for word; one inside texts of both
-    parts would leak, and is left out of both. Words are parted by white space; Chinese characters are words.
+    parts would leak, and is left out of both. Words are parted by white space; where a script has none between words,
+    as in Chinese, Japanese or Thai, each letter is one.
 
     texts, labels : lists, arrays or Series of length n, taken in order whatever index they have
 

@@ -4,11 +4,23 @@ import re
 from dataclasses import dataclass
 from itertools import islice
 from numbers import Integral
+from weakref import WeakKeyDictionary
 
 import numpy as np
-from pytorch_pretrained_bert.tokenization import BertTokenizer
+from pytorch_pretrained_bert.tokenization import BasicTokenizer, BertTokenizer
 
 from textbert.parameters import MAX_POSITIONS, TRUNCATIONS, require_kind
+
+
+def cuts_by_words(tokenizer):
+    """Return True if a tokenizer cuts each chunk between white space by itself, as BertTokenizer does.
+
+    One with a `tokenize` of its own, or made with `do_basic_tokenize=False`, may do anything.
+    """
+    methods = ((tokenizer, BertTokenizer), (getattr(tokenizer, "basic_tokenizer", None), BasicTokenizer))
+    return tokenizer.do_basic_tokenize and all(
+        getattr(getattr(one, "tokenize", None), "__func__", None) is kind.tokenize for one, kind in methods
+    )
 
 
 class WordPieceMemo(dict):
@@ -16,7 +28,7 @@ class WordPieceMemo(dict):
 
     BERT's tokenization looks at each such chunk alone and natural text repeats its chunks, so most are looked up;
     pytorch-pretrained-bert's own tokenizer answers the first time. Ids are kept as bytes because joining bytes is fast
-    and the garbage collector has nothing to follow.
+    and the garbage collector has nothing to follow. Nothing is remembered for a tokenizer that does not cut by words.
     """
 
     MAX_ENTRIES = 500_000  # about 100 MB; a full memo starts again
@@ -27,28 +39,37 @@ class WordPieceMemo(dict):
     ALONE = re.compile(r"[!-&(-\-/;-@\\_{-~\u4e00-\u9fff]")
     VERY_LONG = 100_000  # characters
 
-    def __init__(self, tokenizer):
+    def __init__(self, tokenizer, dtype=None):
+        """Begin a memo; `dtype` is that of the ids, None takes "<u2" if all ids of the vocabulary fit, else "<u4"."""
         require_kind("tokenizer", tokenizer, BertTokenizer, "load_tokenizer")
-        self.tokenizer = tokenizer
-        self.dtype = np.dtype("<u2" if max(tokenizer.vocab.values()) < 2**16 else "<u4")
-        self.words = _WordMemo(self)
+        self.vocabulary, self.wordpiece = tokenizer.vocab, tokenizer.wordpiece_tokenizer
+        # one that cuts by words is not referred to, so that `encode_alone` does not keep it alive
+        self.basic = tokenizer.basic_tokenizer if cuts_by_words(tokenizer) else None
+        self.tokenize_whole = None if self.basic else tokenizer.tokenize
+        self.dtype = np.dtype(dtype or ("<u2" if max(self.vocabulary.values()) < 2**16 else "<u4"))
+        self.words, self.pieces = _WordMemo(self), {}  # pieces: from id to word piece, all that were met
 
     def to_bytes(self, pieces):
         """Return the ids of a list of word pieces as bytes."""
         # not by convert_tokens_to_ids, which writes a warning for a chunk of more ids than BERT has positions
-        return np.array([self.tokenizer.vocab[piece] for piece in pieces], self.dtype).tobytes()
+        try:
+            ids = [self.vocabulary[piece] for piece in pieces]
+        except KeyError as error:
+            raise ValueError(f"the tokenizer gives {error}, which is not in its vocabulary") from None
+        self.pieces.update(zip(ids, pieces))
+        return np.array(ids, self.dtype).tobytes()
 
     def __missing__(self, chunk):
-        basic = self.tokenizer.basic_tokenizer
         if len(chunk) > self.VERY_LONG:  # Han characters are words of their own: part by part takes less memory
             parts = re.findall(rf"(?s).{{,{self.VERY_LONG - 1}}}[\u4e00-\u9fff]|.+", chunk)
             if len(parts) > 1:
                 return b"".join(map(self.__getitem__, parts))
-        if chunk.isascii() and chunk.isprintable() and chunk not in basic.never_split:
-            words = self.ASCII_WORD.findall(chunk.lower() if basic.do_lower_case else chunk)
+        if chunk.isascii() and chunk.isprintable() and chunk not in self.basic.never_split:
+            words = self.ASCII_WORD.findall(chunk.lower() if self.basic.do_lower_case else chunk)
             ids = b"".join(map(self.words.__getitem__, words))
         else:
-            ids = self.to_bytes(self.tokenizer.tokenize(chunk))
+            words = self.basic.tokenize(chunk)
+            ids = self.to_bytes([piece for word in words for piece in self.wordpiece.tokenize(word)])
         if len(chunk) <= self.MAX_CHARACTERS:
             if len(self) >= self.MAX_ENTRIES:
                 self.clear()
@@ -57,6 +78,8 @@ class WordPieceMemo(dict):
 
     def encode(self, text, limit):
         """Return the ids of `text` as bytes: all of them, or at least the first `limit`."""
+        if self.tokenize_whole:
+            return self.to_bytes(self.tokenize_whole(text))
         if any(map(text.__contains__, self.DELETED)):
             text = text.translate(dict.fromkeys(map(ord, self.DELETED)))
         if len(text) > self.VERY_LONG > limit > 0:  # it may be without white space: read no further than is needed
@@ -80,7 +103,7 @@ class _WordMemo(dict):
         self.chunks = chunks
 
     def __missing__(self, word):
-        ids = self.chunks.to_bytes(self.chunks.tokenizer.wordpiece_tokenizer.tokenize(word))
+        ids = self.chunks.to_bytes(self.chunks.wordpiece.tokenize(word))
         if len(word) <= WordPieceMemo.MAX_CHARACTERS:
             if len(self) >= WordPieceMemo.MAX_ENTRIES:
                 self.clear()
@@ -144,8 +167,8 @@ def count_head(keep, truncation):
 class Encoder:
     """Encodes batches of texts with one memo; each worker process has one of its own."""
 
-    def __init__(self, conversion):
-        self.memo = WordPieceMemo(conversion.tokenizer)
+    def __init__(self, conversion, memo=None):
+        self.memo = WordPieceMemo(conversion.tokenizer) if memo is None else memo
         self.max_seq_length = conversion.max_seq_length
         self.truncation = conversion.truncation
         self.cls = self.memo.to_bytes(["[CLS]"])
@@ -182,6 +205,38 @@ class Encoder:
         ids = np.frombuffer(b"".join(ids for ids, _ in encoded), self.memo.dtype)
         lengths = np.array([len(ids) // size for ids, _ in encoded], "<u2")
         return ids, lengths, np.array([first for _, first in encoded], "<u2")
+
+
+_memos = WeakKeyDictionary()  # from a tokenizer to (its state, its memo), for `encode_alone`
+
+
+def _get_state(tokenizer):
+    """Return what decides how a tokenizer cuts words, but for a change of ids in its vocabulary."""
+    parts = (tokenizer, tokenizer.basic_tokenizer, tokenizer.wordpiece_tokenizer)
+    vocabulary = tokenizer.vocab
+    return [len(vocabulary), next(reversed(vocabulary), None), *(dict(vars(part)) for part in parts)]
+
+
+def encode_alone(conversion, text_a, text_b=None):
+    """Encode one example as `Encoder.encode`, but return the ids as an array.
+
+    Calls with the same tokenizer have one memo, unless that was changed in between: by its attributes, or by its
+    vocabulary, of which those ids are looked at that are returned.
+    """
+    tokenizer = conversion.tokenizer
+    if not cuts_by_words(tokenizer):
+        memo = WordPieceMemo(tokenizer, "<u4")
+        ids, first = Encoder(conversion, memo).encode(text_a, text_b)
+        return np.frombuffer(ids, memo.dtype), first
+    state, (known, memo) = _get_state(tokenizer), _memos.get(tokenizer, (None, None))
+    while True:
+        if known != state:
+            known, memo = _memos[tokenizer] = state, WordPieceMemo(tokenizer, "<u4")
+        encoded, first = Encoder(conversion, memo).encode(text_a, text_b)
+        ids = np.frombuffer(encoded, memo.dtype)
+        if all(memo.vocabulary.get(memo.pieces[number]) == number for number in ids.tolist()):
+            return ids, first
+        known = None
 
 
 def measure_unknown(texts, tokenizer, most=5000):

@@ -27,6 +27,7 @@ MARKS = _find_marks()
 WORD = rf"[{UNSPACED}][{MARKS}]*|[^\W{UNSPACED}](?:[^\W{UNSPACED}]|[{MARKS}])+"
 
 _unspaced = re.compile(f"[{UNSPACED}]")
+_unspaced_letter = re.compile(rf"[{UNSPACED}][{MARKS}]*")
 _unit = re.compile(rf"[{UNSPACED}][{MARKS}]*|[^\s{UNSPACED}\u3000-\u303f\u30fb\uff00-\uff0f]+")
 _letter = re.compile(rf"(?s).[{MARKS}\u200c\u200d\u20d0-\u20ff\ufe00-\ufe0f\U000e0100-\U000e01ef]*")
 
@@ -39,6 +40,11 @@ def is_unspaced(text):
 def count_words(text):
     """Return how many words a text has: what stands between spaces, or characters where words are not parted so."""
     return len(_unit.findall(text)) if is_unspaced(text) else len(text.split())
+
+
+def part_letters(text):
+    """Return a text with spaces around each letter of a script that has none between words."""
+    return text if text.isascii() else _unspaced_letter.sub(r" \g<0> ", text)
 
 
 def split_letters(text):

@@ -121,7 +121,7 @@ def make_sets(folder, sizes):
             rows = sample_rows(sets[of], sizes)[: sizes.loop]
             lines = islice(file, 0, None, rows.step)
             texts = [line.rstrip("\n").split("\t")[3] for line in islice(lines, len(rows))]
-        for key, count in (("old", sizes.old), ("loop", sizes.loop)):
+        for key, count in (("old", sizes.old), ("loop", sizes.loop), ("one", sizes.loop), ("one_in_pool", sizes.old)):
             sets[of, key] = write_set(sets[of].name, folder / f"{of}_{key}", texts[:count], rows[:count])
     return sets
 
@@ -205,6 +205,25 @@ def run_old(job):
 def run_loop(job):
     """Run the function of 2019 in a plain loop."""
     features = [feature_of_2019(row) for row in rows_of_2019(job)]
+    Path(job["output"]).write_bytes(pickle.dumps(features))
+
+
+def run_one_by_one(job):
+    """Run our function of that name in a plain loop."""
+    import tools
+
+    features = [tools.convert_example_to_feature(row) for row in rows_of_2019(job)]
+    Path(job["output"]).write_bytes(pickle.dumps(features))
+
+
+def run_one_by_one_in_pool(job):
+    """Run our function in the pool of the 2019 guide."""
+    from multiprocessing import Pool
+
+    import tools
+
+    with Pool(CORES) as pool:
+        features = list(pool.imap(tools.convert_example_to_feature, rows_of_2019(job)))
     Path(job["output"]).write_bytes(pickle.dumps(features))
 
 
@@ -299,7 +318,8 @@ def run_peer(job):
         pickle.dump(arrays, file, protocol=4)
 
 
-JOBS = {"old": run_old, "loop": run_loop, "ours": run_ours, "peer": run_peer}
+JOBS = {"old": run_old, "loop": run_loop, "one": run_one_by_one, "one_in_pool": run_one_by_one_in_pool}
+JOBS |= {"ours": run_ours, "peer": run_peer}
 
 
 def run_job(job):
@@ -316,6 +336,8 @@ def run_job(job):
 METHODS = {
     "old": ("2019 way: pool, a tokenizer with each row", "old", "tools", CORES),
     "loop": ("2019 function, plain loop", "loop", "tools", 1),
+    "one_in_pool": ("ours, convert_example_to_feature in that pool", "one_in_pool", "tools", CORES),
+    "one": ("ours, convert_example_to_feature in a plain loop", "one", "tools", 1),
     "tokenizers": ("Hugging Face tokenizers", "peer", "tokenizers", 1),
     "blingfire": ("BlingFire", "peer", "blingfire", 1),
     "blingfire2": ("BlingFire, two processes", "peer", "blingfire", CORES),
