@@ -72,6 +72,11 @@ def test_numbers_of_tickets_are_ids(name):
     assert pick((name, "label", "text"), "abcdefghi")[1]["id"] == name
 
 
+def test_a_header_with_an_abbreviation_is_one():
+    table = make_table(("Ticket-Nr.", "Eskaliert", "Beschreibung"), [f"INC{i}" for i in range(9)])
+    assert tables.pick_columns(table, "x.csv", id_column=None)[1]["id"] == "Ticket-Nr."
+
+
 def test_the_column_called_id_is_taken_before_others(capsys):
     table = make_table(("ID", "label", "text"), "abcdefghi")
     table.insert(0, "other", ["parent_id", *"123456789"])

@@ -111,6 +111,12 @@ def test_what_a_task_says_of_itself(tmp_path):
     assert (tmp_path / "report.csv").read_text() == "x,y\n"
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "a\x00b", "..", ["x"], None, 5])
+def test_what_can_be_no_file_name_is_passed_over(tmp_path, name):
+    tools.write_task({}, ["0", "1"], tmp_path, {"tables": {"train": {"file": name, "bytes": 1}}})
+    assert tsv.find_changed_tables(tmp_path) == []
+
+
 @pytest.mark.parametrize("content", ["1,b\n", "1,a\n1,b\n"])
 def test_a_table_that_has_changed_is_noticed_by_what_it_holds(tmp_path, content):
     table = tmp_path / "train.csv"
