@@ -35,6 +35,12 @@ def test_names_that_are_the_labels_in_the_other_order_are_refused(pair, spell):
         (["-1", "1"], ["positive", "negative"], {"given": True}),
         (["3", "7"], ["pos", "neg"], {}),
         (["1", "2"], ["good", "bad"], {}),
+        (["1", "5"], ["good", "bad"], {}),
+        (["0", "1"], ["spam", "ham"], {}),
+        (["0", "1"], ["human", "not human"], {}),
+        (["no", "yes"], ["Escalated", "not escalated"], {}),
+        (["not urgent", "urgent"], ["yes", "no"], {}),
+        (["nein", "ja"], ["yes", "no"], {}),
         (["1", "2"], ["Good", "bad "], {"given": True, "known": True}),
         (["2", "1"], ["bad", "good"], {"given": True, "known": True}),
     ],
@@ -50,6 +56,8 @@ def test_names_that_say_the_opposite_are_refused(labels, names, options):
         (["ham", "spam"], ["not spam", "spam"], {}),
         (["no", "yes"], ["good", "bad"], {}),  # is there a complaint?
         (["0", "1"], ["good", "bad"], {}),  # is the loan bad?
+        (["0", "1"], ["happy", "unhappy"], {}),
+        (["no", "yes"], ["no escalation", "escalation"], {}),
         (["1", "2"], ["yes", "no"], {}),  # many surveys
         (["0", "1"], ["positive", "negative"], {"given": True}),
         (["1", "2"], ["good", "bad"], {"given": True}),
@@ -63,6 +71,37 @@ def test_names_that_say_the_opposite_are_refused(labels, names, options):
 )
 def test_sound_names_are_taken(labels, names, options):
     assert classes.name_classes([[label] for label in labels], names, **options)[0] == names
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["no", "yes"], ["escalated", "not escalated"]),
+        (["0", "1"], ["spam", "ham"]),
+        (["1", "5"], ["good", "bad"]),
+        (["0", "1"], ["yes", "no"]),
+        (["ham", "spam"], ["spam", "ham"]),
+    ],
+)
+def test_a_remedy_that_is_named_helps(labels, names):
+    labels = [[label] for label in labels]
+    with pytest.raises(ValueError, match="to keep the classes") as refused:
+        classes.name_classes(labels, names)
+    classes.name_classes(labels, names[::-1])
+    classes.name_classes(labels[::-1], names, given=True)
+    if "if it does mean that" in str(refused.value):
+        assert classes.name_classes(labels, names, given=True)[0] == names
+    else:
+        with pytest.raises(ValueError, match="to swap them$"):
+            classes.name_classes(labels, names, given=True)
+
+
+@pytest.mark.parametrize(
+    "pair", [("nein", "ja"), ("non", "oui"), ("Нет", "Да"), ("否", "是"), ("not urgent", "urgent"), ("no-spam", "Spam")]
+)
+def test_which_class_is_positive_is_said_by_its_label(pair):
+    for labels in (pair, pair[::-1]):
+        assert classes.pick_classes(pd.Series(labels), "x.csv") == [[pair[0]], [pair[1]]]
 
 
 def test_several_labels_to_a_class():

@@ -523,6 +523,28 @@ def test_labels_are_compared(trained, tmp_path, names, right):
             trained([]).check_labels(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "moved"),
+    [
+        ([["1"], ["2"]], [["2"], ["1"]], "1"),
+        ([["no"], ["yes"]], [["Yes"], ["no", "?"]], "no"),
+        ([["1"], ["5"]], [["1", "2"], ["4", "5"]], None),
+        (None, [["2"], ["1"]], None),
+        ([["1"], ["2"]], None, None),
+        ([1, {}], [["2"], ["1"]], None),
+    ],
+)
+def test_classes_turned_round_under_the_same_names_are_noticed(trained, tmp_path, before, after, moved):
+    (tmp_path / "labels.json").write_text(json.dumps({"label_names": ["bad", "good"], "classes": after}))
+    classifier = trained([])
+    classifier.settings |= {"classes": before}
+    if moved:
+        with pytest.raises(ValueError, match=f"have the same names, but the label '{moved}.*train.ipynb again"):
+            classifier.check_labels(tmp_path)
+    else:
+        assert "have the same classes" in classifier.check_labels(tmp_path)
+
+
 def test_labels_without_names_cannot_be_checked(trained, tmp_path):
     assert "cannot be checked" in trained([]).check_labels(tmp_path)
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 
 import pandas as pd
 import pytest
@@ -23,7 +24,9 @@ def pick(header, own, id_column=None):
     return tables.pick_columns(make_table(header, own), "train.csv", None, None, id_column)
 
 
-@pytest.mark.parametrize("name", ["id", "ID", "Ticket ID", "review_id", "reviewId", "uuid", "GUID", "key", "doc.id"])
+@pytest.mark.parametrize(
+    "name", ["id", "ID", "Ticket ID", "review_id", "reviewId", "uuid", "GUID", "key", "doc.id", "_id"]
+)
 def test_a_column_of_ids_is_found(name):
     own = ["007", "1.0", "a b", "NA", "x", "y", "z", "é", "-1"]
     frame, names = pick((name, "label", "text"), own)
@@ -54,14 +57,44 @@ def test_ids_that_tell_no_rows_apart(own, why, capsys):
 
 
 def test_several_columns_of_ids_are_asked_about(capsys):
-    table = make_table(("id", "label", "text"), "abcdefghi")
+    table = make_table(("review_id", "label", "text"), "abcdefghi")
     table.insert(0, "other", ["ticket_id", *"123456789"])
     table = table.set_axis(range(4), axis=1)
     assert "id" not in tables.pick_columns(table, "train.csv", id_column=None)[0]
-    assert "set ID_COLUMN to one of ['ticket_id', 'id']" in capsys.readouterr().out
+    assert "set ID_COLUMN to one of ['ticket_id', 'review_id']" in capsys.readouterr().out
     for wanted in ("ticket_id", 0):
         frame, names = tables.pick_columns(table, "train.csv", id_column=wanted)
         assert frame["id"].tolist() == list("123456789") and names["id"] == "ticket_id"
+
+
+@pytest.mark.parametrize("name", ["Ticket No.", "Ticket Number", "Ticket#", "CaseNumber", "Nr", "Vorgangsnummer"])
+def test_numbers_of_tickets_are_ids(name):
+    assert pick((name, "label", "text"), "abcdefghi")[1]["id"] == name
+
+
+def test_a_header_with_an_abbreviation_is_one():
+    table = make_table(("Ticket-Nr.", "Eskaliert", "Beschreibung"), [f"INC{i}" for i in range(9)])
+    assert tables.pick_columns(table, "x.csv", id_column=None)[1]["id"] == "Ticket-Nr."
+
+
+def test_the_column_called_id_is_taken_before_others(capsys):
+    table = make_table(("ID", "label", "text"), "abcdefghi")
+    table.insert(0, "other", ["parent_id", *"123456789"])
+    assert tables.pick_columns(table.set_axis(range(4), axis=1), "train.csv", id_column=None)[1]["id"] == "ID"
+    assert capsys.readouterr().out == ""
+
+
+def test_ids_that_only_white_space_tells_apart(capsys):
+    assert "id" not in pick(("id", "label", "text"), ["1", " 1", *"2345678"])[1]
+    assert "it repeats in 2 rows" in capsys.readouterr().out
+
+
+def test_lists_and_objects_are_no_ids(make_file):
+    rows = [{"_id": {"$oid": f"a{i}"}, "label": i % 2, "text": f"the text of number {i}"} for i in range(9)]
+    table = tables.read_table(make_file("".join(json.dumps(row) + "\n" for row in rows), "train.jsonl"))
+    assert "id" not in tables.pick_columns(table, "train.jsonl", id_column=None)[1]
+    with pytest.raises(ValueError, match="line 1: _id is an object, but must be an id"):
+        tables.pick_columns(table, "train.jsonl", id_column="_id")
 
 
 def test_a_given_column_must_be_there_and_be_another():

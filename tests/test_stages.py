@@ -31,6 +31,18 @@ def test_cells_are_run_again_in_order_or_told_from_where():
     run_through(stages, names, *headings[headings.index("Where does a yes begin?") :])
 
 
+def test_an_old_model_is_not_packed_under_a_new_name():
+    names, stages = dict(TRAIN), Stages("train")
+    run_through(stages, names, *stages.headings)
+    names["TASK_NAME"] = "another"
+    with pytest.raises(ValueError, match="TASK_NAME is 'another', but was"):
+        stages.note("Save and pack, last cells", names)
+    names = dict(TRAIN)
+    stages.note("Training", names | {"LEARNING_RATE": 0.5})
+    with pytest.raises(ValueError, match="run the cells again from there on"):
+        stages.note("Save and pack, last cells", names)
+
+
 def test_what_failed_is_not_made():
     names, stages = dict(TRAIN), Stages("train")
     run_through(stages, names, *stages.headings)

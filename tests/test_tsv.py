@@ -92,12 +92,16 @@ def test_label_names(tmp_path):
 
 
 def test_what_a_task_says_of_itself(tmp_path):
-    unknown = {"label_names": ["0", "1"], "text_column": None, "id_column": "id", "tables": {}}
+    unknown = {"label_names": ["0", "1"], "text_column": None, "id_column": "id", "classes": None, "tables": {}}
     assert tsv.read_task_info(tmp_path) == unknown
-    tools.write_text(tmp_path / "labels.json", '{"label_names": ["bad", "good"], "id_column": [1], "tables": 3}')
+    tools.write_text(
+        tmp_path / "labels.json",
+        '{"label_names": ["bad", "good"], "id_column": [1], "classes": [["a"], ["a"]], "tables": 3}',
+    )
     assert tsv.read_task_info(tmp_path) == unknown | {"label_names": ["bad", "good"]}
     (tmp_path / "train.csv").write_text("1,a\n")
-    about = {"text_column": 1, "id_column": None, "tables": {"train": tsv.describe_table(tmp_path / "train.csv")}}
+    about = {"text_column": 1, "id_column": None, "classes": [["1"], ["4", "5"]]}
+    about |= {"tables": {"train": tsv.describe_table(tmp_path / "train.csv")}}
     frames = {"train": make_frame(["one", "two"])}
     tools.write_task(frames, ["bad", "good"], tmp_path, about, {tmp_path / "report.csv": "x,y\n"})
     assert tsv.read_task_info(tmp_path) == {"label_names": ["bad", "good"]} | about
@@ -105,6 +109,12 @@ def test_what_a_task_says_of_itself(tmp_path):
     with pytest.raises(UnicodeEncodeError):
         tools.write_task({"train": make_frame(["\ud800"])}, ["a", "b"], tmp_path, {}, {tmp_path / "report.csv": "new"})
     assert (tmp_path / "report.csv").read_text() == "x,y\n"
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\x00b", "..", ["x"], None, 5])
+def test_what_can_be_no_file_name_is_passed_over(tmp_path, name):
+    tools.write_task({}, ["0", "1"], tmp_path, {"tables": {"train": {"file": name, "bytes": 1}}})
+    assert tsv.find_changed_tables(tmp_path) == []
 
 
 @pytest.mark.parametrize("content", ["1,b\n", "1,a\n1,b\n"])

@@ -4,18 +4,21 @@ import math
 import re
 import unicodedata
 
+from textbert.parameters import TWO_CLASSES, find_fault
+
 MISSING = ("", "nan", "none", "null", "na", "n/a", "<na>")  # what an empty cell becomes on its way
-POSITIVE_VALUES = ("true", "yes", "y", "pos", "positive", "good", "spam", "toxic", "relevant")
+YES = ("yes", "y", "true", "t", "on", "ja", "oui", "sí", "si", "sim", "tak", "да", "是")
+POSITIVE_VALUES = (*YES, "pos", "positive", "good", "spam", "toxic", "relevant")
 # words that mean class 0 and class 1, in different respects
-TRUTH, RANK, VERDICT, *_ = OPPOSITES = (
-    ({"no", "n", "false", "f", "off"}, {"yes", "y", "true", "t", "on"}),
+TRUTH, RANK, VERDICT, *OTHERS = OPPOSITES = (
+    ({"no", "n", "false", "f", "off", "nein", "non", "não", "nie", "нет", "否"}, set(YES)),
     ({"negative", "neg"}, {"positive", "pos"}),
     ({"negative", "neg", "bad"}, {"positive", "pos", "good"}),
     ({"ham", "legit", "legitimate"}, {"spam", "junk"}),
     ({"irrelevant"}, {"relevant"}),
 )
 YELP = {"1": "bad", "2": "good"}
-NEGATION = re.compile(r"not? |non ?|un")
+NEGATION = re.compile(r"^(?:not? |non ?|un)(?=.)")
 
 
 def normalize_label(label):
@@ -30,10 +33,20 @@ def normalize_label(label):
     return " ".join(text.casefold().split())
 
 
+def _fold(word):
+    return " ".join(re.split(r"[\s_-]+", normalize_label(word)))
+
+
+def _is_negated(word, other):
+    """Tell whether a word says that it is not the other: "not spam" and "spam"; "unsafe" is a name in its own right."""
+    word, other = _fold(word), _fold(other)
+    return not word.startswith("un") and NEGATION.sub("", word) == other != word
+
+
 def _get_senses(word):
     """Return what a word says, as pairs of a respect and True or False: "not spam" says the opposite of "spam"."""
-    word = " ".join(re.split(r"[\s_-]+", normalize_label(word)))
-    base = NEGATION.sub("", word) if NEGATION.match(word) else word
+    word = _fold(word)
+    base = NEGATION.sub("", word)
     senses = {(base, base == word)}
     for sides in OPPOSITES:
         senses |= {(OPPOSITES.index(sides), bool(side) == (base == word)) for side in (0, 1) if base in sides[side]}
@@ -43,20 +56,46 @@ def _get_senses(word):
 def _get_number_senses(words, is_ordered, is_yelp):
     """Return what two numbers say, as a dict from the words to senses, {} if they are no numbers.
 
-    0 and 1 say no and yes, -1 and 1 negative and positive; so do any two if `is_ordered`; Yelp's 1 and 2 bad and good.
+    0 and 1 say no and yes, -1 and 1 negative and positive, Yelp's 1 and 2 bad and good. If `is_ordered`, any two say
+    negative and positive, 0 and 1 no and yes to spam, too, and others bad and good (of 0 and 1, a loan may be bad).
     """
     try:
         ordered = sorted(words, key=lambda word: float(normalize_label(word)))
         values = [float(normalize_label(word)) for word in ordered]
     except ValueError:
         return {}
-    senses = [TRUTH] * (values == [0, 1]) + [RANK] * (values == [-1, 1] or is_ordered)
-    senses += [VERDICT] * (values == [1, 2] and (is_yelp or is_ordered))
+    senses = [TRUTH] * (values == [0, 1]) + [*OTHERS] * (is_ordered and values == [0, 1])
+    senses += [RANK] * (values == [-1, 1] or is_ordered)
+    senses += [VERDICT] * (values == [1, 2] and is_yelp or is_ordered and values != [0, 1])
     about = {(f"{value:g}", True): word for value, word in zip(values, ordered)}
     return {
         word: {key} | {(OPPOSITES.index(sides), bool(side)) for sides in senses}
         for side, (key, word) in enumerate(about.items())
     }
+
+
+def _get_pair_senses(words, given, is_ordered, is_yelp):
+    """Return what each of two words says beside the other, as a list of two sets; see `_get_number_senses`."""
+    numbers = _get_number_senses(words, is_ordered, is_yelp)
+    senses = [numbers.get(word) or _get_senses(word) for word in words]
+    negated = [_is_negated(*words), _is_negated(*words[::-1])]
+    if any(negated) and not given:
+        senses = [one | {(OPPOSITES.index(TRUTH), not is_no)} for one, is_no in zip(senses, negated)]
+    return senses
+
+
+def _find_opposite(classes, label_names, given, is_yelp):
+    """Return the first class whose name says the opposite of its label, None if there is none."""
+    labels = [label for one in classes for label in one]
+    if len(labels) == 2:
+        said = _get_pair_senses(labels, given, not given, is_yelp)
+    else:
+        said = [set().union(*map(_get_senses, one)) for one in classes]
+    for i, senses in enumerate(_get_pair_senses(label_names, given, False, False)):
+        opposite = {(respect, not is_so) for respect, is_so in senses}
+        if not senses & said[i] and (senses & said[1 - i] or opposite & said[i]):
+            return i
+    return None
 
 
 def check_label_names(classes, label_names, given=False, is_yelp=False):
@@ -67,20 +106,15 @@ def check_label_names(classes, label_names, given=False, is_yelp=False):
     given : whether somebody has said which class is which; else the larger of two numbers is taken for positive
     is_yelp : whether 1 is known to be bad, and 2 to be good
     """
-    labels = [label for one in classes for label in one]
-    two = labels if len(labels) == 2 else []
-    numbers = [_get_number_senses(two, not given, is_yelp), _get_number_senses(label_names, False, False)]
-    said = [set().union(*(numbers[0].get(label) or _get_senses(label) for label in one)) for one in classes]
-    for i, name in enumerate(label_names):
-        senses = numbers[1].get(name) or _get_senses(name)
-        opposite = {(respect, not is_so) for respect, is_so in senses}
-        if not senses & said[i] and (senses & said[1 - i] or opposite & said[i]):
-            turned, as_is = [classes[1], classes[0]], "" if given else f"; CLASSES = {classes} if it does mean that"
-            raise ValueError(
-                f"LABEL_NAMES = {label_names} calls {' or '.join(map(repr, classes[i]))} {name!r}, but expected the "
-                f"negative class first and the positive one second. Set LABEL_NAMES = {label_names[::-1]} to keep the "
-                f"classes as they are, or CLASSES = {turned} to swap them{as_is}"
-            )
+    if (i := _find_opposite(classes, label_names, given, is_yelp)) is None:
+        return
+    refused_even_so = _find_opposite(classes, label_names, True, is_yelp) is not None
+    as_is = "" if refused_even_so else f"; CLASSES = {classes} if it does mean that"
+    raise ValueError(
+        f"LABEL_NAMES = {label_names} calls {' or '.join(map(repr, classes[i]))} {label_names[i]!r}, but expected the "
+        f"negative class first and the positive one second. Set LABEL_NAMES = {label_names[::-1]} to keep the classes "
+        f"as they are, or CLASSES = {classes[::-1]} to swap them{as_is}"
+    )
 
 
 def name_classes(classes, label_names=None, given=False, known=False):
@@ -135,8 +169,10 @@ def pick_classes(labels, source, classes=None):
     """Return the labels of the two classes, as [[those of class 0], [those of class 1, the positive one]].
 
     Without `classes` there must be two labels, and no row without one; of spellings that mean the same, such as Spam
-    and spam, the most frequent counts. Positive is the larger number, else one that says so ("yes", "pos", "spam",
-    ...), else the later in the alphabet. Raises ValueError listing the labels with their counts.
+    and spam, the most frequent counts. Positive is the larger number, else one that says so ("yes", "ja", "spam", ...),
+    else what the other negates ("spam" beside "not spam"), else the later in the alphabet.
+
+    Raises ValueError listing the labels with their counts.
     """
     known = sorted(set(labels))
     if classes is not None:
@@ -160,7 +196,9 @@ def pick_classes(labels, source, classes=None):
     if all(isinstance(label_key(label), float) for label in known):
         ordered = sorted(known, key=label_key)
     else:
-        ordered = sorted(known, key=lambda label: (normalize_label(label) in POSITIVE_VALUES, label))
+        a, b = known
+        negated = {a: _is_negated(a, b), b: _is_negated(b, a)}
+        ordered = sorted(known, key=lambda one: (normalize_label(one) in POSITIVE_VALUES, not negated[one], one))
     return [[label] for label in ordered]
 
 
@@ -176,6 +214,17 @@ def binary_labels(labels, classes):
     others = {label: alike.get(label_key(label), set()) for label in set(labels) - set(number)}
     number |= {label: min(found) for label, found in others.items() if len(found) == 1}
     return labels[labels.isin(number)].map(number).astype(int)
+
+
+def find_moved_label(before, after):
+    """Return a label that is in the other class now, None if there is none.
+
+    before, after : two lists of labels each, or what is no such thing, as where nothing is known of them
+    """
+    if find_fault(before, TWO_CLASSES) or find_fault(after, TWO_CLASSES):
+        return None
+    places = [{label_key(label): i for i, one in enumerate(classes) for label in one} for classes in (before, after)]
+    return next((str(key) for key, i in places[0].items() if places[1].get(key, i) != i), None)
 
 
 def require_classes(labels, classes, source, train, others=False):

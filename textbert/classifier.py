@@ -15,6 +15,7 @@ import torch
 from textbert.archive import SEEN, VOCABULARY, complete_settings, read_config, read_seen, read_validation
 from textbert.batches import predict_logits
 from textbert.bert import build_model, build_tokenizer
+from textbert.classes import find_moved_label
 from textbert.display import progress_bar
 from textbert.features import UNLABELLED
 from textbert.files import exclusive_lock, explain_reading, explain_writing, is_file, is_folder, require_file
@@ -23,7 +24,7 @@ from textbert.measures import choose_threshold, describe_calibration, fit_calibr
 from textbert.parameters import as_columns, require_count, require_kind
 from textbert.prediction_files import FORMAT, SourceTable, TargetFile, name_answers
 from textbert.splits import find_seen, split_train_validation
-from textbert.tsv import read_label_names
+from textbert.tsv import read_task_info
 from textbert.wordpieces import Conversion
 from textbert.workers import convert_pairs
 
@@ -151,11 +152,12 @@ class Classifier:
         return f"{taken}{fitted}. If its training has seen them, it looks better and surer there than it is"
 
     def check_labels(self, data_dir):
-        """Compare the names of the classes with `labels.json` in a folder; return a sentence about it.
+        """Compare the classes, their names and labels, with `labels.json` in a folder; return a sentence about it.
 
         Raises ValueError if there 0 and 1 are other classes than in this model's training.
         """
-        ours, theirs = self.settings["label_names"], read_label_names(data_dir)
+        info = read_task_info(data_dir)
+        ours, theirs = self.settings["label_names"], info["label_names"]
         path = Path(data_dir, "labels.json")
         if not is_file(path):
             return f"There is no {path}: that 0 is {ours[0]!r} and 1 is {ours[1]!r} cannot be checked."
@@ -163,6 +165,11 @@ class Classifier:
             raise ValueError(
                 f"{path} says 0 is {theirs[0]!r} and 1 is {theirs[1]!r}, but {self.path} was trained with 0 as "
                 f"{ours[0]!r} and 1 as {ours[1]!r}: run train.ipynb again, or data_prep.ipynb as it was run before it"
+            )
+        if label := find_moved_label(self.settings.get("classes"), info["classes"]):
+            raise ValueError(
+                f"{path} and {self.path} have the same names, but the label {label!r} is now in the other class: run "
+                "train.ipynb again, or data_prep.ipynb with CLASSES as before it"
             )
         return f"{path} and {self.path} have the same classes."
 

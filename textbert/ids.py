@@ -2,8 +2,11 @@
 
 import re
 
-# "id", "Ticket ID", "review_id", "uuid", "ticketId", but not "paid"
-USUAL_NAME = re.compile(r"(?i:(?:.*[\W_])?(?:ids?|guid|uuid|uid|key))|.*[a-z\d](?:I[dD]|Guid|G?UUID|Uuid|Key)")
+# "id", "Ticket ID", "review_id", "uuid", "ticketId", "Ticket No.", "CaseNumber", but not "paid" nor "casino"
+USUAL_NAME = re.compile(
+    r"(?i:(?:.*[\W_])?(?:ids?|guid|uuid|uid|key|no\.?|nr\.?|number)|\w*nummer|.*#)"
+    r"|.*[a-z\d](?:I[dD]|Guid|G?UUID|Uuid|Key|No|Nr|Number)"
+)
 # names of other columns beside the ids, in predictions.csv and in the report
 TAKEN = ("label", "predicted", "probability", "text", "counting words", "BERT")
 
@@ -13,7 +16,7 @@ def find_id_fault(ids):
     faults = {
         "is empty": ids.str.strip() == "",
         "has a tab or line break": ids.str.contains(r"[\t\r\n]"),
-        "repeats": ids.duplicated(keep=False),
+        "repeats": ids.str.strip().duplicated(keep=False),
     }
     for what, wrong in faults.items():
         if count := int(wrong.sum()):
@@ -25,14 +28,15 @@ def find_id_fault(ids):
 def find_ids(frame, source):
     """Return the name of the column that holds the ids of a table's rows, None if there is none without doubt.
 
-    That is the only one with a usual name whose values are all different; what is in doubt is printed. `frame` has
-    strings, and the row minus 1 as its index.
+    That is the one called "id", else the only one with a usual name, whose values are all different; what is in doubt
+    is printed. `frame` has strings, and the row minus 1 as its index.
     """
     named = [name for name in frame if isinstance(name, str) and USUAL_NAME.fullmatch(name.strip())]
     faults = {name: find_id_fault(frame[name]) for name in named}
     found = [name for name, fault in faults.items() if fault is None]
-    if len(found) == 1:
-        return found[0]
+    best = [name for name in found if name.strip().lower() in ("id", "_id")] or found
+    if len(best) == 1:
+        return best[0]
     if found:
         print(f"{source}: row numbers serve as ids, as several columns could: set ID_COLUMN to one of {found}")
     elif faults:

@@ -126,6 +126,7 @@ TASK = Rule(
 FILE = none_or(Rule("a file's name", _is_name))
 COLUMN = none_or(Rule("a column's name, or its number from 0", _is_column))
 CLASSES = none_or(Rule('two lists of labels, such as [["1", "2"], ["4", "5"]]', _are_classes))
+TWO_CLASSES = Rule("two lists of labels", _are_classes)
 TWO_NAMES = Rule("a list of two different names", _are_two_names)
 OLD_ARCHIVE = none_or(
     Rule(

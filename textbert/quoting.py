@@ -18,8 +18,9 @@ def _shape(cell):
 
 
 def is_name(cell):
-    """Return True if a cell may be the name of a column: short, and no sentence."""
-    return len(cell) <= 50 and len(cell.split()) <= 4 and not cell.rstrip().endswith((".", "!", "?", "\u3002"))
+    """Return True if a cell may be the name of a column: short, and no sentence, but for "Ticket No." or "Nr."."""
+    cell = re.sub(r"\b(No|Nr)\.$", r"\1", cell.rstrip())
+    return len(cell) <= 50 and len(cell.split()) <= 4 and not cell.endswith((".", "!", "?", "\u3002"))
 
 
 def is_question(cell, wordy=True):

@@ -41,6 +41,8 @@ STAGES = {
         "How sure is sure?": (),
         "Where does a yes begin?": ("FALSE_POSITIVE_COST",),
         "Save and pack": (),
+        "Save and pack, second cell": (),
+        "Save and pack, third cell": (),
         "Save and pack, last cells": (),
     },
     "evaluate": {

@@ -276,22 +276,24 @@ def pick_columns(frame, source, text_column=None, label_column=None, id_column=F
     filled = [name for name in frame if (frame[name] != "").any() or name in wanted or numbers.get(name) in wanted]
     filled = [name for name in filled if name != ids or not given_id]
     if len(filled) < 2:
+        cell = frame[(filled or [ids])[0]].iat[0][:50]
         raise ValueError(
-            f"{source} has one column only, such as {frame[filled[0]].iat[0][:50]!r}, but label and text are needed: "
-            "columns stand apart by commas in .csv files and by tabs in .tsv files"
+            f"{source} has one column only, such as {cell!r}, but label and text are needed: columns stand "
+            "apart by commas in .csv files and by tabs in .tsv files"
         )
     picked, names = _pick_label_and_text(frame, frame[filled], numbers, wanted, source)
     if id_column is False:
         return picked, names
-    return _add_ids(
-        picked, names, frame, ids if given_id else find_ids(frame.drop(columns=[*names.values()]), source), source
-    )
+    if not given_id:
+        ids = find_ids(frame.drop(columns=[*names.values(), *frame.attrs.get("nested", ())], errors="ignore"), source)
+    return _add_ids(picked, names, frame, ids, source)
 
 
 def _add_ids(picked, names, frame, ids, source):
     """Return what `pick_columns` does, with the ids in column `ids` of a whole table; None for no ids."""
     if ids is None:
         return picked, names
+    _require_plain(frame, {"an id": ids}, source)
     if ids in names.values():
         raise ValueError(
             f"{source}: ID_COLUMN is {ids!r}, but that column holds the {min(names, key=lambda n: names[n] != ids)}"
@@ -329,6 +331,14 @@ def _say_unused(filled, names, source):
         print(f"{source}: BERT reads column {text!r} only, not {', '.join(map(repr, unused))}. Join them if it should")
 
 
+def _require_plain(frame, names, source):
+    """Raise ValueError if a column has lists or objects; `names` is a dict from what it must be to its name."""
+    nested = frame.attrs.get("nested", {})
+    for what, name in names.items():
+        if name in nested:
+            raise ValueError(f"{source}, line {nested[name][0] + 1}: {name} is {nested[name][1]}, but must be {what}")
+
+
 def _pick_label_and_text(frame, filled, numbers, wanted, source):
     """Return what `pick_columns` does, from a whole table with names and its columns that are not empty."""
     label = _pick_column(frame, filled, wanted[0], numbers, (), _find_label(filled), "label", source)
@@ -339,10 +349,8 @@ def _pick_label_and_text(frame, filled, numbers, wanted, source):
     text = _pick_column(frame, filled, wanted[1], numbers, set(TEXT_COLUMNS) - {label}, longest, "text", source)
     if label == text:
         raise ValueError(f"label and text of {source} cannot both be in column {label!r}")
-    names, nested = {"label": label, "text": text}, frame.attrs.get("nested", {})
-    for what, name in names.items():
-        if name in nested:
-            raise ValueError(f"{source}, line {nested[name][0] + 1}: {name} is {nested[name][1]}, but must be a {what}")
+    names = {"label": label, "text": text}
+    _require_plain(frame, {"a label": label, "a text": text}, source)
     _say_unused(filled, names, source)
     labels = frame[label].str.strip().str.replace(r"^([-+]?\d+)\.0+$", r"\1", regex=True)  # 1.0 is 1
     return pd.DataFrame({"label": labels, "text": frame[text]}), names

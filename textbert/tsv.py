@@ -21,7 +21,7 @@ from textbert.files import (
     require_encoding,
     require_file,
 )
-from textbert.parameters import TWO_NAMES, find_fault
+from textbert.parameters import TWO_CLASSES, TWO_NAMES, find_fault
 
 
 def clean_text(texts, escaped_newlines):
@@ -117,13 +117,15 @@ def read_task_info(data_dir):
     label_names : see `read_label_names`, which raises ValueError
     text_column : name or number of the column that the texts are from, None if unknown
     id_column : name or number of the column of ids, None if they are row numbers, "id" if unknown
+    classes : the labels of classes 0 and 1 in the table, two lists, None if unknown
     tables : dict from "train" and "dev" to `describe_table` of the tables that were read, {} if unknown
     """
     content = _read_labels(Path(data_dir, "labels.json"))
     known = {"text_column": None, "id_column": "id"}
     info = {name: content.get(name, default) for name, default in known.items()}
     info = {name: value if type(value) in (str, int, type(None)) else known[name] for name, value in info.items()}
-    tables = content.get("tables")
+    classes, tables = content.get("classes"), content.get("tables")
+    info["classes"] = None if find_fault(classes, TWO_CLASSES) else classes
     return {"label_names": read_label_names(data_dir), **info, "tables": tables if isinstance(tables, dict) else {}}
 
 
@@ -135,7 +137,7 @@ def find_changed_tables(data_dir):
     sentences = []
     for name, about in read_task_info(data_dir)["tables"].items():
         about = about if isinstance(about, dict) else {}
-        path = Path(data_dir, Path(str(about.get("file") or "")).name)
+        path = Path(data_dir, Path(str(about.get("file") or "")).name[:255])  # no file has a longer name
         if not is_file(path):
             continue
         if path.stat().st_size != about.get("bytes") or describe_table(path) != about:
