@@ -269,7 +269,7 @@ def test_values_are_taken_in_order_whatever_their_index(one, two, three, seed):
         (measures.threshold_curve(labels, positive), measures.threshold_curve(a, p)),
         (measures.bootstrap_figures(labels, {"m": other}, 9), measures.bootstrap_figures(a, {"m": b}, 9)),
     ):
-        assert np.array_equal(plain.to_numpy(float), given_.to_numpy(float), equal_nan=True)
+        np.testing.assert_array_equal(plain.to_numpy(), given_.to_numpy())  # NaN, too
         assert list(plain.index) == list(given_.index)
     assert measures.get_eval_report("t", labels, other, positive) == measures.get_eval_report("t", a, b, p)
     assert measures.mcnemar(labels, other, 1 - other) == measures.mcnemar(a, b, pd.Series(1 - other, three))
@@ -348,6 +348,34 @@ def test_probabilities_by_hand():
     np.testing.assert_allclose(measures.probabilities(logits), [[0.25, 0.75], [1, 0], [0.5, 0.5]], atol=1e-7)
     np.testing.assert_allclose(measures.probabilities(logits, 0.5), [[1 / 10, 9 / 10], [1, 0], [0.5, 0.5]], atol=1e-7)
     assert measures.probabilities(logits).sum(1).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.5, "0.500"),
+        (0.041234, "0.041"),
+        (0.49961, "0.4996"),
+        (0.0000321, "0.00003"),
+        (0.99987, "0.9999"),
+        (1, "1.000"),
+    ],
+)
+def test_a_threshold_does_not_look_like_another(value, shown):
+    assert measures.format_threshold(value) == shown
+
+
+def test_what_a_temperature_at_its_limit_is_worth():
+    fitted, limit = measures.describe_calibration({"temperature": 19.9999, "intercept": -2.5})
+    assert "19.99" in fitted or "20.000" in fitted
+    assert "at its limit" in limit and len(measures.describe_calibration({"temperature": 1.4})) == 1
+    assert "at its limit" in measures.describe_calibration({"temperature": 0.0500003})[1]
+
+
+def test_one_answer_for_all_is_said():
+    labels = np.arange(200) % 2
+    assert "same answer, for which the MCC is 0" in measures.size_note("dev.tsv", labels, np.ones(200, int))
+    assert "same answer" not in measures.size_note("dev.tsv", labels, labels)
 
 
 def test_calibration_by_hand():

@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 
-from textbert.measures import choose_threshold, fit_calibration, probabilities, usual_threshold
+from textbert.measures import choose_threshold, fit_calibration, format_threshold, probabilities, usual_threshold
 from textbert.splits import digest_text
 from textbert.words import WORD
 
@@ -55,7 +55,7 @@ def _get_logits(baseline, texts):
     return np.stack([-log_odds / 2, log_odds / 2], axis=1)
 
 
-def tune_baseline(baseline, texts, labels, class_weights=None, false_positive_cost=1.0, seed=0, many=20_000):
+def tune_baseline(baseline, texts, labels, class_weights=None, false_positive_cost=1.0, seed=0, many=10_000):
     """Fit calibration and threshold of a baseline as train.ipynb fits BERT's, on texts that it has not learned.
 
     Three folds in turn are held out of the texts, a list, and labels, of shape (n,); of more than `many` texts a tenth.
@@ -76,7 +76,8 @@ def tune_baseline(baseline, texts, labels, class_weights=None, false_positive_co
     usual = usual_threshold(intercept, class_weights)
     threshold, reason = choose_threshold(positive, truth, false_positive_cost, seed, usual)
     tuned = {"temperature": temperature, "intercept": intercept, "threshold": threshold}
-    return tuned, f"it says yes from {threshold:.3f} on ({reason}; on {len(truth):,} texts held out of train.tsv)"
+    how = f"it says yes from {format_threshold(threshold)} on: {reason}"
+    return tuned, f"{how}. It was tuned on {len(truth):,} texts held out of train.tsv, and has learned them since"
 
 
 def predict_baseline(baseline, texts, tuned):

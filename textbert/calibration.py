@@ -80,6 +80,12 @@ def usual_threshold(intercept, class_weights=None):
     return 0.5 if class_weights is None else float(probabilities([[0, 0]], intercept=intercept)[0, 1])
 
 
+def format_threshold(value):
+    """Return a threshold with three decimals, or as many more as it takes not to look like 0, 0.5 or 1 if it is not."""
+    digits = next((n for n in range(3, 9) if round(value, n) not in (0, 0.5, 1)), 3)
+    return f"{value:.{digits}f}"
+
+
 def get_fitted(settings):
     """Return what of temperature and intercept was fitted for a classifier's settings, wherever it is, as a dict."""
     own = {name: settings[name] for name in ("temperature", "intercept") if name in settings}
@@ -92,12 +98,15 @@ def describe_calibration(settings, validation=None):
     temperature, intercept = fitted["temperature"], fitted.get("intercept", 0.0)
     if settings.get("parameters", {}).get("CLASS_WEIGHTS") is not None and "intercept" not in fitted:
         return [
-            "Its percentages are shifted towards the rarer class: training has weighed the classes (CLASS_WEIGHTS), "
+            "Its probabilities are shifted towards the rarer class: training has weighed the classes (CLASS_WEIGHTS), "
             f"and the temperature ({temperature:.3f}) that was fitted cannot mend that. Train again to have it mended."
         ]
     if temperature == 1 and intercept == 0:
-        return ["Nothing was fitted to bring its percentages closer to how often they come true."]
+        return ["Nothing was fitted to bring its probabilities closer to the observed frequencies."]
     what = f"A temperature ({temperature:.3f})"
     what += f" and an intercept ({intercept:.3f}) were fitted" if intercept else " was fitted"
     where = "validation texts" if validation is None else f"{len(validation):,} validation texts"
-    return [f"{what} on {where}, to bring its percentages closer to how often they come true."]
+    sentences = [f"{what} on {where}, to bring its probabilities closer to the observed frequencies."]
+    if not 1.01 / 20 < temperature < 20 / 1.01:
+        sentences.append("The temperature is at its limit (0.05 or 20): the probabilities may still be far off.")
+    return sentences

@@ -20,7 +20,7 @@ from textbert.display import progress_bar
 from textbert.features import UNLABELLED
 from textbert.files import exclusive_lock, explain_reading, explain_writing, is_file, is_folder, require_file
 from textbert.hub import read_bert
-from textbert.measures import choose_threshold, describe_calibration, fit_calibration, probabilities
+from textbert.measures import choose_threshold, describe_calibration, fit_calibration, format_threshold, probabilities
 from textbert.parameters import as_columns, require_count, require_kind
 from textbert.prediction_files import FORMAT, SourceTable, TargetFile, name_answers
 from textbert.splits import find_seen, split_train_validation
@@ -128,8 +128,9 @@ class Classifier:
         if {"trained", "training_rows", "best_epoch"} <= settings.keys():
             trained = f"Trained {settings['trained']} on {settings['training_rows']:,} rows; "
             trained += f"epoch {settings['best_epoch']} was kept."
-        decides = f"The answer is {settings['label_names'][1]!r} from a probability of {settings['threshold']:.3g}"
-        return [trained, f"{decides} upwards.", *describe_calibration(settings, self.validation)]
+        threshold = format_threshold(settings["threshold"])
+        decides = f"The answer is {settings['label_names'][1]!r} from a probability of {threshold} upwards."
+        return [trained, decides, *describe_calibration(settings, self.validation)]
 
     def take_validation(self, examples, share=0.1, seed=42, refit=False):
         """Give a model whose archive has no validation part, as those of 2019, the one that train.ipynb would draw.
@@ -148,8 +149,9 @@ class Classifier:
             threshold, _ = choose_threshold(probabilities(logits, temperature, intercept)[:, 1], truth, seed=seed)
             self.settings |= {"temperature": temperature, "threshold": threshold, "intercept": intercept}
         taken = f"{len(rows):,} texts of train.tsv serve as validation part"
-        fitted = f"; temperature {temperature:.2f} and threshold {threshold:.3f} were fitted on them" if refit else ""
-        return f"{taken}{fitted}. If its training has seen them, it looks better and surer there than it is"
+        if refit:
+            taken += f"; temperature {temperature:.2f} and threshold {format_threshold(threshold)} were fitted on them"
+        return f"{taken}. If its training has seen them, it looks better and surer there than it is"
 
     def check_labels(self, data_dir):
         """Compare the classes, their names and labels, with `labels.json` in a folder; return a sentence about it.

@@ -15,7 +15,7 @@ from textbert.archive import vocabulary_text
 from textbert.batches import make_batch, plan_batches, predict_logits
 from textbert.bert import describe_sizes
 from textbert.files import atomic_write, write_text
-from textbert.measures import describe_calibration, get_eval_report, get_fitted, probabilities
+from textbert.measures import describe_calibration, format_threshold, get_eval_report, get_fitted, probabilities
 from textbert.parameters import MAX_POSITIONS
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -51,6 +51,7 @@ def _write_card(classifier, folder, kind, figures, tokenizer_missing=None):
     negative, positive = map(repr, settings["label_names"])
     named = {"task": task, "kind": kind, "negative": negative, "positive": positive, "figures": figures}
     named |= {"trained": classifier.describe()[0], "settings": settings, "tokenizer_missing": tokenizer_missing}
+    named["threshold"] = format_threshold(settings["threshold"])
     named["calibration"] = " ".join(describe_calibration(settings, classifier.validation))
     card = pages.get_template("card.md").render(named)
     write_text(Path(folder, "README.md"), card)

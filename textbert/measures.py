@@ -6,6 +6,7 @@ import pandas as pd
 from textbert.calibration import describe_calibration as describe_calibration
 from textbert.calibration import fit_calibration as fit_calibration
 from textbert.calibration import fit_temperature as fit_temperature
+from textbert.calibration import format_threshold as format_threshold
 from textbert.calibration import get_fitted as get_fitted
 from textbert.calibration import probabilities as probabilities
 from textbert.calibration import usual_threshold as usual_threshold
@@ -146,6 +147,8 @@ def size_note(name, labels, predicted):
     value, low, high = map(format_figure, bootstrap_figures(labels, {name: predicted}).loc[(name, "mcc")])
     rarer = int(min(np.sum(labels), len(labels) - np.sum(labels)))
     note = f"{name}: MCC {value}, between {low} and {high}; {len(labels):,} texts, {rarer:,} of the rarer class."
+    if len(np.unique(predicted)) == 1:
+        note += " Every text got the same answer, for which the MCC is 0 by convention."
     if rarer < 30 or round(float(high) - float(low), 2) > 0.2:
         return f"{note} TOO SMALL TO TELL MUCH: at least 30 of each class and an interval of at most 0.2 are needed."
     if np.array_equal(labels, predicted):
@@ -264,6 +267,6 @@ def choose_threshold(positive, labels, false_positive_cost=1.0, seed=0, usual=0.
         return usual, "no other has a better validation MCC"
     answers = {"usual": positive >= usual, "best": positive >= best}
     gain = bootstrap_figures(labels, answers, 2000, seed).loc[("best minus usual", "mcc")]
-    interval = f"at {best:.3f} validation MCC would gain between {gain['low']:+.3f} and {gain['high']:+.3f}"
-    interval += " (95 % bootstrap interval)"
+    interval = f"at {format_threshold(best)} validation MCC would gain between {gain['low']:+.3f} and "
+    interval += f"{gain['high']:+.3f} (95 % bootstrap interval)"
     return (float(best), interval) if gain["low"] > 0 else (usual, f"{interval}: that may be chance")

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.font_manager import FontProperties, findfont, get_font
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, fisher_exact, norm
 from sklearn import metrics
 from sklearn.model_selection import cross_val_predict
 
@@ -24,7 +24,7 @@ from textbert.baseline import tune_baseline as tune_baseline
 from textbert.display import BLUE, ORANGE
 from textbert.explanation import Html
 from textbert.files import write_text
-from textbert.measures import format_figure, get_eval_report, reliability
+from textbert.measures import format_figure, format_threshold, get_eval_report, reliability
 
 
 def drawable_names(names):
@@ -89,7 +89,7 @@ def plot_thresholds(ax, curve, threshold):
     """Draw a `threshold_curve` and mark the threshold in use."""
     for name, colour in (("mcc", BLUE), ("precision", ORANGE), ("recall", "#55a868")):
         ax.plot(curve["threshold"], curve[name], color=colour, label="MCC" if name == "mcc" else name)
-    ax.axvline(threshold, color="grey", linestyle=":", label=f"in use: {threshold:.3g}")
+    ax.axvline(threshold, color="grey", linestyle=":", label=f"in use: {format_threshold(threshold)}")
     ax.set(title="Threshold (validation)", xlabel="threshold", ylim=(0, 1.03))
     ax.legend()
 
@@ -166,11 +166,20 @@ def _compare_classes(model, classes):
     found = " and ".join(f"{row.right:,} of {row.texts:,} {str(row.Index)!r}" for row in classes.itertuples())
     often = classes["texts"].max()
     always = f"always saying {str(classes.index[classes['texts'].argmax()])!r}"
+    if right > often and _share(right, texts) == _share(often, texts):
+        return f"It found {found}; {always} is right in {often:,} of {texts:,}, {model} in {right:,}."
     if right > often:
         return f"It found {found}; {always} is right in {_share(often, texts)}."
     if right == often:
         return f"It found {found}; {always} is right just as often."
     return f"It found {found}; {always} is right MORE OFTEN, in {often:,} of {texts:,} texts and not {right:,}."
+
+
+def _get_missed_class(classes):
+    """Return the class that a model never names, where it names the other of two for every text, or None."""
+    missed = classes.index[classes["right"] == 0]
+    all_found = classes.index[classes["right"] == classes["texts"]]
+    return str(missed[0]) if len(missed) == len(all_found) == 1 else None
 
 
 def summarize(intervals, model, opponent, chance, groups):
@@ -188,7 +197,12 @@ def summarize(intervals, model, opponent, chance, groups):
     share, least = _share(right, texts), math.floor(100 * binomtest(right, texts).proportion_ci(method="wilson").low)
     first = f"{model} is right in {share} texts; in at least {least}{'' if share.endswith(' of 100') else ' of 100'}"
     first += f", as far as can be told from {texts:,} texts. {_compare_classes(model, classes)}"
-    if not intervals.loc[(model, "mcc"), "low"] > 0:
+    low, high = intervals.loc[(model, "mcc"), ["low", "high"]]
+    if _get_missed_class(classes) is not None:
+        first += " It gives every text the same answer, which is no better than guessing."
+    elif high < 0:
+        first += " It is WORSE than guessing: see whether the two classes were exchanged."
+    elif not low > 0:
         first += " Nobody can tell from these texts whether it is better than guessing."
     return [first, _compare_models(intervals, model, opponent, chance, texts), name_weakest(groups)]
 
@@ -232,14 +246,17 @@ def _find_trend(lengths):
 def name_weakest(groups):
     """Say where a model errs most, if the table of groups (see `summarize`) can tell it.
 
-    A group is named if so few right answers have a probability of at most 5 % at the mean of all groups, shared out
-    over all that are looked at (Bonferroni); a trend over three or more lengths, if its own is at most 5 %.
+    A group is named if so few right answers beside those of all other texts have a probability of at most 5 % by
+    Fisher's exact test, divided by the number of groups (Bonferroni); a trend over three or more lengths, if its own is
+    at most 5 %.
     """
     classes, lengths = _split_groups(groups)
     right, texts = classes[["right", "texts"]].sum().tolist()
     if right in (0, texts):
         return f"It made {'no mistake' if right else 'only mistakes'} on these {texts:,} texts."
-    tests = [binomtest(int(r), int(t), right / texts, "less").pvalue for r, t in zip(groups["right"], groups["texts"])]
+    groups = pd.concat([classes.rename(index=lambda name: repr(str(name))), lengths])
+    here = groups["right"].to_numpy(), (groups["texts"] - groups["right"]).to_numpy()
+    tests = [fisher_exact([[r, right - r], [w, texts - right - w]], "less").pvalue for r, w in zip(*here)]
     weak = groups[np.array(tests) * len(groups) <= 0.05]
     said = []
     if len(weak):
@@ -256,11 +273,13 @@ def name_weakest(groups):
         said.append(
             f"It errs more often in {more} texts: from the shortest to the longest, {counts} are right (p = {p:.2g})."
         )
-    few = f"Nobody can tell from its {texts - right:,} mistakes whether it errs more often"
-    return " ".join(said) or f"{few} in some class or at some length."
+    mistakes = "one mistake" if texts - right == 1 else f"{texts - right:,} mistakes"
+    return " ".join(said) or (
+        f"Nobody can tell from its {mistakes} whether it errs more often in some class or at some length."
+    )
 
 
-def compare_thresholds(labels, positives, thresholds):
+def compare_thresholds(labels, positives, thresholds, positive_class="yes"):
     """Say in sentences, a list, what the threshold alone does for some models.
 
     labels : array of 0 and 1, of shape (n,)
@@ -270,7 +289,8 @@ def compare_thresholds(labels, positives, thresholds):
     for name, threshold in thresholds.items():
         chosen, half = (get_eval_report("", labels, positives[name] >= at)["mcc"] for at in (threshold, 0.5))
         sentence = (
-            f"{name[0].upper()}{name[1:]} says yes from {threshold:.3g} on, with an MCC of {format_figure(chosen)}"
+            f"{name[0].upper()}{name[1:]} says {positive_class} from {format_threshold(threshold)} on, "
+            f"with an MCC of {format_figure(chosen)}"
         )
         sentences.append(sentence + (f"; from 0.5 on it would be {format_figure(half)}." if threshold != 0.5 else "."))
     return sentences
