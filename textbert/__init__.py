@@ -3,7 +3,7 @@
 A room imports only rooms above it in this list, and none imports `tools`:
 
 - errors, files, display, parameters, stages, words, calibration, measures, downloads
-- tsv, packed, mojibake, quoting, delimited, typed, ids, classes, tables, datasets
+- tsv, packed, mojibake, quoting, delimited, typed, ids, classes, headers, tables, datasets
 - overlaps, splits, inspection
 - wordpieces, features, workers
 - archive, weights, layouts, hub, bert

@@ -15,11 +15,12 @@ from statistics import fmean
 
 import numpy as np
 
+from textbert.classes import MISSING
 from textbert.delimited import Form, read_delimited, read_rows
 from textbert.files import explain_reading, explain_writing, follow_links, hash_file, replace_file, write_text
+from textbert.headers import LABEL_COLUMNS, TEXT_COLUMNS
 from textbert.packed import require_sound, require_text, split_suffixes
 from textbert.quoting import Tally
-from textbert.tables import LABEL_COLUMNS, MISSING, TEXT_COLUMNS
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": ",", "": ","}  # of a target, by what its name ends in
 FORMAT = 1  # of what is written: to be raised by whoever changes it, so that no part is of two formats

@@ -7,16 +7,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from textbert.classes import MISSING, is_missing, label_key
 from textbert.classes import binary_labels as binary_labels
 from textbert.classes import pick_classes as pick_classes
 from textbert.classes import require_classes as require_classes
 from textbert.delimited import get_codec, read_delimited
 from textbert.files import list_files, require_encoding, require_file
+from textbert.headers import (
+    LABEL_COLUMNS,
+    TEXT_COLUMNS,
+    count_values,
+    find_low_cardinality_columns,
+    has_header,
+    is_numbered,
+    name_columns,
+)
 from textbert.ids import find_id_fault, find_ids
 from textbert.mojibake import DAMAGED as DAMAGED
 from textbert.packed import OPENERS, require_sound, require_text, split_suffixes
-from textbert.quoting import Tally, is_id, is_name, is_number, is_question
+from textbert.quoting import Tally, is_id, is_number
 from textbert.typed import as_text, find_nested, read_json_lines, read_typed
 
 TEST_NAMES = ("test", "dev", "valid", "validation")
@@ -24,8 +32,6 @@ FETCHED = ("yelp", "imdb", "sst2")  # the tasks of the room `datasets`
 OUTPUTS = ("train.tsv", "dev.tsv")  # of data_prep.ipynb
 VISIBLE = "[!.~]*"  # Excel's lock files begin with ~$
 KINDS = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
-LABEL_COLUMNS = ("label", "labels", "target", "sentiment", "polarity", "stars", "rating", "class", "category")
-TEXT_COLUMNS = ("text", "sentence", "content", "review", "comment", "message", "body", "tweet")
 # what may be wrong with a text: tags and entities; and see `mojibake`
 HTML = r"</?[a-zA-Z][^<>]*>|&[a-zA-Z]{2,8};|&#\d+;"
 
@@ -132,68 +138,6 @@ def _read_text(path, kind, encoding):
         raise ValueError(f"{path}: {error}") from None
 
 
-def _count_values(column):
-    """Return how many values there are, but in a column of many without those that mean none."""
-    values = column.drop_duplicates()
-    return len(values) if len(values) > 50 else len(values) - is_missing(values).sum()
-
-
-def _few_valued(frame):
-    """Return the columns that may hold labels: two values, else a few that come again and again."""
-    counts = frame.agg(_count_values)
-    few = list(counts.index[counts == 2]) or list(counts.index[(counts > 2) & (counts <= min(20, len(frame) / 2))])
-    return few or list(counts.index[counts <= min(20, len(frame) / 2)])
-
-
-def _is_numbered(first):
-    """Tell whether a row is pandas' own header, 0, 1, 2, ..., perhaps with an empty name for the index before it."""
-    names = first[1:] if first[0] == "" else first
-    return len(names) > 1 and names == [str(i) for i in range(len(names))]
-
-
-def _has_known_name(frame):
-    """Return True if the first row has a usual name that is no value of its column."""
-    first = {name: frame[name].iat[0].strip().lower() for name in frame}
-    first = {name: cell for name, cell in first.items() if cell in LABEL_COLUMNS + TEXT_COLUMNS}
-    return any(not (frame[name][1:].str.strip().str.lower() == cell).any() for name, cell in first.items())
-
-
-def _has_header(frame, source):
-    """Return True if the first row names the columns; ValueError if that cannot be told.
-
-    It does if it has a usual name, or names where others have numbers, or words that are no labels and shorter than
-    texts are, or questions above numbers or labels. It does not if it has a number or a label where the others have.
-    """
-    rest = frame[1:]
-    if rest.empty or _has_known_name(frame):
-        return _has_known_name(frame)
-    title, *others = frame.iloc[0]
-    if others and not any(others) and title not in set(rest.iloc[:, 0]):
-        raise ValueError(f"{source}: its first row, {title[:50]!r}, seems to be a title: delete that row")
-    first = {name: cell for name, cell in frame.iloc[0].items() if cell.strip()}
-    numbers = {name for name in first if is_number(rest[name]).mean() > 0.9 and (rest[name] != "").any()}
-    named = [n for n in numbers if not is_number(frame[n][:1]).iat[0] and label_key(first[n]) not in MISSING]
-    few = [name for name in _few_valued(rest) if name in first]
-    labels = {name: {*MISSING, *map(label_key, rest[name].unique())} for name in few}
-    if len(named) < len(numbers) or not (few or numbers) or is_number(pd.Series(list(first.values()))).any():
-        return False
-    lengths = {name: rest[name].map(len) for name in first if name not in {*few, *numbers}}
-    if any(label_key(first[name]) in labels[name] for name in few):
-        if not any(first[name].isidentifier() and 2 * len(first[name]) < lengths[name].min() for name in lengths):
-            return False
-    elif (named and len({*few, *numbers}) > 1) or any(is_question(first[n], n in numbers) for n in {*few, *numbers}):
-        return True
-    elif all(map(is_name, first.values())):
-        longest = max(lengths, key=lambda name: lengths[name].median(), default=None)
-        if named or longest is None or len(first[longest]) < lengths[longest].median():
-            return True
-    shown = [cell[:30] for cell in first.values()]
-    raise ValueError(
-        f"{source}: cannot tell whether its first row, {shown}, is a header. If it is, give its names in TEXT_COLUMN "
-        "and LABEL_COLUMN; if not, write a header above it, such as label,text"
-    )
-
-
 def _drop_empty_rows(frame, source):
     """Return a table without the rows that hold nothing but white space, and print how many those are.
 
@@ -207,24 +151,6 @@ def _drop_empty_rows(frame, source):
     if empty.any():
         print(f"{source}: empty rows left out: {empty.sum():,}")
     return frame[~empty]
-
-
-def _name_columns(frame, wanted, source):
-    """Return a table whose columns have the names in its first row; those without a name keep their numbers.
-
-    So do those whose name is there twice, and asking for one of them is a ValueError.
-    """
-    names = [name.strip() for name in frame.iloc[0]]
-    twice = {name for name in names if names.count(name) > 1 and name}
-    known = {name for name in twice if name.lower() in LABEL_COLUMNS + TEXT_COLUMNS}
-    numbers = [number for number in wanted if type(number) is int]
-    if asked := twice & set(wanted) or (known if len(numbers) < 2 else set()):
-        name = min(asked)
-        places = " or ".join(str(i) for i, other in zip(frame, names) if other == name)
-        which = "LABEL_COLUMN" if name == wanted[0] or name.lower() in LABEL_COLUMNS else "TEXT_COLUMN"
-        which = "ID_COLUMN" if name in wanted[2:] else which
-        raise ValueError(f"{source}: the name {name!r} is there twice: give its number, {places}, in {which}")
-    return frame[1:].set_axis([n if n and n not in twice else number for number, n in zip(frame, names)], axis=1)
 
 
 def _pick_column(frame, filled, wanted, numbers, known, fallback, what, source):
@@ -265,10 +191,10 @@ def pick_columns(frame, source, text_column=None, label_column=None, id_column=F
     frame = _drop_empty_rows(frame, source)
     if 0 in frame.columns and not frame.empty:
         filled = frame.loc[:, (frame != "").any()]
-        if _is_numbered(filled.iloc[0].tolist()):
+        if is_numbered(filled.iloc[0].tolist()):
             frame = frame[1:]
-        elif any(isinstance(name, str) for name in wanted) or _has_header(filled, source):
-            frame = _name_columns(frame, wanted, source)
+        elif any(isinstance(name, str) for name in wanted) or has_header(filled, source):
+            frame = name_columns(frame, wanted, source)
     if frame.empty or not frame.columns.is_unique:
         raise ValueError(f"{source} has {len(frame)} rows below a header of {list(frame.columns)}")
     numbers = dict(enumerate(frame.columns))
@@ -311,8 +237,8 @@ def _find_label(filled):
 
     "class" and "category" are also names of other things, and do not count where another column has two values.
     """
-    few = _few_valued(filled)
-    counts = filled.agg(_count_values)
+    few = find_low_cardinality_columns(filled)
+    counts = filled.agg(count_values)
     doubtful = list(counts.index[(counts == 2) | ((counts > 2) & (counts <= min(20, len(filled) / 2)))]) or few
     doubtful = [name for name in doubtful if str(name).strip().lower() not in TEXT_COLUMNS] or doubtful
     for usual in (LABEL_COLUMNS[:3], LABEL_COLUMNS[3:7], LABEL_COLUMNS[7:]):
