@@ -39,7 +39,9 @@ BERT_SETTINGS = {
     "model_type": ("bert",),
     "hidden_act": tuple(modeling.ACT2FN),
     "position_embedding_type": ("absolute",),
-    "is_decoder": (False,),  # which would look at the words before alone
+    "is_decoder": (
+        False,
+    ),  # it would attend to earlier tokens only; a model fine-tuned here does not, whatever its base
 }
 # those that cut texts as BERT's own does; the general ones say in tokenizer.json what they do
 TOKENIZER_CLASSES = (
@@ -148,15 +150,14 @@ def read_config(files, path):
         missing = sorted(vars(BertConfig(1)).keys() - config.keys())
     except (ValueError, AttributeError, RecursionError):
         raise ValueError(f"{path} has no {CONFIG} with a model's settings: it is not a BERT") from None
-    wrong = [f"has the {k} {config[k]!r}" for k, fits in BERT_SETTINGS.items() if config.get(k, fits[0]) not in fits]
+    said = config | ({"is_decoder": False} if config.get("classifier") else {})
+    wrong = [f"has the {k} {said[k]!r}" for k, fits in BERT_SETTINGS.items() if said.get(k, fits[0]) not in fits]
     if missing:
         wrong.append(f"lacks {', '.join(missing)}")
     if wrong:
-        fitting = ", ".join(f"{key} {fits[0]}" for key, fits in BERT_SETTINGS.items())
-        raise ValueError(
-            f"{path}: its {CONFIG} {' and '.join(wrong)}, but a BERT is needed, with {fitting}, such as "
-            f"{DEFAULT_MODEL} or bert-base-cased"
-        )
+        fit = ", ".join(f"{key} {fits[0]}" for key, fits in BERT_SETTINGS.items())
+        wrong = f"{' and '.join(wrong)}, but a BERT is needed, with {fit}, such as {DEFAULT_MODEL} or bert-base-cased"
+        raise ValueError(f"{path}: its {CONFIG} {wrong}")
     _require_values(config, path)
     return config
 
