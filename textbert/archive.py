@@ -39,9 +39,7 @@ BERT_SETTINGS = {
     "model_type": ("bert",),
     "hidden_act": tuple(modeling.ACT2FN),
     "position_embedding_type": ("absolute",),
-    "is_decoder": (
-        False,
-    ),  # it would attend to earlier tokens only; a model fine-tuned here does not, whatever its base
+    "is_decoder": (False,),  # it attends to earlier tokens only, which what is fine-tuned here does not
 }
 # those that cut texts as BERT's own does; the general ones say in tokenizer.json what they do
 TOKENIZER_CLASSES = (
