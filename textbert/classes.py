@@ -22,7 +22,7 @@ NEGATION = re.compile(r"^(?:not? |non ?|un)(?=.)")
 
 
 def normalize_label(label):
-    """Return a label as a reader sees it, in small letters.
+    """Return a label as a reader sees it, in lowercase.
 
     Folded are full width and composed characters (NFKC), all kinds of dashes and of white space; left out is what has
     no shape: zero-width spaces, marks of direction, a byte order mark, control characters, variation selectors.

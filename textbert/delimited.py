@@ -327,10 +327,3 @@ def _other_forms(form, lines, problem):
     spaced = [replace(form, spaced=True)] if lines.mark else []
     escaped = [replace(form, escaped=True)] if problem and lines.backslash else []
     return spaced + escaped + [replace(one, spaced=True) for one in escaped if spaced]
-
-
-def count_rows(rows):
-    """Return (the first row, or None if there is none; how many rows there are)."""
-    rows = iter(rows)
-    first = next(rows, None)
-    return first, (first is not None) + sum(1 for _ in rows)

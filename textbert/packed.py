@@ -30,7 +30,7 @@ MARKS = {  # of the byte order
 
 
 def get_codec(encoding):
-    """Return an encoding for `open`; UTF-8 with or without a mark at its start. ValueError for a name that is none."""
+    """Return an encoding for `open`; UTF-8 with or without a byte order mark. ValueError for an unknown name."""
     try:
         "".encode(encoding)
     except (LookupError, TypeError, ValueError):

@@ -71,7 +71,7 @@ def normalize_text(text):
 
 
 def digest_text(text, normalize=normalize_text):
-    """Return a whole number of 64 bits, the same for texts that are the same by `normalize_text`."""
+    """Return a 64-bit integer, the same for texts that are the same by `normalize_text`."""
     content = normalize(text).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), signed=True)
 

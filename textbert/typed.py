@@ -84,7 +84,7 @@ def _require_room(path, cells, size):
 def _read_parquet(path):
     """Return a Parquet file as a DataFrame; ImportError without pyarrow. Its size is looked at before it is read.
 
-    Whole numbers stay whole beside missing ones, and an index that has a name is a column.
+    Integers beside missing values stay integers, and an index that has a name is a column.
     """
     parquet = pd.io.parquet.get_engine("auto").api.parquet
     with parquet.ParquetFile(path) as file:

@@ -23,7 +23,7 @@ def _find_marks():
 
 
 MARKS = _find_marks()
-# for scikit-learn: where words stand apart by spaces, those of at least two letters, as it would find them itself
+# for scikit-learn: where words are separated by spaces, those of at least two letters, as it would find them itself
 WORD = rf"[{UNSPACED}][{MARKS}]*|[^\W{UNSPACED}](?:[^\W{UNSPACED}]|[{MARKS}])+"
 
 _unspaced = re.compile(f"[{UNSPACED}]")
