@@ -35,7 +35,7 @@ setup: .venv/ready
 	@touch $@
 
 tutorial: setup
-	@$(BIN)/python -m textbert.tutorial $(TASK_NAME)
+	@$(BIN)/python -m textbert.notebook.tutorial $(TASK_NAME)
 
 test: setup
 	$(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder

@@ -14,94 +14,112 @@ from pathlib import Path
 import joblib
 import numpy as np
 
-from textbert.archive import get_archive_path, pack_model, require_replaceable, save_seen, write_archive
-from textbert.batches import Plan, make_batch, plan_batches, predict_logits
-from textbert.bert import copy_weights, load_model, load_tokenizer, reset_pooler, save_model, speed_up
-from textbert.checkpoints import Checkpoint, Trials, get_checkpoint_path, get_identity, remove_checkpoint, training_lock
-from textbert.classifier import Classifier
-from textbert.devices import (
+from textbert.data.normalization import hash_text
+from textbert.data.splits import split_folds, split_train_validation, stratified_sample
+from textbert.data.tsv import TsvChunk, clean_text, read_label_names, read_lines, write_task, write_tsv
+from textbert.evaluation.calibration import fit_temperature, probabilities
+from textbert.evaluation.metrics import choose_threshold, get_eval_report
+from textbert.features.batching import BatchSampler, collate, length_grouped_batches
+from textbert.features.conversion import convert_batches, convert_pairs, may_start_workers, worker_pool
+from textbert.features.features import (
+    IGNORE_INDEX,
+    Features,
+    InputFeatures,
+    check_labels_match,
+    check_texts,
+    encode_example_labels,
+    get_fingerprint,
+    load_features,
+    load_if_current,
+    save_features,
+)
+from textbert.features.tokenization import (
+    MAX_POSITIONS,
+    TRUNCATIONS,
+    TokenCache,
+    TokenizationConfig,
+    count_tokens,
+    encode_single,
+)
+from textbert.inference.classifier import Classifier
+from textbert.model.archive import (
+    check_will_not_overwrite,
+    get_archive_path,
+    pack_model,
+    save_training_hashes,
+    write_archive,
+)
+from textbert.model.config import DEFAULT_MODEL, PRETRAINED_MODELS
+from textbert.model.loading import clone_state_dict, load_model, load_tokenizer, reinitialize_pooler, save_model
+from textbert.model.modeling import use_fused_kernels
+from textbert.model.prediction import predict_logits
+from textbert.notebook.cells import Stages
+from textbert.notebook.parameters import check_parameters, get_training_config
+from textbert.training.checkpoints import (
+    Checkpoint,
+    TrialCache,
+    get_checkpoint_path,
+    get_run_config,
+    remove_checkpoint,
+    training_lock,
+)
+from textbert.training.distributed import (
+    all_reduce_sum,
+    choose_mixed_precision,
+    experiment_tracker,
     get_environment,
     main_process_first,
     make_accelerator,
-    pick_precision,
-    predict_shared,
-    sum_over_processes,
-    take_share,
-    tracked,
+    predict_distributed,
+    shard_batch,
 )
-from textbert.display import describe_seconds, progress_bar, show_figure
-from textbert.features import (
-    UNLABELLED,
-    Features,
-    InputFeatures,
-    get_fingerprint,
-    label_ids,
-    load_features,
-    load_if_current,
-    require_same_rows,
-    require_texts,
-    save_features,
-)
-from textbert.files import (
-    CannotWriteError,
+from textbert.training.optim import adversarial_embeddings, get_class_weights, make_optimizer, make_schedule
+from textbert.training.trainer import Run
+from textbert.utils.display import format_duration, progress_bar, show_figure
+from textbert.utils.errors import WriteError
+from textbert.utils.files import (
     atomic_write,
+    check_disk_space,
+    check_encoding,
+    check_file,
     exclusive_lock,
     hash_file,
-    require_disk_space,
-    require_encoding,
-    require_file,
     write_text,
 )
-from textbert.measures import choose_threshold, fit_temperature, get_eval_report, probabilities
-from textbert.parameters import (
-    DEFAULT_MODEL,
-    MAX_POSITIONS,
-    PRETRAINED_MODELS,
-    TRUNCATIONS,
-    check_parameters,
-    get_deciding,
-)
-from textbert.splits import digest_text, pick_rows, split_folds, split_train_validation
-from textbert.stages import Stages
-from textbert.training import Run, get_class_weights, make_optimizer, make_schedule
-from textbert.tsv import TsvPart, clean_text, read_label_names, read_lines, write_task, write_tsv
-from textbert.vectors import moved_words
-from textbert.wordpieces import Conversion, WordPieceMemo, count_word_pieces, encode_alone
-from textbert.workers import convert_batches, convert_pairs, may_start_workers, worker_pool
 
 __all__ = [
     "DEFAULT_MODEL",
     "MAX_POSITIONS",
     "PRETRAINED_MODELS",
     "TRUNCATIONS",
-    "UNLABELLED",
+    "IGNORE_INDEX",
     "atomic_write",
     "BinaryClassificationProcessor",
-    "CannotWriteError",
+    "WriteError",
     "check_parameters",
     "Checkpoint",
     "choose_threshold",
     "Classifier",
     "clean_text",
-    "Conversion",
+    "TokenizationConfig",
     "convert_example_to_feature",
     "convert_examples_to_features",
-    "copy_weights",
-    "count_word_pieces",
+    "clone_state_dict",
+    "count_tokens",
     "DataProcessor",
-    "describe_seconds",
-    "digest_text",
+    "format_duration",
+    "hash_text",
     "exclusive_lock",
     "Features",
     "fit_temperature",
     "get_archive_path",
     "get_checkpoint_path",
     "get_class_weights",
-    "get_deciding",
+    "get_training_config",
     "get_environment",
     "get_eval_report",
     "get_fingerprint",
-    "get_identity",
+    "get_run_config",
     "hash_file",
     "InputExample",
     "InputFeatures",
@@ -111,42 +129,42 @@ __all__ = [
     "load_tokenizer",
     "main_process_first",
     "make_accelerator",
-    "make_batch",
+    "collate",
     "make_optimizer",
     "make_schedule",
-    "moved_words",
+    "adversarial_embeddings",
     "pack_model",
-    "pick_precision",
-    "pick_rows",
-    "Plan",
-    "plan_batches",
+    "choose_mixed_precision",
+    "stratified_sample",
+    "BatchSampler",
+    "length_grouped_batches",
     "predict_logits",
-    "predict_shared",
+    "predict_distributed",
     "probabilities",
     "progress_bar",
     "read_label_names",
     "remove_checkpoint",
-    "require_disk_space",
-    "require_encoding",
-    "require_file",
-    "require_replaceable",
-    "require_same_rows",
-    "reset_pooler",
+    "check_disk_space",
+    "check_encoding",
+    "check_file",
+    "check_will_not_overwrite",
+    "check_labels_match",
+    "reinitialize_pooler",
     "Run",
     "save_features",
     "save_model",
-    "save_seen",
+    "save_training_hashes",
     "show_figure",
-    "speed_up",
+    "use_fused_kernels",
     "split_folds",
     "split_train_validation",
     "Stages",
-    "sum_over_processes",
-    "take_share",
-    "tracked",
+    "all_reduce_sum",
+    "shard_batch",
+    "experiment_tracker",
     "training_lock",
-    "Trials",
-    "WordPieceMemo",
+    "TrialCache",
+    "TokenCache",
     "write_archive",
     "write_text",
     "write_task",
@@ -264,7 +282,7 @@ def convert_examples_to_features(
 
     Parameters
     ----------
-    examples : InputExamples, a list or an iterator; a label of None becomes `UNLABELLED` (in regression NaN)
+    examples : InputExamples, a list or an iterator; a label of None becomes `IGNORE_INDEX` (in regression NaN)
     label_map : dict from label to integer; not used in regression
     max_seq_length : how many word pieces to keep, special ones included; at most 512, or what the tokenizer's model has
     output_mode : "classification" or "regression"
@@ -277,10 +295,10 @@ def convert_examples_to_features(
     if a worker was killed.
     """
     examples = list(examples)
-    require_texts(examples)
+    check_texts(examples)
     pairs = [(example.text_a, example.text_b) for example in examples]
-    labels = label_ids(examples, label_map, output_mode)
-    return convert_pairs(Conversion(tokenizer, max_seq_length, truncation), pairs, labels, processes, progress)
+    labels = encode_example_labels(examples, label_map, output_mode)
+    return convert_pairs(TokenizationConfig(tokenizer, max_seq_length, truncation), pairs, labels, processes, progress)
 
 
 def convert_example_to_feature(example_row):
@@ -289,11 +307,11 @@ def convert_example_to_feature(example_row):
     Returns the InputFeatures that `convert_examples_to_features` gives for it.
     """
     example, label_map, max_seq_length, tokenizer, output_mode = example_row
-    require_texts([example])
-    labels = label_ids([example], label_map, output_mode)
-    conversion = Conversion(tokenizer, max_seq_length)
-    conversion.require_sound(pairs=example.text_b is not None)
-    ids, first = encode_alone(conversion, example.text_a, example.text_b)
+    check_texts([example])
+    labels = encode_example_labels([example], label_map, output_mode)
+    conversion = TokenizationConfig(tokenizer, max_seq_length)
+    conversion.validate(pairs=example.text_b is not None)
+    ids, first = encode_single(conversion, example.text_a, example.text_b)
     return Features(ids, np.array([len(ids)]), np.array([first]), labels, max_seq_length)[0]
 
 
@@ -303,13 +321,13 @@ def _convert_tsv(tsv, conversion, output_mode, processes):
     Of a large file it is known that workers are worth their start-up: they start while it is checked. The texts are
     read again where they are encoded, and never all kept.
     """
-    processor, parts = BinaryClassificationProcessor(), TsvPart.split(tsv)
+    processor, parts = BinaryClassificationProcessor(), TsvChunk.split(tsv)
     label_map = {label: i for i, label in enumerate(processor.get_labels())}
     many = (processes or joblib.cpu_count()) if may_start_workers() else 1
-    with worker_pool(conversion, many) if many > 1 and len(parts) > TsvPart.MANY else nullcontext() as pool:
+    with worker_pool(conversion, many) if many > 1 and len(parts) > TsvChunk.MANY else nullcontext() as pool:
         fingerprint = get_fingerprint(tsv, conversion, output_mode)
-        labels = label_ids(processor.read_examples(tsv, output_mode), label_map, output_mode)
-        require_disk_space(tsv.parent, len(labels) * (4 * conversion.max_seq_length + 12))
+        labels = encode_example_labels(processor.read_examples(tsv, output_mode), label_map, output_mode)
+        check_disk_space(tsv.parent, len(labels) * (4 * conversion.max_seq_length + 12))
         features = convert_batches(conversion, parts, labels, many if pool else processes, pool)
     features.fingerprint = fingerprint
     return features
@@ -325,9 +343,9 @@ def load_or_convert_features(
     and `BinaryClassificationProcessor` for the errors of the TSV file.
     """
     tsv, pickled = Path(data_dir, f"{split}.tsv"), Path(data_dir, f"{split}_features.pkl")
-    conversion = Conversion(tokenizer, max_seq_length, truncation)
-    require_file(tsv, "data_prep.ipynb makes it")
-    conversion.require_sound()
+    conversion = TokenizationConfig(tokenizer, max_seq_length, truncation)
+    check_file(tsv, "data_prep.ipynb makes it")
+    conversion.validate()
     if features := load_if_current(pickled, get_fingerprint(tsv, conversion, output_mode)):
         print(f"{len(features):,} features loaded from {pickled}")
         return features

@@ -33,8 +33,8 @@ from servers import Server
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # tools.py and textbert/ stand there, also for the worker processes
 
-from textbert import workers  # noqa: E402
-from textbert.archive import get_archive_path, write_archive  # noqa: E402
+from textbert.features import conversion  # noqa: E402
+from textbert.model.archive import get_archive_path, write_archive  # noqa: E402
 
 quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=100, suppress_health_check=quiet)
@@ -278,7 +278,7 @@ def hub_files(bert_files, load_state):
 @pytest.fixture
 def workers_in_time(monkeypatch):
     """Let a conversion wait until its workers have started: a short one would be done before."""
-    worker_pool = workers.worker_pool
+    worker_pool = conversion.worker_pool
 
     @contextmanager
     def wait_for_workers(*arguments):
@@ -286,7 +286,7 @@ def workers_in_time(monkeypatch):
             pool.result(timeout=300)
             yield pool
 
-    monkeypatch.setattr(workers, "worker_pool", wait_for_workers)
+    monkeypatch.setattr(conversion, "worker_pool", wait_for_workers)
 
 
 @pytest.fixture

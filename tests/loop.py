@@ -40,6 +40,6 @@ def load_loop(accelerator, bert, features, plan, **names):
     known = {}
     exec(_compile_loop(), known)
     known |= {"accelerator": accelerator, "bert": bert, "model": accelerator.prepare(bert), "plan": plan}
-    known |= {"features": features, "labels": features.labels, "untrained": tools.copy_weights(bert)}
+    known |= {"features": features, "labels": features.labels, "untrained": tools.clone_state_dict(bert)}
     known |= {"before": {"mcc": 0.0}, **names}
     return SimpleNamespace(**{name: known[name] for name in FUNCTIONS})

@@ -198,7 +198,7 @@ def write_long_table(path, tokenizer):
 
     texts = [make_text(row % 2) for row in range(300)]
     start = time.process_time()  # other processes must not make it look slower than it is
-    tools.count_word_pieces(texts, tokenizer)
+    tools.count_tokens(texts, tokenizer)
     rows = max(12_000, int(25 / (time.process_time() - start) * len(texts)))  # workers start after the first MiB
     path.write_text("".join(f"{row}\t{row % 2}\ta\t{make_text(row % 2)}\n" for row in range(rows)))
 

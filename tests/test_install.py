@@ -18,7 +18,7 @@ PREDICT = """
 import sys
 from pathlib import Path
 import textbert
-from textbert.classifier import Classifier
+from textbert.inference.classifier import Classifier
 
 assert Path(textbert.__file__).is_relative_to(sys.prefix), textbert.__file__
 classifier = Classifier.load("mine.tar.gz", "cpu")

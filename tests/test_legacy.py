@@ -61,7 +61,7 @@ def test_a_checkpoint_is_gone_on_from(tmp_path):
     write_script("train", tmp_path / "run.py", **parameters)
     script = (tmp_path / "run.py").read_text()
     # the precision and the padding that it was written with, on every machine
-    as_then = "devices.pick_precision = lambda: 'no'\nbatches.has_matrix_units = lambda: True\n"
+    as_then = "devices.choose_mixed_precision = lambda: 'no'\nbatches.has_tensor_cores_or_amx = lambda: True\n"
     (tmp_path / "run.py").write_text(f"from textbert import batches, devices\n{as_then}{script}")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
     done = subprocess.run([sys.executable, "run.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -17,8 +17,8 @@ import pytest
 import yaml
 from conftest import ROOT, SETTINGS
 
-from textbert.archive import write_archive
-from textbert.parameters import check_parameters
+from textbert.model.archive import write_archive
+from textbert.notebook.parameters import check_parameters
 
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.M | re.S)
@@ -89,7 +89,7 @@ def use_functions_of_2019(run):
 
 
 def use_an_archive_of_2019(run):
-    names = run("from textbert.classifier import Classifier\n" + take_block("known ="))
+    names = run("from textbert.inference.classifier import Classifier\n" + take_block("known ="))
     assert names["classifier"].settings["label_names"] == ["bad", "good"]
 
 

@@ -13,7 +13,7 @@ from reference import HARD_TEXTS, LABELS, as_tuple, convert, reference, rows_of
 
 import converter
 import tools
-from textbert import files
+from textbert.utils import errors, files
 
 # ---------- Examples --------------------------------------------------------------------------------------------------
 
@@ -88,7 +88,7 @@ def test_one_example_alone_gives_the_same(tokenizer, label, second):
         assert isinstance(alone, tools.InputFeatures)
         assert as_tuple(alone) == as_tuple(feature)
         assert type(alone.label_id) is int
-        assert alone.label_id == {"0": 0, "1": 1, None: tools.UNLABELLED}[label]
+        assert alone.label_id == {"0": 0, "1": 1, None: tools.IGNORE_INDEX}[label]
 
 
 def test_regression(tokenizers):
@@ -179,10 +179,10 @@ def test_a_file_read_in_parts_gives_the_features_of_its_examples(
     texts = ["good\x85ly \u2028 soup", "", "caf\u00e9 \x0b\x1c", "the end \r", "un\u00e9 " * 9, " a \x0c b"] * 3
     lines = [f"{i}\t{i % 2}\ta\t{text}\n" for i, text in enumerate(texts)]
     (data_dir / "train.tsv").write_bytes("".join(lines)[:-1].encode())  # no line break at the end
-    monkeypatch.setattr(tools.TsvPart, "BYTES", size)
+    monkeypatch.setattr(tools.TsvChunk, "BYTES", size)
     features = tools.load_or_convert_features(data_dir, "train", tokenizers["cased"], 8, processes=processes)
     examples = tools.BinaryClassificationProcessor().get_train_examples(data_dir)
-    assert len(tools.TsvPart.split(data_dir / "train.tsv")) == parts
+    assert len(tools.TsvChunk.split(data_dir / "train.tsv")) == parts
     expected = tools.convert_examples_to_features(examples, LABELS, 8, tokenizers["cased"], processes=1)
     assert rows_of(features) == rows_of(expected)
 
@@ -193,8 +193,8 @@ def test_workers_for_a_large_file_start_before_it_is_checked_and_end_with_a_bad_
 ):
     lines = [f"{i}\t{i % 2}\ta\tgood soup {i}\n" for i in range(99)] + [f"99\t{label}\ta\tbad\n"]
     (data_dir / "train.tsv").write_text("".join(lines))
-    monkeypatch.setattr(tools.TsvPart, "BYTES", 20)
-    monkeypatch.setattr(tools.TsvPart, "MANY", 10)
+    monkeypatch.setattr(tools.TsvChunk, "BYTES", 20)
+    monkeypatch.setattr(tools.TsvChunk, "MANY", 10)
     started, read_examples = [], tools.BinaryClassificationProcessor.read_examples
 
     def read(*arguments):
@@ -366,13 +366,13 @@ def test_rows_are_known_by_the_content_of_their_file_and_not_by_labels_alone(dat
     path = data_dir / "train.tsv"
     digest = tools.hash_file(path)
     features = tools.load_or_convert_features(data_dir, "train", tokenizers["uncased"], 9)
-    tools.require_same_rows(features, features.labels, path, digest)
+    tools.check_labels_match(features, features.labels, path, digest)
     path.write_text(
         path.read_text(encoding="utf-8").replace("good", "bad"), encoding="utf-8"
     )  # the labels are the same
     features = tools.load_or_convert_features(data_dir, "train", tokenizers["uncased"], 9)
     with pytest.raises(ValueError, match="was written anew after its examples were read"):
-        tools.require_same_rows(features, features.labels, path, digest)
+        tools.check_labels_match(features, features.labels, path, digest)
 
 
 def test_a_features_file_that_cannot_be_read_now_stays_and_is_not_called_unsound(data_dir, tokenizers, monkeypatch):
@@ -383,7 +383,7 @@ def test_a_features_file_that_cannot_be_read_now_stays_and_is_not_called_unsound
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(type(data_dir), "read_bytes", read_bytes)
-    with pytest.raises(files.CannotReadError, match=r"train_features\.pkl cannot be read \(Permission denied\): get"):
+    with pytest.raises(errors.ReadError, match=r"train_features\.pkl cannot be read \(Permission denied\): get"):
         tools.load_or_convert_features(data_dir, "train", tokenizers["uncased"], 9)
     monkeypatch.undo()
     assert (data_dir / "train_features.pkl").read_bytes() == before
@@ -394,8 +394,8 @@ def test_a_features_file_that_cannot_be_read_now_stays_and_is_not_called_unsound
     [
         (ValueError("line 3 has\ntwo columns"), 2, "line 3 has two columns"),
         (FileNotFoundError("train.tsv is missing"), 2, "train.tsv is missing"),
-        (files.CannotReadError(13, "train.tsv cannot be read"), 1, "train.tsv cannot be read"),
-        (files.CannotWriteError(28, "x.pkl cannot be written"), 1, "x.pkl cannot be written"),
+        (errors.ReadError(13, "train.tsv cannot be read"), 1, "train.tsv cannot be read"),
+        (errors.WriteError(28, "x.pkl cannot be written"), 1, "x.pkl cannot be written"),
         (TimeoutError("it is being made"), 1, "it is being made"),
         (MemoryError(), 1, "there is not enough memory"),
     ],

@@ -44,12 +44,12 @@ def make_model(dropout=0.0, seed=0, spread=0.0, **config):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * spread)
-    return tools.speed_up(model)
+    return tools.use_fused_kernels(model)
 
 
 def make_loop(model, features, batch_size, accumulation=1, seed=0, **names):
     """Return the functions of train.ipynb's loop, with the same precision on every machine; see `load_loop`."""
-    plan = tools.Plan(features.lengths, batch_size, accumulation, seed)
+    plan = tools.BatchSampler(features.lengths, batch_size, accumulation, seed)
     return load_loop(Accelerator(cpu=True, mixed_precision="no"), model, features, plan, **names)
 
 
@@ -89,7 +89,7 @@ def teach(bert_files, folder):
         texts, labels = zip(*(make_sentence(rng) for _ in range(16)))
         # without the deciding word a text is neither, or one of the two words would be enough to know
         neither = [text.replace("good", "soup").replace("bad", "soup") for text in texts]
-        inputs, _ = tools.make_batch(classifier.convert(texts + tuple(neither)), np.arange(32))
+        inputs, _ = tools.collate(classifier.convert(texts + tuple(neither)), np.arange(32))
         truth = torch.cat([F.one_hot(torch.tensor(labels), 2).float(), torch.full((16, 2), 0.5)])
         F.cross_entropy(model(**inputs), truth).backward()
         optimizer.step()

@@ -39,9 +39,9 @@ def train(accelerator, features, learned, chosen, held, parameters):
     """Train once; return a dict with the epoch that is kept, and the MCC of the rows held out then and at the end."""
     set_seed(parameters["RANDOM_SEED"])
     bert = tools.load_model(parameters["BERT_MODEL"], ROOT / "cache")
-    tools.reset_pooler(bert)
+    tools.reinitialize_pooler(bert)
     how = ("TRAIN_BATCH_SIZE", "GRADIENT_ACCUMULATION_STEPS", "RANDOM_SEED")
-    plan = tools.Plan(features.lengths, *(parameters[name] for name in how))
+    plan = tools.BatchSampler(features.lengths, *(parameters[name] for name in how))
     loop = load_loop(accelerator, bert, features, plan, **parameters)
     run = loop.fine_tune(learned, chosen, parameters["LEARNING_RATE"], parameters["NUM_TRAIN_EPOCHS"])
     last = loop.validate(held)["mcc"]

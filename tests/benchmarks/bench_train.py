@@ -10,16 +10,16 @@ on, but only when it is its turn: in each round all do a short slice, so that a 
 the first step of a slice is timed, nor a shorter round before the first, nor any setting up, such as what
 `Trainer.train` does before its first step. Figures are medians over the rounds.
 
-All get the same batches. A window of 50 batches, sorted by length, is what both `tools.plan_batches` and transformers'
+All get the same batches. A window of 50 batches, sorted by length, is what both `tools.length_grouped_batches` and transformers'
 LengthGroupedSampler cut into batches; a slice takes its batches evenly from such a window, so that the lengths are
 those of an epoch. (With three steps all IMDB batches are 128 long, where one in ten of an epoch is shorter: ours and
 Trainer are some 3 % faster in truth.) The loop of 2019 pads whatever it gets to that length.
 
 - 2019 loop: pytorch-pretrained-bert's own model in float32, DataLoader, BertAdam.
 - ours: the loop of train.ipynb itself. Dropout "torch" is torch.nn.Dropout, "ours" what `tools.load_model` gives.
-- given back: the same, but memory that tensors give back goes to the system, as it would without `kept_memory`.
+- given back: the same, but memory that tensors give back goes to the system, as it would without `disable_malloc_trim`.
 - before: the same in another checkout of this project, the folder --before, by its own bench_train.py.
-- Trainer: SDPA attention, batches by length, built by our own `make_batch`, fused AdamW, nothing logged or saved.
+- Trainer: SDPA attention, batches by length, built by our own `collate`, fused AdamW, nothing logged or saved.
 - matmul: the matrix products of all layers, forward and both ways back, for 24 texts of that length.
 
 Memory is what the steps add to what their process had when they began, at most: gradients, AdamW's moments, and what is
@@ -78,7 +78,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from loop import load_loop
 
 import tools
-from textbert import devices, tables, training
+from textbert.data import labels as data_labels
+from textbert.training import distributed, malloc
 
 ROOT = Path(tools.__file__).parent
 DATA = Path(os.environ.get("BERT_TEST_DATA") or ROOT.parent / "shared" / "data")
@@ -110,7 +111,7 @@ def make_model(name):
     if archive.is_file():
         return tools.load_model(str(archive))
     torch.manual_seed(SEED)
-    return tools.speed_up(BertForSequenceClassification(BertConfig(*SHAPES[name]), num_labels=2))
+    return tools.use_fused_kernels(BertForSequenceClassification(BertConfig(*SHAPES[name]), num_labels=2))
 
 
 def get_features(data, options):
@@ -128,7 +129,7 @@ def read_features(data, length):
     else:
         frame = pd.read_csv(DATA / "sst2" / "train.tsv.gz", sep="\t", quoting=3, skiprows=1, **form)
         frame = frame.sample(POOL, random_state=SEED)
-    labels = tables.binary_labels(frame["label"], tables.pick_classes(frame["label"], "data"))
+    labels = data_labels.encode_labels(frame["label"], data_labels.infer_classes(frame["label"], "data"))
     examples = [tools.InputExample(None, text, label=label) for text, label in zip(frame["text"], labels)]
     tokenizer = BertTokenizer(str(DATA / "vocab" / "bert-base-uncased-vocab.txt"))
     return tools.convert_examples_to_features(examples, {0: 0, 1: 1}, length, tokenizer, progress=False)
@@ -155,7 +156,7 @@ def make_slices(data, lengths, rounds, steps):
     for number in range(rounds + 1):
         rng = np.random.default_rng((SEED, number))
         rows = rng.permutation(POOL)[: WINDOW * BATCH]
-        window = [rows[batch] for batch in tools.plan_batches(lengths[rows], BATCH, SEED, number)]
+        window = [rows[batch] for batch in tools.length_grouped_batches(lengths[rows], BATCH, SEED, number)]
         batches = spread(window, lengths, steps if number else -(-steps // 3))  # the round to warm up is shorter
         slices.append(Slice(data, [batches[len(batches) // 2], *(batches[i] for i in rng.permutation(len(batches)))]))
     return slices
@@ -224,7 +225,7 @@ def run_old(contender, model, features, batches, start):
 
 
 @dataclass(frozen=True)
-class GivenPlan(tools.Plan):
+class GivenPlan(tools.BatchSampler):
     """A plan of batches that are given, each a step."""
 
     batches: tuple = ()
@@ -241,15 +242,15 @@ def run_ours(contender, model, features, batches, start):
             super().__init__(*arguments, **options)
             self.pacer = start()
 
-        def record(self, loss):
-            super().record(loss)
+        def log_step(self, loss):
+            super().log_step(loss)
             self.pacer.tick()
 
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout) and contender.dropout == "torch":
             module.__class__ = torch.nn.Dropout
     tools.Run = PacedRun
-    devices.pick_precision = lambda: PRECISIONS[contender.precision]
+    distributed.choose_mixed_precision = lambda: PRECISIONS[contender.precision]
     plan = GivenPlan(features.lengths, BATCH, seed=SEED, batches=batches)
     names = {"WARMUP_PROPORTION": WARMUP, "validate": lambda rows: tools.get_eval_report("none", [0, 1], [0, 0])}
     loop = load_loop(tools.make_accelerator(), model, features, plan, **names)
@@ -268,7 +269,7 @@ def run_trainer(contender, model, features, batches, start):
             self.pacer.tick()
 
     def collate(rows):
-        inputs, labels = tools.make_batch(features, np.array(rows))
+        inputs, labels = tools.collate(features, np.array(rows))
         return {**inputs, "labels": labels.long()}
 
     config = transformers.BertConfig(**model.config.to_dict(), num_labels=2)
@@ -319,7 +320,7 @@ def run_before(contender, name, features, batches, start):
 
 def run_given_back(*arguments):
     """Let train.ipynb train, but keep no memory from step to step."""
-    training.kept_memory = nullcontext
+    malloc.disable_malloc_trim = nullcontext
     run_ours(*arguments)
 
 
@@ -430,7 +431,7 @@ def compare(options, folder):
 def measure_epoch(options, folder):
     """Measure an epoch over full-length texts in ten turns, and print how fast each was."""
     features = get_features("IMDB", options)
-    plan = tools.plan_batches(features.lengths, BATCH, SEED)
+    plan = tools.length_grouped_batches(features.lengths, BATCH, SEED)
     slices = [Slice("IMDB", list(batches)) for batches in np.array_split(plan, 10)]
     best = options.precisions[-1]
     wanted = [Contender(*how) for how in (("ours", best, "ours"), ("before", best, "ours"), ("Trainer", best, "torch"))]
@@ -459,7 +460,7 @@ def measure_gpu(options, folder):
         return timed, before["first"] + before["seconds"]
 
     for batch_size, goal, least in ((options.gpu_batch, "80 s", "45 %"), (BATCH, "240 s", "none")):
-        plan = [b for b in tools.plan_batches(features.lengths, batch_size, SEED) if len(b) == batch_size]
+        plan = [b for b in tools.length_grouped_batches(features.lengths, batch_size, SEED) if len(b) == batch_size]
         first, timed = spread(plan, features.lengths, warm_up_steps), plan[: None if options.epoch else steps + 1]
         peak, _ = measure(Contender("matmul", precision), first[:10], plan[: steps + 1])
         lap, warm_up = measure(Contender("ours", precision, "ours"), first, timed)
@@ -533,7 +534,9 @@ def parse_arguments():
     options = parser.parse_args()
     if options.quick:
         vars(options).update(model="tiny", rounds=2, steps=2, short_steps=4, gpu_batch=32)
-    options.precisions = list(PRECISIONS)[: 2 if tools.pick_precision() == "bf16" and not options.float32 else 1]
+    options.precisions = list(PRECISIONS)[
+        : 2 if tools.choose_mixed_precision() == "bf16" and not options.float32 else 1
+    ]
     return options
 
 

@@ -26,7 +26,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import tools  # noqa: E402 (found by the line above)
-from textbert import export, report, tables  # noqa: E402
+from textbert.data import tables  # noqa: E402
+from textbert.evaluation import baseline  # noqa: E402
+from textbert.inference import export  # noqa: E402
 
 TEST_DATA = Path(os.environ.get("BERT_TEST_DATA", ROOT.parent / "shared" / "data"))
 
@@ -96,7 +98,7 @@ def rank_planted(task, planted, share=0.05):
     texts, labels = [e.text_a for e in examples], np.array([int(e.label) for e in examples])
     logits = tools.predict_logits(classifier.model, classifier.convert(texts), 64)
     positive = classifier.decide(logits)["probability"].to_numpy()
-    table = report.suspicious_labels(texts, labels, positive, report.make_baseline())
+    table = baseline.find_label_issues(texts, labels, positive, baseline.make_baseline())
     first = round(share * len(texts))
     print(
         f"{len(planted)} labels turned among {len(texts):,}; of these in the first {first} ({share:.0%}) of the list:"

@@ -1,0 +1,36 @@
+"""The ONNX file with weights of 8 bits: small, and of the same opinion."""
+
+import re
+
+import numpy as np
+from test_export import TEXTS, needs
+from tiny import teach
+
+from textbert.inference import export
+from textbert.notebook.parameters import get_parameters
+
+
+@needs("onnx", "onnxscript", "onnxruntime")
+def test_the_quantized_file_answers_alike_and_says_what_it_costs(bert_files, tmp_path):
+    classifier = teach(bert_files, tmp_path)
+    path = export.export(classifier, "onnx-int8", tmp_path / "out")
+    models = path.parent.glob("*.onnx")
+    assert sorted(each.name for each in models) == ["model-int8.onnx", "model.onnx"]
+    assert path.name == "model-int8.onnx" and path.stat().st_size < (path.parent / "model.onnx").stat().st_size
+    assert 0 < export.check_onnx(classifier, path, TEXTS) < 0.1
+    labels = np.array([1, 0, 1, 1, 1, 0, 1])
+    line = export.compare_int8(classifier, path, TEXTS, labels, batch_size=3)
+    pattern = r"model-int8\.onnx on 7 texts: (\S+) times as fast as model\.onnx, "
+    pattern += r"MCC (\S+) for (\S+) \((\S+)\), \d+ MB for \d+"
+    faster, mcc, expected, difference = map(float, re.fullmatch(pattern, line).groups())
+    assert faster > 0 and abs(mcc - expected - difference) < 2e-3
+    predicted = classifier.predict(TEXTS, progress=False)["label"] == "good"
+    tp, fp = (predicted & (labels == 1)).sum(), (predicted & (labels == 0)).sum()
+    fn, tn = (~predicted & (labels == 1)).sum(), (~predicted & (labels == 0)).sum()
+    product = float((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    assert abs(expected - ((tp * tn - fp * fn) / product**0.5 if product else 0)) < 1e-3
+
+
+def test_it_can_be_asked_for():
+    rule = get_parameters("evaluate")["EXPORT"].rule
+    assert rule.accepts(["huggingface", "onnx", "onnx-int8"]) and not rule.accepts(["onnx-int4"])

@@ -1,0 +1,191 @@
+"""A parameter changed and some cells run again: what comes out is what the parameters say, or a word from where on."""
+
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pytest
+from conftest import ROOT
+
+import tools
+from textbert.model.archive import read_archive
+from textbert.model.state_dict import read_weights
+from textbert.notebook.parameters import get_parameters
+
+BASE = {
+    "data_prep": {"TASK_NAME": "raw", "BERT_MODEL": "tiny-bert", "MAX_SEQ_LENGTH": 12},
+    "train": {
+        **{"TASK_NAME": "tiny", "BERT_MODEL": "tiny-bert", "MAX_SEQ_LENGTH": 12, "TRAIN_BATCH_SIZE": 16},
+        **{"NUM_TRAIN_EPOCHS": 1, "LEARNING_RATE": 3e-3, "VALIDATION_SHARE": 0.2, "CHECKPOINT_MINUTES": 5},
+    },
+    "evaluate": {"TASK_NAME": "tiny", "SHOW_MISTAKES": 2, "CHECK_LABELS": 0},
+}
+CHANGED = {
+    "data_prep": {
+        **{"TRAIN_FILE": "other.csv", "TEST_FILE": "third.csv", "TEXT_COLUMN": "summary", "LABEL_COLUMN": "verdict"},
+        **{"CLASSES": [["good"], ["bad"]], "LABEL_NAMES": ["no", "yes"], "ENCODING": "cp1252", "DEV_SHARE": 0.4},
+        **{"RANDOM_SEED": 7, "CLEAN_TRAIN": True},
+    },
+    "train": {
+        **{"MAX_SEQ_LENGTH": 7, "TRUNCATION": "tail", "TRAIN_BATCH_SIZE": 8, "LEARNING_RATE": 1e-3, "RANDOM_SEED": 7},
+        **{"VALIDATION_SHARE": 0.4, "TRAIN_ROWS": 30, "CLASS_WEIGHTS": "balanced", "FALSE_POSITIVE_COST": 3.0},
+    },
+    "evaluate": {"SHOW_MISTAKES": 1, "CHECK_LABELS": 9, "EVAL_BATCH_SIZE": 3, "REPORT_TEXTS": False},
+}
+
+
+class Session:
+    """A notebook whose code cells are run in one namespace, in any order."""
+
+    def __init__(self, notebook):
+        cells = nbformat.read(ROOT / f"{notebook}.ipynb", as_version=4).cells
+        self.notebook = notebook
+        self.cells = [cell.source for cell in cells if cell.cell_type == "code"]
+        self.parameters = next(i for i, cell in enumerate(self.cells) if re.match("TASK_NAME: str", cell))
+        self.names = {"__name__": "__main__"}
+
+    def run(self, start=0, stop=None, **changed):
+        """Run the cells from `start` on, up to `stop`; the parameters are those of the notebook, or given."""
+        self.names.update(changed)
+        for number, cell in enumerate(self.cells[start:stop], start=start):
+            exec(compile(cell, f"{self.notebook}, code cell {number}", "exec"), self.names)
+            if number == self.parameters:
+                self.names.update(BASE[self.notebook] | changed)
+            plt.close("all")
+
+    def cells_with(self, parameter):
+        """Return the numbers of the cells, but for that of the parameters, that name a parameter."""
+        found = [i for i, cell in enumerate(self.cells) if re.search(rf"\b{parameter}\b", cell)]
+        return [i for i in found if i > self.parameters]
+
+
+def read_results(notebook):
+    """Return what a notebook has left, but for the time of day."""
+    if notebook == "data_prep":
+        names = ("data/raw/train.tsv", "data/raw/dev.tsv", "data/raw/labels.json", "outputs/raw/data_report.csv")
+        return [Path(name).read_bytes() for name in names]
+    if notebook == "evaluate":
+        report = Path("outputs/tiny/report/report.html").read_text(encoding="utf-8")
+        return re.sub(r'src="data:[^"]*"', "", report)
+    files = read_archive("cache/tiny.tar.gz")
+    config = json.loads(files["config.json"])
+    del config["classifier"]["trained"]
+    weights = {name: tensor.numpy().tobytes() for name, tensor in read_weights(files, "tiny").items()}
+    return config, weights, files["validation.csv"], files["seen.bin"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, bert_files):
+    """A folder with a tiny data set and a tiny BERT, which is the current one."""
+    folder, before, path = tmp_path_factory.mktemp("project"), os.getcwd(), sys.path.copy()
+    shutil.copy(ROOT / "tools.py", folder)
+    (folder / "textbert").symlink_to(ROOT / "textbert")
+    (folder / "data/tiny").mkdir(parents=True)
+    rng = np.random.default_rng(2)
+    for name, rows in (("train", 60), ("dev", 16)):
+        lines = (f"{i}\t{i % 2}\ta\t{('bad', 'good')[i % 2]} soup {rng.integers(10**6)} tea\n" for i in range(rows))
+        (folder / f"data/tiny/{name}.tsv").write_text("".join(lines))
+    (folder / "data/raw").mkdir()
+    for name, dish in (("train", "soup"), ("other", "cake"), ("third", "tea")):
+        lines = ["label,text,summary,verdict\n"]
+        for i in range(48):
+            label, verdict = ("bad", "good")[i % 2], ("yes", "no")[i % 3 == 0]
+            lines.append(f"{label},{label} caf\u00e9 with {dish} {i - i % 9},{dish} of day {i},{verdict}\n")
+        (folder / f"data/raw/{name}.csv").write_text("".join(lines), encoding="utf-8")
+    tools.write_archive(bert_files(), folder / "cache/tiny-bert.tar.gz")
+    os.environ["TQDM_DISABLE"] = "1"
+    os.chdir(folder)
+    plt.switch_backend("agg")
+    yield folder
+    os.chdir(before)
+    sys.path[:] = path
+    del os.environ["TQDM_DISABLE"]
+
+
+@pytest.mark.parametrize("notebook", list(BASE))
+@pytest.mark.usefixtures("fresh_accelerator")
+def test_cells_run_again_give_what_the_parameters_say(project, notebook):
+    assert CHANGED[notebook].keys() <= get_parameters(notebook).keys()
+    if notebook == "evaluate":
+        Session("train").run()
+    session, told, right = Session(notebook), 0, 0
+    for parameter, value in CHANGED[notebook].items():
+        Session(notebook).run(**{parameter: value})
+        expected = read_results(notebook)
+        first, *_, last = session.cells_with(parameter) * 2
+        for start in {first, last}:
+            session.run()
+            session.names[parameter] = value
+            try:
+                session.run(start)
+            except ValueError as error:
+                assert "again from there on" in str(error)
+                told += 1
+            else:
+                assert read_results(notebook) == expected, (parameter, start)
+                right += 1
+    assert right >= len(CHANGED[notebook]) and told <= right
+
+
+@pytest.mark.usefixtures("fresh_accelerator")
+def test_a_search_forgets_the_one_before(project):
+    base = {"LEARNING_RATE": 1e-6, "NUM_TRAIN_EPOCHS": 20}
+    expected = {}
+    for rates in ((), (1e-2,), (3e-2,)):
+        Session("train").run(**base, SEARCH_LEARNING_RATES=list(rates))
+        expected[rates] = read_results("train")
+        search = expected[rates][0]["classifier"]["search"]
+        assert [row["learning rate"] for row in search] == ([1e-6, *rates] if rates else [])
+        assert expected[rates][0]["classifier"]["parameters"]["LEARNING_RATE"] == (rates or (1e-6,))[0]
+    session = Session("train")
+    (search,) = session.cells_with("SEARCH_LEARNING_RATES")
+    session.run(stop=search + 1, **base, SEARCH_LEARNING_RATES=[1e-2])
+    for rates in ((3e-2,), (), (1e-2,), (1e-2,)):
+        session.run(search - 1, SEARCH_LEARNING_RATES=list(rates))
+        assert read_results("train") == expected[rates]
+
+
+LABELS, TEXTS = "Labels: to 0 and 1", "Texts: what must go, and what must stay"
+MORE, CHANCE, SURE = "More from the same texts", "How much is chance?", "How sure is sure?"
+SKIPPED = {  # which parameter is changed, the headings of the cells that are then run, and the one that is left out
+    "data_prep": ("CLASSES", [["good"], ["bad"]], [LABELS, f"{LABELS}, second cell"], TEXTS),
+    "train": ("LEARNING_RATE", 1e-3, ["Training", MORE, f"{MORE}, second cell", CHANCE], SURE),
+    "evaluate": ("TASK_NAME", "other", ["the check of the parameters", "The model"], "Predict"),
+}
+
+
+@pytest.mark.parametrize("notebook", list(SKIPPED))
+@pytest.mark.usefixtures("fresh_accelerator")
+def test_a_cell_that_is_left_out_is_missed(project, notebook):
+    parameter, value, run, missing = SKIPPED[notebook]
+    Session("train").run(RESUME=False)
+    shutil.copytree("data/tiny", "data/other", dirs_exist_ok=True)
+    shutil.copy("cache/tiny.tar.gz", "cache/other.tar.gz")
+    session = Session(notebook)
+    session.run()
+    session.names[parameter] = value
+    for heading in run:
+        (cell,) = (cell for cell in session.cells if f'"{heading}", globals()' in cell)
+        exec(cell, session.names)
+    (place,) = (i for i, cell in enumerate(session.cells) if f'"{missing}", globals()' in cell)
+    with pytest.raises(ValueError, match=f"'{re.escape(missing)}' makes is not there, or out of date"):
+        session.run(place + 1)
+
+
+@pytest.mark.usefixtures("fresh_accelerator")
+def test_a_file_that_is_written_anew_in_between_is_noticed(project):
+    session, path = Session("train"), Path("data/tiny/train.tsv")
+    before = path.read_text()
+    session.run(stop=session.parameters + 4)  # the examples are read
+    try:
+        path.write_text("".join(before.splitlines(keepends=True)[1:]))
+        with pytest.raises(ValueError, match=r"train\.tsv was written anew"):
+            session.run(session.parameters + 4)
+    finally:
+        path.write_text(before)

@@ -1,0 +1,1 @@
+"""Metrics and intervals, calibration, baselines, explanations, plots and the report."""

@@ -1,0 +1,1 @@
+"""`Classifier`, prediction of files of any size, exports."""
