@@ -1,6 +1,6 @@
 """Whole runs: training goes on after whatever stopped it, and many processes train as one does.
 
-`train.ipynb` runs here as README says for many devices: parameters by papermill, a script by nbconvert, and torchrun.
+`train.ipynb` runs here as docs/many-machines.md describes: parameters by papermill, a script by nbconvert, torchrun.
 """
 
 import json

@@ -49,7 +49,7 @@ def _explain_no_table(data_dir):
         f"{data_dir} holds no table"
         + (f", but {names}: a table's name ends in {', '.join(EXTENSIONS)}" if others else "")
         + (f" (for {sheets[0]} pip install openpyxl, or save it as CSV)" if sheets else "")
-        + ": put train.csv (and test.csv) there, see README; or take a task that is fetched for you: "
+        + ": put train.csv (and test.csv) there, see docs/own-data.md; or take a task that is fetched for you: "
         f"{', '.join(FETCHED)}. {' and '.join(OUTPUTS)} are names for what data_prep.ipynb writes: "
         "call your own files otherwise"
     )

@@ -268,7 +268,7 @@ class Classifier:
 
         The target appears when all is done; until then `<target>.part` grows by `batch_rows` rows at a time.
         Interrupted, the same call goes on there, and ends in the same file. What takes longer than some hours is a case
-        for several processes: see "For a hundred million texts" in README.
+        for several processes: see docs/many-machines.md.
 
         Raises FileNotFoundError, WriteError, and ValueError for a file that is not such a table, a target that
         cannot be written, or a size that is no whole number from 1.

@@ -71,7 +71,7 @@ def main(task="sample"):
     for name, result in results.items():
         print(f"  {result['mcc']:.2f}  {name}")
     print(f"The report is {folder / 'report' / 'report.html'}, the model cache/{task}.tar.gz.")
-    print("Next: make lab opens the notebooks; your own table goes into data/mytask/ (see README).")
+    print("Next: make lab opens the notebooks; your own table goes into data/mytask/ (see docs/own-data.md).")
     return 0
 
 
