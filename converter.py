@@ -14,6 +14,8 @@ import time
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
+from textbert.utils import files
+
 # errors of the system that say nothing of the input
 OF_MACHINE = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
@@ -41,7 +43,7 @@ def convert(options):
     import tools  # takes seconds, so not before the first line is on the screen
 
     for split in options.split:
-        tools.check_file(Path(options.data_dir, f"{split}.tsv"), "data_prep.ipynb makes it")
+        files.check_file(Path(options.data_dir, f"{split}.tsv"), "data_prep.ipynb makes it")
     tokenizer = tools.load_tokenizer(options.model, options.cache_dir)
     settings = (tokenizer, options.max_seq_length, options.truncation, options.output_mode, options.processes)
     return sum(len(tools.load_or_convert_features(options.data_dir, split, *settings)) for split in options.split)

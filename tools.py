@@ -14,15 +14,13 @@ from pathlib import Path
 import joblib
 import numpy as np
 
-from textbert.data.normalization import hash_text
 from textbert.data.splits import split_folds, split_train_validation, stratified_sample
-from textbert.data.tsv import TsvChunk, clean_text, read_label_names, read_lines, write_task, write_tsv
-from textbert.evaluation.calibration import fit_temperature, probabilities
+from textbert.data.tsv import TsvChunk, clean_text, read_lines, write_task
+from textbert.evaluation.calibration import probabilities
 from textbert.evaluation.metrics import choose_threshold, get_eval_report
 from textbert.features.batching import BatchSampler, collate, length_grouped_batches
 from textbert.features.conversion import convert_batches, convert_pairs, may_start_workers, worker_pool
 from textbert.features.features import (
-    IGNORE_INDEX,
     Features,
     InputFeatures,
     check_labels_match,
@@ -33,142 +31,63 @@ from textbert.features.features import (
     load_if_current,
     save_features,
 )
-from textbert.features.tokenization import (
-    MAX_POSITIONS,
-    TRUNCATIONS,
-    TokenCache,
-    TokenizationConfig,
-    count_tokens,
-    encode_single,
-)
+from textbert.features.tokenization import TokenizationConfig, count_tokens, encode_single
 from textbert.inference.classifier import Classifier
-from textbert.model.archive import (
-    check_will_not_overwrite,
-    get_archive_path,
-    pack_model,
-    save_training_hashes,
-    write_archive,
-)
-from textbert.model.config import DEFAULT_MODEL, PRETRAINED_MODELS
+from textbert.model.archive import get_archive_path, pack_model
+from textbert.model.config import DEFAULT_MODEL
 from textbert.model.loading import clone_state_dict, load_model, load_tokenizer, reinitialize_pooler, save_model
-from textbert.model.modeling import use_fused_kernels
 from textbert.model.prediction import predict_logits
 from textbert.notebook.cells import Stages
-from textbert.notebook.parameters import check_parameters, get_training_config
-from textbert.training.checkpoints import (
-    Checkpoint,
-    TrialCache,
-    get_checkpoint_path,
-    get_run_config,
-    remove_checkpoint,
-    training_lock,
-)
-from textbert.training.distributed import (
-    all_reduce_sum,
-    choose_mixed_precision,
-    experiment_tracker,
-    get_environment,
-    main_process_first,
-    make_accelerator,
-    predict_distributed,
-    shard_batch,
-)
-from textbert.training.optim import adversarial_embeddings, get_class_weights, make_optimizer, make_schedule
+from textbert.notebook.parameters import check_parameters
+from textbert.training.distributed import get_environment
+from textbert.training.optim import get_class_weights, make_optimizer, make_schedule
 from textbert.training.trainer import Run
-from textbert.utils.display import format_duration, progress_bar, show_figure
-from textbert.utils.errors import WriteError
-from textbert.utils.files import (
-    atomic_write,
-    check_disk_space,
-    check_encoding,
-    check_file,
-    exclusive_lock,
-    hash_file,
-    write_text,
-)
+from textbert.utils.display import format_duration, show_figure
+from textbert.utils.files import check_disk_space, check_file
 
 __all__ = [
-    "DEFAULT_MODEL",
-    "MAX_POSITIONS",
-    "PRETRAINED_MODELS",
-    "TRUNCATIONS",
-    "IGNORE_INDEX",
-    "atomic_write",
+    "BatchSampler",
     "BinaryClassificationProcessor",
-    "WriteError",
+    "check_labels_match",
     "check_parameters",
-    "Checkpoint",
     "choose_threshold",
     "Classifier",
     "clean_text",
-    "TokenizationConfig",
+    "clone_state_dict",
+    "collate",
     "convert_example_to_feature",
     "convert_examples_to_features",
-    "clone_state_dict",
     "count_tokens",
     "DataProcessor",
-    "format_duration",
-    "hash_text",
-    "exclusive_lock",
+    "DEFAULT_MODEL",
     "Features",
-    "fit_temperature",
+    "format_duration",
     "get_archive_path",
-    "get_checkpoint_path",
     "get_class_weights",
-    "get_training_config",
     "get_environment",
     "get_eval_report",
-    "get_fingerprint",
-    "get_run_config",
-    "hash_file",
     "InputExample",
     "InputFeatures",
+    "length_grouped_batches",
     "load_features",
     "load_model",
     "load_or_convert_features",
     "load_tokenizer",
-    "main_process_first",
-    "make_accelerator",
-    "collate",
     "make_optimizer",
     "make_schedule",
-    "adversarial_embeddings",
     "pack_model",
-    "choose_mixed_precision",
-    "stratified_sample",
-    "BatchSampler",
-    "length_grouped_batches",
     "predict_logits",
-    "predict_distributed",
     "probabilities",
-    "progress_bar",
-    "read_label_names",
-    "remove_checkpoint",
-    "check_disk_space",
-    "check_encoding",
-    "check_file",
-    "check_will_not_overwrite",
-    "check_labels_match",
     "reinitialize_pooler",
     "Run",
     "save_features",
     "save_model",
-    "save_training_hashes",
     "show_figure",
-    "use_fused_kernels",
     "split_folds",
     "split_train_validation",
     "Stages",
-    "all_reduce_sum",
-    "shard_batch",
-    "experiment_tracker",
-    "training_lock",
-    "TrialCache",
-    "TokenCache",
-    "write_archive",
-    "write_text",
+    "stratified_sample",
     "write_task",
-    "write_tsv",
 ]
 
 

@@ -25,6 +25,7 @@ from playwright.sync_api import TimeoutError as TooLate
 from playwright.sync_api import sync_playwright
 
 import tools
+from textbert.training import checkpoints
 
 LIMIT = 900  # seconds for whatever is waited for: against hanging, not to measure, on a machine ever so busy
 SHOTS = ROOT / "outputs" / "browser"
@@ -215,7 +216,7 @@ def data_prep(lab, browser):
 @pytest.fixture(scope="module")
 def train(lab, browser, data_prep, tokenizers):
     """train.ipynb, stopped while it converts, stopped while it trains, and then run to its end."""
-    data, checkpoint = lab.folder / "data" / "tiny", tools.get_checkpoint_path(lab.folder / "outputs" / "tiny")
+    data, checkpoint = lab.folder / "data" / "tiny", checkpoints.get_checkpoint_path(lab.folder / "outputs" / "tiny")
     write_long_table(data / "train.tsv", tokenizers["uncased"])
     reader = Reader(lab, browser, "train", **TRAINING)
     reader.run_all()

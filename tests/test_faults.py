@@ -19,8 +19,10 @@ import torch
 from conftest import copy_code, make_reviews, write_script
 from hypothesis import settings
 
-import tools
+from textbert.model import archive as model_archive
 from textbert.model.archive import read_archive
+from textbert.utils import errors
+from textbert.utils import files as utils_files
 
 KILLS = 100 if settings.get_current_profile_name() == "fuzz" else 8
 LIMIT = 300  # seconds; a stage takes a few, and whatever hangs is to be noticed
@@ -222,7 +224,7 @@ def project(tmp_path_factory, bert_files):
     for seed, (name, rows) in enumerate((("train", 61), ("test", 23))):
         make_reviews(rows, seed).to_csv(folder / f"data/tiny/{name}.csv", header=False, index=False, quoting=1)
     make_reviews(40, 2)[["text"]].to_csv(folder / "new.csv", index=False)
-    tools.write_archive(bert_files(), folder / "models/tiny-bert.tar.gz")
+    model_archive.write_archive(bert_files(), folder / "models/tiny-bert.tar.gz")
     write_mirror(folder / "mirror")
     write_script("data_prep", folder / "data_prep.py", **TINY)
     write_script("train", folder / "train.py", **TRAINING)
@@ -378,17 +380,17 @@ def test_a_full_disk_keeps_the_old_file(small_disk):
     content = random.Random(0).randbytes(100_000)  # which cannot be packed
 
     def save():
-        with tools.atomic_write(small_disk / "file") as temporary, open(temporary, "wb") as file:
+        with utils_files.atomic_write(small_disk / "file") as temporary, open(temporary, "wb") as file:
             torch.save(torch.frombuffer(bytearray(content), dtype=torch.uint8), file)
 
     writers = (
         save,
-        lambda: tools.write_text(small_disk / "file", "a" * 100_000),
-        lambda: tools.write_archive({"vocab.txt": content}, small_disk / "file"),
+        lambda: utils_files.write_text(small_disk / "file", "a" * 100_000),
+        lambda: model_archive.write_archive({"vocab.txt": content}, small_disk / "file"),
     )
-    tools.write_text(small_disk / "file", "old")
+    utils_files.write_text(small_disk / "file", "old")
     for write in writers:
-        with pytest.raises(tools.WriteError, match=r"file cannot be written \(No space left on device\): make room"):
+        with pytest.raises(errors.WriteError, match=r"file cannot be written \(No space left on device\): make room"):
             write()
         assert (small_disk / "file").read_text() == "old"
         assert [path.name for path in small_disk.iterdir()] == ["file"]
@@ -422,7 +424,7 @@ def test_of_two_trainings_at_once_one_at_least_ends_right_and_the_other_says_why
     ],
 )
 def test_a_second_one_says_that_there_is_another(project, stage, path, remedy):
-    with tools.exclusive_lock(project.folder / path):
+    with utils_files.exclusive_lock(project.folder / path):
         done = project.run(stage)
     assert done.statuses == [1] and f"{path} is being made by another process: {remedy}" in done.output, done.output
     project.assert_files(project.expected)

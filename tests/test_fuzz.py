@@ -44,7 +44,7 @@ from pytorch_pretrained_bert.tokenization import BertTokenizer
 import converter
 import tools
 from textbert.data import labels as data_labels
-from textbert.data import tables
+from textbert.data import tables, tsv
 from textbert.data.file_formats import to_string
 from textbert.model import sources
 
@@ -305,7 +305,7 @@ def prepare(folder, encoding):
     binary = data_labels.encode_labels(found["label"], classes)
     texts = tools.clean_text(found["text"], classes == [["1"], ["2"]] and columns == {"label": 0, "text": 1})
     written = pd.DataFrame({"id": found.index, "label": binary, "alpha": "a", "text": texts})
-    tools.write_tsv(written, folder / "train.tsv")
+    tsv.write_tsv(written, folder / "train.tsv")
     return frame, written
 
 
@@ -440,7 +440,7 @@ two_names = st.lists(texts, min_size=2, max_size=2).map(lambda names: {"label_na
 def test_label_names_are_two_words_or_refused(folder, content):
     empty(folder)
     (folder / "labels.json").write_bytes(content)
-    names = outcome(folder, lambda: tools.read_label_names(folder), "labels.json")
+    names = outcome(folder, lambda: tsv.read_label_names(folder), "labels.json")
     assert isinstance(names, ValueError) or names == json.loads(content)["label_names"]
     assert isinstance(names, ValueError) or (len(names) == 2 and all(isinstance(name, str) for name in names))
 

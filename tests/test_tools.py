@@ -13,6 +13,7 @@ from reference import HARD_TEXTS, LABELS, as_tuple, convert, reference, rows_of
 
 import converter
 import tools
+from textbert.features import features as features_features
 from textbert.utils import errors, files
 
 # ---------- Examples --------------------------------------------------------------------------------------------------
@@ -88,7 +89,7 @@ def test_one_example_alone_gives_the_same(tokenizer, label, second):
         assert isinstance(alone, tools.InputFeatures)
         assert as_tuple(alone) == as_tuple(feature)
         assert type(alone.label_id) is int
-        assert alone.label_id == {"0": 0, "1": 1, None: tools.IGNORE_INDEX}[label]
+        assert alone.label_id == {"0": 0, "1": 1, None: features_features.IGNORE_INDEX}[label]
 
 
 def test_regression(tokenizers):
@@ -364,7 +365,7 @@ def test_the_labels_of_a_processor_of_ones_own_are_in_its_messages(make_file):
 
 def test_rows_are_known_by_the_content_of_their_file_and_not_by_labels_alone(data_dir, tokenizers):
     path = data_dir / "train.tsv"
-    digest = tools.hash_file(path)
+    digest = files.hash_file(path)
     features = tools.load_or_convert_features(data_dir, "train", tokenizers["uncased"], 9)
     tools.check_labels_match(features, features.labels, path, digest)
     path.write_text(

@@ -9,6 +9,7 @@ from loop import load_loop
 from pytorch_pretrained_bert.modeling import BertConfig, BertForSequenceClassification
 
 import tools
+from textbert.model import archive, modeling
 
 TEXTS = [
     "good food",
@@ -44,7 +45,7 @@ def make_model(dropout=0.0, seed=0, spread=0.0, **config):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * spread)
-    return tools.use_fused_kernels(model)
+    return modeling.use_fused_kernels(model)
 
 
 def make_loop(model, features, batch_size, accumulation=1, seed=0, **names):
@@ -81,7 +82,7 @@ def teach(bert_files, folder):
     settings |= {"positive_class": "good", "temperature": 1.7, "threshold": 0.4, "trained": "today"}
     settings |= {"training_rows": 99, "parameters": {"TASK_NAME": "tiny"}}
     path = folder / "taught.tar.gz"
-    tools.write_archive(bert_files(classifier=settings), path)
+    archive.write_archive(bert_files(classifier=settings), path)
     classifier = tools.Classifier.load(path, "cpu")
     rng, model = np.random.default_rng(0), classifier.model  # without dropout it learns faster
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)

@@ -23,6 +23,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parents[1])]
 from loop import load_loop, read_parameters  # noqa: E402 (found by the line above)
 
 import tools  # noqa: E402 (as above)
+from textbert.training import distributed  # noqa: E402
 
 
 def convert(task, parameters):
@@ -60,7 +61,7 @@ def main():
     given = {name: read_value(value) for name, value in options.p}
     parameters = tools.check_parameters("train", read_parameters() | given | {"TASK_NAME": options.task})
     texts, labels, features = convert(options.task, parameters)
-    accelerator, rows = tools.make_accelerator(), []
+    accelerator, rows = distributed.make_accelerator(), []
     for seed in options.seeds:
         parameters |= {"RANDOM_SEED": seed}
         for number, (others, held) in enumerate(tools.split_folds(texts, labels, options.folds, 0), start=1):

@@ -79,6 +79,7 @@ from loop import load_loop
 
 import tools
 from textbert.data import labels as data_labels
+from textbert.model import modeling
 from textbert.training import distributed, malloc
 
 ROOT = Path(tools.__file__).parent
@@ -111,7 +112,7 @@ def make_model(name):
     if archive.is_file():
         return tools.load_model(str(archive))
     torch.manual_seed(SEED)
-    return tools.use_fused_kernels(BertForSequenceClassification(BertConfig(*SHAPES[name]), num_labels=2))
+    return modeling.use_fused_kernels(BertForSequenceClassification(BertConfig(*SHAPES[name]), num_labels=2))
 
 
 def get_features(data, options):
@@ -253,7 +254,7 @@ def run_ours(contender, model, features, batches, start):
     distributed.choose_mixed_precision = lambda: PRECISIONS[contender.precision]
     plan = GivenPlan(features.lengths, BATCH, seed=SEED, batches=batches)
     names = {"WARMUP_PROPORTION": WARMUP, "validate": lambda rows: tools.get_eval_report("none", [0, 1], [0, 0])}
-    loop = load_loop(tools.make_accelerator(), model, features, plan, **names)
+    loop = load_loop(distributed.make_accelerator(), model, features, plan, **names)
     loop.fine_tune(np.concatenate(batches), None, LEARNING_RATE, epochs=1)
 
 
@@ -535,7 +536,7 @@ def parse_arguments():
     if options.quick:
         vars(options).update(model="tiny", rounds=2, steps=2, short_steps=4, gpu_batch=32)
     options.precisions = list(PRECISIONS)[
-        : 2 if tools.choose_mixed_precision() == "bf16" and not options.float32 else 1
+        : 2 if distributed.choose_mixed_precision() == "bf16" and not options.float32 else 1
     ]
     return options
 

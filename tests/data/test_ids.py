@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tools
-from textbert.data import ids, tables
+from textbert.data import ids, tables, tsv
 from textbert.data import labels as data_labels
 
 TEXTS = [f"a text of some length, number {i}" for i in range(9)]
@@ -145,7 +145,7 @@ def test_ids_belong_to_the_text_of_the_same_row(tmp_path, own, empty, has_ids, c
     kept = frame.loc[binary.index]
     own_id = kept["id"] if has_ids else kept.index + 1
     columns = {"id": own_id, "label": binary, "alpha": "a", "text": kept["text"]}
-    tools.write_tsv(pd.DataFrame(columns), tmp_path / "train.tsv")
+    tsv.write_tsv(pd.DataFrame(columns), tmp_path / "train.tsv")
     read = list(tools.BinaryClassificationProcessor().read_examples(tmp_path / "train.tsv"))
     place = {text: number for number, (_, _, text) in enumerate(rows, start=1) if text}
     for example in read:

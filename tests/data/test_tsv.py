@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import tools
 from textbert.data import tsv
+from textbert.utils import files
 
 
 def make_frame(rows):
@@ -34,7 +35,7 @@ def test_clean_text_by_hand():
 def test_tsv_round_trip(tmp_path, rows):
     frame = make_frame(rows)
     frame["text"] = tools.clean_text(frame["text"], True)
-    tools.write_tsv(frame, tmp_path / "train.tsv")
+    tsv.write_tsv(frame, tmp_path / "train.tsv")
     examples = tools.BinaryClassificationProcessor().get_train_examples(tmp_path)
     # cleaned by a second, plainer hand
     expected = [re.sub(r"\r\n|[\t\r\n]", " ", text.replace("\\n", "\t")) for text in rows]
@@ -46,7 +47,7 @@ def test_tsv_round_trip(tmp_path, rows):
 
 
 def test_the_tsv_is_plain_text_without_quoting(tmp_path):
-    tools.write_tsv(make_frame(['"quoted"', "caf\u00e9\u2028x"]), tmp_path / "dev.tsv")
+    tsv.write_tsv(make_frame(['"quoted"', "caf\u00e9\u2028x"]), tmp_path / "dev.tsv")
     assert (tmp_path / "dev.tsv").read_bytes() == '0\t0\ta\t"quoted"\n1\t1\ta\tcafé\u2028x\n'.encode()
     examples = tools.BinaryClassificationProcessor().get_dev_examples(tmp_path)
     assert [e.text_a for e in examples] == ['"quoted"', "café\u2028x"]
@@ -57,7 +58,7 @@ def test_write_tsv_refuses_what_would_break_the_table(tmp_path, broken):
     path = tmp_path / "train.tsv"
     path.write_text("old")
     with pytest.raises(ValueError, match="column text holds a tab or line break"):
-        tools.write_tsv(make_frame(["fine", broken]), path)
+        tsv.write_tsv(make_frame(["fine", broken]), path)
     assert path.read_text() == "old"
 
 
@@ -66,7 +67,7 @@ def test_a_table_is_never_half_written(tmp_path):
     path.write_text("old")
     # an unpaired surrogate cannot be written as UTF-8: the failure comes after some rows were
     with pytest.raises(UnicodeEncodeError):
-        tools.write_tsv(make_frame(["x" * 100_000, "fine", "\ud800"]), path)
+        tsv.write_tsv(make_frame(["x" * 100_000, "fine", "\ud800"]), path)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["train.tsv"]
 
@@ -86,15 +87,15 @@ def test_a_task_is_written_as_a_whole_or_not_at_all(tmp_path):
 
 
 def test_label_names(tmp_path):
-    assert tools.read_label_names(tmp_path) == ["0", "1"]
-    tools.write_text(tmp_path / "labels.json", '{"label_names": ["bad", "good"]}')
-    assert tools.read_label_names(tmp_path) == ["bad", "good"]
+    assert tsv.read_label_names(tmp_path) == ["0", "1"]
+    files.write_text(tmp_path / "labels.json", '{"label_names": ["bad", "good"]}')
+    assert tsv.read_label_names(tmp_path) == ["bad", "good"]
 
 
 def test_what_a_task_says_of_itself(tmp_path):
     unknown = {"label_names": ["0", "1"], "text_column": None, "id_column": "id", "classes": None, "tables": {}}
     assert tsv.read_task_info(tmp_path) == unknown
-    tools.write_text(
+    files.write_text(
         tmp_path / "labels.json",
         '{"label_names": ["bad", "good"], "id_column": [1], "classes": [["a"], ["a"]], "tables": 3}',
     )

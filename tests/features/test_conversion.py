@@ -13,8 +13,8 @@ import pytest
 from conftest import ROOT
 from reference import HARD_TEXTS, convert
 
-import tools
 from textbert.features import conversion as features_conversion
+from textbert.features import tokenization
 
 
 class OnArrival(str):
@@ -94,7 +94,7 @@ def test_ctrl_c_stops_the_conversion_and_its_workers(tokenizers, tmp_path, proce
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows has no signal masks")
 def test_workers_leave_ctrl_c_to_the_process_that_started_them(tokenizers):
-    with features_conversion.worker_pool(tools.TokenizationConfig(tokenizers["uncased"], 9), 2) as pool:
+    with features_conversion.worker_pool(tokenization.TokenizationConfig(tokenizers["uncased"], 9), 2) as pool:
         of_worker = pool.result(timeout=300).submit(signal.pthread_sigmask, signal.SIG_BLOCK, ()).result(timeout=300)
     assert signal.SIGINT in of_worker and signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
@@ -141,7 +141,7 @@ def test_where_no_process_can_be_started_this_one_does_all(monkeypatch, tokenize
         raise error
 
     monkeypatch.setattr(features_conversion, "_start_workers", fail)
-    conversion, pairs = tools.TokenizationConfig(tokenizers["uncased"], 9), [("good soup", None)] * 2100
+    conversion, pairs = tokenization.TokenizationConfig(tokenizers["uncased"], 9), [("good soup", None)] * 2100
     labels = np.zeros(len(pairs), "<i4")
     features = features_conversion.convert_pairs(conversion, pairs, labels, 3, progress=False)
     assert features[:] == features_conversion.convert_pairs(conversion, pairs, labels, 1, progress=False)[:]

@@ -15,6 +15,8 @@ from pytorch_pretrained_bert.tokenization import BertTokenizer
 from reference import HARD_TEXTS, LABELS, rows_of
 
 import tools
+from textbert.features import features as features_features
+from textbert.features import tokenization
 
 # ---------- Features as a list, and on disk ---------------------------------------------------------------------------
 
@@ -335,10 +337,10 @@ def test_flipped_bits(tmp_path):
 
 def test_the_fingerprint_tells_what_features_are_made_from(data_dir, tokenizers, tmp_path):
     tsv = data_dir / "train.tsv"
-    usual = tools.TokenizationConfig(tokenizers["uncased"], 7, "head")
-    first = tools.get_fingerprint(tsv, usual, "classification")
+    usual = tokenization.TokenizationConfig(tokenizers["uncased"], 7, "head")
+    first = features_features.get_fingerprint(tsv, usual, "classification")
     assert len(first) == 64
-    assert tools.get_fingerprint(tsv, usual, "classification") == first
+    assert features_features.get_fingerprint(tsv, usual, "classification") == first
     # the same vocabulary, once with a piece renamed, once with two of its pieces exchanged, once with the other casing
     paths = [tmp_path / f"{i}.txt" for i in range(3)]
     pieces = list(tokenizers["uncased"].vocab)
@@ -348,8 +350,10 @@ def test_the_fingerprint_tells_what_features_are_made_from(data_dir, tokenizers,
     others = [BertTokenizer(str(path), do_lower_case=i < 2) for i, path in enumerate(paths)]
     changes = [*({"tokenizer": tokenizer} for tokenizer in others), {"max_seq_length": 8}]
     changes += [{"truncation": "tail"}, {"truncation": "head+tail"}]
-    fingerprints = [tools.get_fingerprint(tsv, replace(usual, **change), "classification") for change in changes]
-    fingerprints.append(tools.get_fingerprint(tsv, usual, "regression"))
+    fingerprints = [
+        features_features.get_fingerprint(tsv, replace(usual, **change), "classification") for change in changes
+    ]
+    fingerprints.append(features_features.get_fingerprint(tsv, usual, "regression"))
     tsv.write_bytes(tsv.read_bytes().replace(b"soup", b"soap"))
-    fingerprints.append(tools.get_fingerprint(tsv, usual, "classification"))
+    fingerprints.append(features_features.get_fingerprint(tsv, usual, "classification"))
     assert len({first, *fingerprints}) == 9

@@ -21,6 +21,7 @@ from reference import HARD_TEXTS, as_tuple, convert, reference
 
 import tools
 from textbert.data import quality
+from textbert.features import features as features_features
 from textbert.features import tokenization
 
 # what BERT's cleaning and Python's str.split treat in ways of their own is drawn more often than by chance
@@ -85,7 +86,7 @@ def test_truncation(tokenizer, max_seq_length, truncation):
 @given(first=any_text, second=st.none() | any_text, size=st.sampled_from([3, 4, 7, 16]), data=st.data())
 @example(first="\x01 \x01 good", second=None, size=3, data=None)
 def test_any_text(tokenizers, first, second, size, data):
-    truncation = "head" if data is None else data.draw(st.sampled_from(tools.TRUNCATIONS))
+    truncation = "head" if data is None else data.draw(st.sampled_from(tokenization.TRUNCATIONS))
     for tokenizer in tokenizers.values():
         check([(first, second), (first, None)], size, tokenizer, truncation)
         (count,) = tools.count_tokens([first], tokenizer)
@@ -101,7 +102,7 @@ def test_what_came_before_changes_nothing(tokenizers, texts):
 
 @pytest.mark.parametrize("max_seq_length", [2, 3, 4, 7, 16])
 def test_very_long_texts(tokenizer, max_seq_length, monkeypatch):
-    monkeypatch.setattr(tools.TokenCache, "VERY_LONG", max_seq_length)
+    monkeypatch.setattr(tokenization.TokenCache, "VERY_LONG", max_seq_length)
     sigmas = ["\u0391\u03a3.\u0392,\u0391\u03a3,\u0392", "[SEP],[SEP] [SEP]", ",\u0301,", "\u4e2d\ufe00\u6587"]
     texts = [a + b for a, b in itertools.product([*HARD_TEXTS, *sigmas], repeat=2)]
     check([(text, None) for text in texts], max_seq_length, tokenizer)
@@ -110,7 +111,7 @@ def test_very_long_texts(tokenizer, max_seq_length, monkeypatch):
 @given(text=any_text, size=st.sampled_from([3, 4, 7, 16]))
 def test_any_very_long_text(tokenizers, text, size):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tools.TokenCache, "VERY_LONG", size)
+        patch.setattr(tokenization.TokenCache, "VERY_LONG", size)
         for tokenizer in tokenizers.values():
             check([(text, None)], size, tokenizer)
 
@@ -118,7 +119,7 @@ def test_any_very_long_text(tokenizers, text, size):
 @given(text=st.text(st.sampled_from("\u4e2d\u6587,.\u0301\u03a3[]SEPaA \u00e9"), max_size=30), size=st.integers(1, 5))
 def test_all_of_a_very_long_text_can_be_counted(tokenizers, text, size):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tools.TokenCache, "VERY_LONG", size)
+        patch.setattr(tokenization.TokenCache, "VERY_LONG", size)
         for tokenizer in tokenizers.values():
             assert tools.count_tokens([text], tokenizer) == [len(tokenizer.tokenize(text)) + 2]
 
@@ -235,7 +236,7 @@ def test_a_tokenizer_with_ways_of_its_own(vocabulary, kind, truncation):
         tokenizer.basic_tokenizer.tokenize = lambda text: text.split("o")
     check([("good food", None), ("the Good, THE bad", "a good"), ("", "")], 7, tokenizer, truncation)
     with pytest.raises(TypeError, match="does not cut words as BertTokenizer does"):
-        tools.get_fingerprint(vocabulary, tools.TokenizationConfig(tokenizer, 8), "classification")
+        features_features.get_fingerprint(vocabulary, tokenization.TokenizationConfig(tokenizer, 8), "classification")
 
 
 def test_a_piece_that_is_not_in_the_vocabulary(vocabulary):

@@ -20,6 +20,7 @@ from conftest import ROOT, SETTINGS, write_folder
 from tiny import TEXTS
 
 import tools
+from textbert.data import normalization
 from textbert.inference.classifier import Classifier
 
 REVIEWS = ["good soup", "bad bad tea", "the place was very good", ""]
@@ -462,7 +463,7 @@ def trained(bert_files, pack):
     def make(seen):
         files = bert_files(classifier=SETTINGS)
         if seen is not None:
-            digests = np.unique(np.array([tools.hash_text(text) for text in seen], "<i8"))
+            digests = np.unique(np.array([normalization.hash_text(text) for text in seen], "<i8"))
             files["seen.bin"] = digests.tobytes()
         return tools.Classifier.load(pack(files), "cpu")
 

@@ -15,6 +15,7 @@ import torch
 from conftest import assert_same_encoder, encoder_of, write_folder
 
 import tools
+from textbert.model import archive as model_archive
 from textbert.model.archive import check_will_not_overwrite, read_archive, read_members
 
 SETTINGS = {**conftest.SETTINGS, "max_seq_length": 16, "parameters": {"RANDOM_SEED": 7}}
@@ -336,7 +337,7 @@ def test_damaged_digests_are_refused(bert_files, pack):
 def test_digests_travel_with_the_archive(bert_files, tmp_path):
     for name, content in bert_files(classifier=SETTINGS).items():
         (tmp_path / name).write_bytes(content)
-    tools.save_training_hashes([3, -(2**63), 3, 2**63 - 1], tmp_path)
+    model_archive.save_training_hashes([3, -(2**63), 3, 2**63 - 1], tmp_path)
     tools.pack_model(tmp_path, tmp_path / "x.tar.gz")
     assert tools.Classifier.load(tmp_path / "x.tar.gz", "cpu").seen.tolist() == [-(2**63), 3, 2**63 - 1]
     assert "seen.bin" in read_members(tmp_path)
@@ -355,9 +356,9 @@ def test_weights_that_are_no_numbers_are_refused(bert_files, pack, load_state, w
 def test_only_the_task_s_own_model_is_replaced(bert_files, tmp_path):
     cache = tmp_path / "cache"
     base, own, others = (cache / f"{name}.tar.gz" for name in ("base", "own", "others"))
-    tools.write_archive(bert_files(), base)
-    tools.write_archive(bert_files(classifier={**SETTINGS, "parameters": {"TASK_NAME": "own"}}), own)
-    tools.write_archive(bert_files(classifier={**SETTINGS, "parameters": {"TASK_NAME": "own"}}), others)
+    model_archive.write_archive(bert_files(), base)
+    model_archive.write_archive(bert_files(classifier={**SETTINGS, "parameters": {"TASK_NAME": "own"}}), own)
+    model_archive.write_archive(bert_files(classifier={**SETTINGS, "parameters": {"TASK_NAME": "own"}}), others)
     check_will_not_overwrite(own, tmp_path / "out/own", "own", "base")
     check_will_not_overwrite(cache / "new.tar.gz", tmp_path / "out/new", "new", "base")
     for archive, task, model, message in (

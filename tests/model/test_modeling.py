@@ -173,7 +173,7 @@ def make_models(layers=3, dropout=0.0, spread=0.2):
             parameter.add_(torch.randn_like(parameter) * spread)
     ours = BertForSequenceClassification(config, 2)
     ours.load_state_dict(library.state_dict())
-    return library, tools.use_fused_kernels(ours)
+    return library, modeling.use_fused_kernels(ours)
 
 
 def make_inputs(padded, pairs):
@@ -236,7 +236,7 @@ def test_only_this_model_is_made_fast():
     fresh = BertForSequenceClassification(BertConfig(101, 32, 3, 4, 64), 2)
     assert [type(module) for module in fresh.modules()] == [type(module) for module in library.modules()]
     types = [type(module) for module in ours.modules()]
-    assert [type(module) for module in tools.use_fused_kernels(ours).modules()] == types  # twice is once
+    assert [type(module) for module in modeling.use_fused_kernels(ours).modules()] == types  # twice is once
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
@@ -539,7 +539,7 @@ def test_what_is_of_another_library_is_named(tokenizers, tmp_path, data_dir, thi
     ]
     model_takers = [
         lambda: tools.save_model(thing, tokenizer, tmp_path, {}),
-        lambda: tools.use_fused_kernels(thing),
+        lambda: modeling.use_fused_kernels(thing),
         lambda: tools.predict_logits(thing, features, 2),
     ]
     for name, takers in (("tokenizer", tokenizer_takers), ("model", model_takers)):

@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT
 
 import tools
+from textbert.notebook import parameters
 
 TRAIN = {
     **{"TASK_NAME": "t", "BERT_MODEL": "m", "MAX_SEQ_LENGTH": 9, "TRUNCATION": "head", "TRAIN_BATCH_SIZE": 8},
@@ -291,7 +292,7 @@ def test_the_rule_names_the_characters_of_a_task(name):
 
 
 def test_a_checkpoint_depends_on_what_its_training_depends_on():
-    assert tools.get_training_config(TRAIN) == {name: TRAIN[name] for name in TRAIN if name not in UNDECIDING}
+    assert parameters.get_training_config(TRAIN) == {name: TRAIN[name] for name in TRAIN if name not in UNDECIDING}
 
 
 def test_two_parameters_that_say_the_same_are_refused():

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-import tools
+from textbert.model import archive
 from textbert.model.archive import read_archive
 from textbert.model.state_dict import read_weights
 from textbert.notebook.parameters import get_parameters
@@ -98,7 +98,7 @@ def project(tmp_path_factory, bert_files):
             label, verdict = ("bad", "good")[i % 2], ("yes", "no")[i % 3 == 0]
             lines.append(f"{label},{label} caf\u00e9 with {dish} {i - i % 9},{dish} of day {i},{verdict}\n")
         (folder / f"data/raw/{name}.csv").write_text("".join(lines), encoding="utf-8")
-    tools.write_archive(bert_files(), folder / "cache/tiny-bert.tar.gz")
+    archive.write_archive(bert_files(), folder / "cache/tiny-bert.tar.gz")
     os.environ["TQDM_DISABLE"] = "1"
     os.chdir(folder)
     plt.switch_backend("agg")

@@ -14,7 +14,6 @@ import torch
 from conftest import ROOT
 from tiny import make_features, make_model
 
-import tools
 from textbert.features import batching
 from textbert.model.prediction import predict_logits
 from textbert.training import distributed
@@ -129,17 +128,17 @@ def test_a_world_size_without_an_address_is_one_process(monkeypatch, capsys, fre
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("RANK", "2")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
-    assert tools.make_accelerator().num_processes == 1
+    assert distributed.make_accelerator().num_processes == 1
     assert "WORLD_SIZE is '4', but MASTER_ADDR is not set" in capsys.readouterr().out
     assert "RANK" not in os.environ
 
 
 def test_kernels_of_many_shapes_are_kept_unless_somebody_says_otherwise(monkeypatch, fresh_accelerator):
     monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-    tools.make_accelerator()
+    distributed.make_accelerator()
     assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "64"
     monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
-    tools.make_accelerator()
+    distributed.make_accelerator()
     assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "8192"
 
 
@@ -178,7 +177,7 @@ def test_what_a_launcher_has_left_does_not_keep_one_process_from_working(
         monkeypatch.delenv(name, raising=False)
     for name, value in left.items():
         monkeypatch.setenv(name, value)
-    assert tools.make_accelerator().num_processes == 1
+    assert distributed.make_accelerator().num_processes == 1
     printed = capsys.readouterr().out
     assert said in printed and bool(said) == bool(printed)
 

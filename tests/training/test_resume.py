@@ -19,6 +19,7 @@ from conftest import ROOT, write_script
 from papermill.exceptions import PapermillExecutionError
 
 import tools
+from textbert.model import archive
 
 PARAMETERS = {
     "TASK_NAME": "tiny",
@@ -109,7 +110,7 @@ def project(tmp_path, bert_files):
         lines = [f"{i}\t{k}\ta\t{('bad', 'good')[k]} soup {rng.integers(10**9)}\n" for i, k in enumerate(labels)]
         (data / "train.tsv").write_text("".join(lines))
         files = bert_files(hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
-        tools.write_archive(files, tools.get_archive_path("tiny-bert", folder / "cache"))
+        archive.write_archive(files, tools.get_archive_path("tiny-bert", folder / "cache"))
         (folder / "harness.py").write_text(HARNESS)
         write(folder, **parameters)
         return folder

@@ -19,6 +19,7 @@ from tiny import make_features, make_loop, make_model
 
 import tools
 from textbert.notebook.parameters import TRACKER, get_parameters
+from textbert.training import distributed
 from textbert.training.checkpoints import Checkpoint
 from textbert.training.distributed import TRACKERS, experiment_tracker
 from textbert.utils.validation import find_violation
@@ -96,7 +97,7 @@ def test_tracking_changes_no_result(features, monkeypatch, tmp_path, read_figure
 def test_what_is_gone_on_with_has_the_right_steps(features, monkeypatch, tmp_path, read_figures, step):
     checkpoint = Checkpoint(tmp_path / "checkpoint.pt", PARAMETERS, minutes=0)
     with monkeypatch.context() as patch, suppress(Killed):
-        real, seen = tools.shard_batch, []
+        real, seen = distributed.shard_batch, []
 
         def shard_batch(batch, accelerator):
             seen.append(batch)
@@ -104,7 +105,7 @@ def test_what_is_gone_on_with_has_the_right_steps(features, monkeypatch, tmp_pat
                 raise Killed
             return real(batch, accelerator)
 
-        patch.setattr(tools, "shard_batch", shard_batch)
+        patch.setattr(distributed, "shard_batch", shard_batch)
         learn(features, monkeypatch, tmp_path, checkpoint=checkpoint)
     folder = tmp_path / "tracking" / "training" / tmp_path.name
     assert [step for step, _ in read_figures(folder)["training/loss"]] == list(range(1, step + 1))

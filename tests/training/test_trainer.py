@@ -141,7 +141,9 @@ def test_without_a_gradient_no_word_is_moved():
 @pytest.mark.parametrize(("share", "moved"), [(1.0, 3), (0.5, 2), (0.34, 2), (0.33, 1), (1e-9, 1)])
 def test_words_are_moved_in_the_first_epochs_alone(features, monkeypatch, share, moved):
     seen = []
-    monkeypatch.setattr("tools.adversarial_embeddings", lambda model, epsilon: seen.append(epsilon) or nullcontext())
+    monkeypatch.setattr(
+        "textbert.training.optim.adversarial_embeddings", lambda model, epsilon: seen.append(epsilon) or nullcontext()
+    )
     train(make_model(), features, 3, 13, ADVERSARIAL_EPSILON=0.5, ADVERSARIAL_SHARE=share)
     assert seen == [0.5] * moved
 

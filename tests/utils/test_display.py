@@ -7,6 +7,7 @@ import pytest
 from reference import LABELS
 
 import tools
+from textbert.utils import display
 
 
 class Terminal(io.StringIO):
@@ -32,7 +33,7 @@ def test_progress_is_seen_where_somebody_looks(tokenizers, monkeypatch, progress
 def test_a_bar_can_be_switched_off(monkeypatch, visible, switch, seen):
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setenv("TQDM_DISABLE", switch)
-    with tools.progress_bar(7, "Washing up", " cups", visible) as bar:
+    with display.progress_bar(7, "Washing up", " cups", visible) as bar:
         bar.update(7)
         bar.refresh()
     shown = sys.stderr.getvalue()
