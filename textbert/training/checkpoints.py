@@ -1,232 +1,278 @@
-"""What a training keeps so that it can be stopped, killed and gone on with."""
+"""What a training run saves so that it can resume after it was stopped or killed."""
 
 import hashlib
 import json
 import shutil
 import signal
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from textbert.features.features import Features
+from textbert.training.sparse_embeddings import full_state_dict, load_full_state_dict
 from textbert.utils.errors import translate_read_errors, translate_write_errors
 from textbert.utils.files import atomic_write, exclusive_lock, is_file, write_text
 
-# what checkpoints of before hold, though no single training depends on it; and what they lack, with the value they had
+if TYPE_CHECKING:
+    from accelerate import Accelerator  # seconds, which a prediction need not wait for
+
+# what older checkpoints hold, though no single run depends on it; and what they lack, with the value they had
 IGNORED_LEGACY_KEYS = ("FALSE_POSITIVE_COST", "SEARCH_LEARNING_RATES", "SEARCH_EPOCHS", "FOLDS")
 
 DEFAULTS_OF_NEW_KEYS = {"R_DROP": 0.0, "ADVERSARIAL_SHARE": 1.0}
 
-SPLIT = "rows to train and to validate"  # which checkpoints of before do not know
+SPLIT = "rows to train and to validate"  # which older checkpoints do not hold
 
-CONTENT = "content of BERT_MODEL"  # what decides in place of its name, but for checkpoints that do not know it
+CONTENT = "content of BERT_MODEL"  # compared instead of its name, except with older checkpoints, which do not hold it
 
 
 @contextmanager
-def catch_stop_signals(say=print):
-    """Yield a list that is empty until Ctrl-C, the stop button or SIGTERM asks to stop; asked twice, stop at once.
+def catch_stop_signals(print_fn: Callable[[str], None] = print) -> Iterator[list[str]]:
+    """Context manager that yields a list, to which Ctrl-C, the stop button and SIGTERM add the name of their signal.
 
-    On Windows, where no process gets SIGTERM, Ctrl-Break and the closing of the console ask, too.
+    A second signal raises KeyboardInterrupt at once. On Windows, where no process gets SIGTERM, Ctrl-Break and closing
+    the console count, too.
     """
-    asked = []
+    stop_signals: list[str] = []
 
-    def ask(signal_number, frame):
-        if asked:
+    def handle(signal_number: int, frame: FrameType | None) -> None:
+        if stop_signals:
             raise KeyboardInterrupt
-        asked.append(signal.Signals(signal_number).name)
-        say("Stopping as soon as the step is done (once more to stop at once) ...")
+        stop_signals.append(signal.Signals(signal_number).name)
+        print_fn("Stopping as soon as the step is done (once more to stop at once) ...")
 
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
-    before = {number: signal.signal(number, ask) for number in numbers}
+    original_handlers = {number: signal.signal(number, handle) for number in numbers}
     try:
-        yield asked
+        yield stop_signals
     finally:
-        for number, handler in before.items():
+        for number, handler in original_handlers.items():
             signal.signal(number, handler)
 
 
-def get_checkpoint_path(output_dir):
-    """Return the path of the checkpoint of a task; where it exists, a training was not finished."""
+def get_checkpoint_path(output_dir: str | Path) -> Path:
+    """Return the path of a task's checkpoint; it exists while a training run is unfinished."""
     return Path(output_dir, "checkpoint", "checkpoint.pt")
 
 
-def remove_checkpoint(output_dir):
-    """Remove what is kept of a training for the case that it is interrupted; links stay, what is behind them goes."""
+def remove_checkpoint(output_dir: str | Path) -> None:
+    """Remove the files of an interrupted training run; symbolic links stay, the files they point to are removed."""
     folder = get_checkpoint_path(output_dir).parent
     with translate_write_errors(folder):
         for path in folder.glob("*"):
             if path.is_symlink():
                 path.resolve().unlink(missing_ok=True)
+            elif path.is_dir():
+                shutil.rmtree(path)
             else:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                path.unlink()
         if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
             folder.rmdir()
 
 
-def hash_rows(*parts):
+def hash_rows(*splits: np.ndarray) -> str:
     """Return the SHA-256, in hexadecimal, of arrays of row numbers."""
-    return hashlib.sha256(json.dumps([np.asarray(part).tolist() for part in parts]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([np.asarray(rows).tolist() for rows in splits]).encode()).hexdigest()
 
 
-def get_run_config(features, model, training_config, rows=None):
-    """Return what decides the result of a training, as a dict: what it reads, what it starts from, how it goes on.
+def get_run_config(
+    features: Features,
+    model: torch.nn.Module,
+    training_config: dict[str, Any],
+    rows: tuple[np.ndarray, np.ndarray] | None = None,
+) -> dict[str, Any]:
+    """Return all that the result of a training run depends on, as a dict of plain values.
 
-    features : `Features`, of which the fingerprint tells
-    model : what `load_model` returned, whose fingerprint tells what BERT_MODEL held
-    training_config : dict of the parameters that a training run depends on, see `get_training_config`
-    rows : (those to train with, those to validate with), two arrays, since an update may split otherwise
+    features : only their fingerprint is used
+    model : what `load_model` returned; only its fingerprint is used
+    training_config : the parameters that a run depends on, see `get_training_config`
+    rows : (training rows, validation rows), since another version may split differently
     """
     split = {} if rows is None else {SPLIT: hash_rows(*rows)}
     return {"data": features.fingerprint, CONTENT: model.fingerprint, **split, **training_config}
 
 
-def training_lock(accelerator, output_dir):
-    """Return a context in which this training is the only one of its task; TimeoutError if another one goes on."""
-    remedy = "wait until it is done, or take another TASK_NAME"
+def training_lock(accelerator: "Accelerator", output_dir: str | Path) -> AbstractContextManager[None]:
+    """Return a context manager in which no other process can train the same task; TimeoutError if one does."""
+    hint = "wait until it is done, or choose another TASK_NAME"
     path = get_checkpoint_path(output_dir).parent
-    return exclusive_lock(path, 0, remedy) if accelerator.is_main_process else nullcontext()
+    return exclusive_lock(path, 0, hint) if accelerator.is_main_process else nullcontext()
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a training keeps what it needs to go on as if it had never stopped.
+    """A file from which a training run resumes as if it had never stopped.
 
-    path : of the file; the one before stays until a new one is whole
-    identity : dict of what decides the result, such as parameters and data; a checkpoint of another one is refused
-    minutes : of training from one checkpoint to the next within an epoch
-    resume : False starts again, whatever the file holds
+    path : of the file; a complete checkpoint replaces the previous one in one step
+    config : dict of what the result depends on, see `get_run_config`; a checkpoint with another one is refused
+    minutes : between checkpoints within an epoch
+    resume : False starts over, whatever the file holds
     """
 
     path: Path
-    identity: dict
+    config: dict[str, Any]
     minutes: float = 5
     resume: bool = True
 
-    def save(self, accelerator, model, optimizer, schedule, progress):
-        """Write a checkpoint; all processes must call it, the first one writes.
+    def save(
+        self,
+        accelerator: "Accelerator",
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+        progress: dict[str, Any],
+    ) -> None:
+        """Write a checkpoint. All processes must call it; the main process writes.
 
-        progress : dict of what the loop keeps: its position, losses, history, best weights, as plain values and tensors
+        progress : the fields of `Progress`, as plain values and tensors
         """
         from accelerate.utils import gather_object
 
-        random = {"cpu": torch.get_rng_state()}  # nothing in the loop draws from Python's or numpy's global state
+        rng_state = {"cpu": torch.get_rng_state()}  # the loop uses no global state of `random` or numpy
         if accelerator.device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state()
-        of_each_process = gather_object([random])
+            rng_state["cuda"] = torch.cuda.get_rng_state()
+        rng_states = gather_object([rng_state])  # of all processes
         if accelerator.is_main_process:
-            state = {"model": model, "optimizer": optimizer, "schedule": schedule}
-            state = {name: owner.state_dict() for name, owner in state.items()}
-            state |= {"random": of_each_process, "progress": progress, "identity": self.identity}
+            state = {
+                "model": full_state_dict(model),
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(),
+                "random": rng_states,
+                "progress": progress,
+                "identity": self.config,
+            }
             with atomic_write(self.path) as temporary, open(temporary, "wb") as file:
                 torch.save(state, file)
         accelerator.wait_for_everyone()
 
-    def load(self, accelerator, model, optimizer, schedule):
-        """Take up the checkpoint; return its progress, or None if there is none to go on from.
+    def load(
+        self,
+        accelerator: "Accelerator",
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+    ) -> dict[str, Any] | None:
+        """Load the checkpoint into its arguments; return its progress, or None if there is nothing to resume from.
 
-        With as many processes and threads as before the training ends as if it had never stopped, on a CPU to the last
-        bit. Raises ValueError for a checkpoint that is damaged or has another identity (and names the difference), and
-        ReadError for one that cannot be read just now.
+        With as many processes and threads as before, the run ends as if it had never stopped, on a CPU bitwise
+        identical. Raises ValueError if the file is corrupt or has another config (the message lists the differences),
+        and ReadError if it cannot be read just now.
         """
         from accelerate.utils import broadcast_object_list
 
-        # what the first process finds, even on another disk
+        # of the main process, also if the others cannot see its disk
         (state,) = broadcast_object_list([self._read() if accelerator.is_main_process and self.resume else None])
         if isinstance(state, Exception):
             raise state
         if state is None:
             return None
-        with translate_read_errors(self.path):  # which takes memory
-            model.load_state_dict(state["model"])
+        with translate_read_errors(self.path):  # copying it takes memory
+            load_full_state_dict(model, state["model"])
             optimizer.load_state_dict(state["optimizer"])
             schedule.load_state_dict(state["schedule"])
         if len(state["random"]) == accelerator.num_processes:
-            random = state["random"][accelerator.process_index]
-            torch.set_rng_state(random["cpu"])
-            if "cuda" in random and accelerator.device.type == "cuda":
-                torch.cuda.set_rng_state(random["cuda"])
+            rng_state = state["random"][accelerator.process_index]
+            torch.set_rng_state(rng_state["cpu"])
+            if "cuda" in rng_state and accelerator.device.type == "cuda":
+                torch.cuda.set_rng_state(rng_state["cuda"])
         return state["progress"]
 
-    def _read(self):
-        """Return the state in the file, None if there is no file, or the error for one that cannot be taken up."""
+    def _read(self) -> dict[str, Any] | Exception | None:
+        """Return the state in the file, None if there is no file, or the error that `load` is to raise everywhere."""
         try:
             with translate_read_errors(self.path):
                 return self._read_state() if is_file(self.path) else None
         except (OSError, ValueError) as error:
             return error
 
-    def _read_state(self):
-        remedy, ours = "set RESUME = False to start again, or choose another TASK_NAME", self.identity
+    def _read_state(self) -> dict[str, Any]:
+        hint = "set RESUME = False to start over, or choose another TASK_NAME"
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
-            theirs = {name: DEFAULTS_OF_NEW_KEYS[name] for name in DEFAULTS_OF_NEW_KEYS.keys() & ours} | state[
-                "identity"
-            ]
-        except Exception as error:  # damaged bytes can raise nearly anything
-            raise ValueError(f"{self.path} is damaged ({type(error).__name__}): {remedy}") from None
-        ignored = {*IGNORED_LEGACY_KEYS, "BERT_MODEL" if CONTENT in theirs.keys() & ours else CONTENT}
-        ignored |= {SPLIT} - (theirs.keys() & ours)
-        names = [name for name in {**theirs, **ours} if name not in ignored]
-        if changed := [name for name in names if theirs.get(name) != ours.get(name)]:
-            what = "; ".join(f"{name} was {theirs.get(name)!r} and is {ours.get(name)!r}" for name in changed)
-            raise ValueError(f"{self.path} is of an unfinished training with other settings or data ({what}): {remedy}")
+            defaults = {name: value for name, value in DEFAULTS_OF_NEW_KEYS.items() if name in self.config}
+            saved_config = defaults | state["identity"]
+        except Exception as error:  # corrupt bytes can raise nearly anything
+            raise ValueError(f"{self.path} is corrupt ({type(error).__name__}): {hint}") from None
+        if differences := self._compare_configs(saved_config):
+            raise ValueError(
+                f"{self.path} belongs to an interrupted run with different settings or data ({differences}): {hint}"
+            )
         return state
+
+    def _compare_configs(self, saved_config: dict[str, Any]) -> str:
+        """Return the differences between a checkpoint's config and ours, "" if there are none."""
+        in_both = saved_config.keys() & self.config.keys()
+        ignored = {*IGNORED_LEGACY_KEYS, "BERT_MODEL" if CONTENT in in_both else CONTENT}
+        ignored |= {SPLIT} - in_both
+        pairs = {name: (saved_config.get(name), self.config.get(name)) for name in {**saved_config, **self.config}}
+        return "; ".join(
+            f"{name} was {saved!r} and is {ours!r}"
+            for name, (saved, ours) in pairs.items()
+            if saved != ours and name not in ignored
+        )
 
 
 class TrialCache:
-    """Results of trainings that were tried, kept in a file until all is done: an interrupted search goes on there.
+    """Results of the runs of a search or of folds, in a file that exists until all is done.
 
     path : of the file
-    identity : dict of what decides the results, as plain values; those of another one are not used
-    resume : False forgets what the file holds
+    config : dict of what the results depend on, as plain values; results with another one are not used
+    resume : False deletes the file
     """
 
-    def __init__(self, path, identity, resume=True):
+    def __init__(self, path: str | Path, config: dict[str, Any], resume: bool = True) -> None:
         self.path = Path(path)
-        self.identity = identity
+        self.config = config
         if not resume:
             with translate_write_errors(self.path):
                 self.path.unlink(missing_ok=True)
 
-    def run(self, accelerator, name, fine_tune, *arguments):
-        """Return the `summary` of `fine_tune(*arguments)`, a `Run`; from the file if it is known there.
+    def run(self, accelerator: "Accelerator", name: str, fine_tune: Callable[..., Any], *arguments: Any) -> Any:
+        """Return the `summary` of `fine_tune(*arguments)`, which returns a `Run`; from the file if it is there.
 
-        Arrays among the arguments are of row numbers.
+        Arrays among the arguments hold row numbers.
         """
         from accelerate.utils import broadcast_object_list
 
-        identity = {
-            key: value for key, value in self.identity.items() if key != "BERT_MODEL" or CONTENT not in self.identity
-        }
-        key = old = json.dumps([name, identity], sort_keys=True)  # as files of before have it
-        if parts := [argument for argument in arguments if isinstance(argument, np.ndarray)]:
-            key = json.dumps([name, identity | {SPLIT: hash_rows(*parts)}], sort_keys=True)
-        (known,) = broadcast_object_list([self._read()])  # what the first process finds, even on another disk
-        if isinstance(known, OSError):
-            raise known
-        if (done := known.get(key, known.get(old))) is not None:
+        legacy_key = key = self._make_key(name)
+        if splits := [argument for argument in arguments if isinstance(argument, np.ndarray)]:
+            key = self._make_key(name, {SPLIT: hash_rows(*splits)})
+        # of the main process, also if the others cannot see its disk
+        (results,) = broadcast_object_list([self._read()])
+        if isinstance(results, OSError):
+            raise results
+        if (summary := results.get(key, results.get(legacy_key))) is not None:
             accelerator.print(f"{name}: done before")
-            return done
+            return summary
         accelerator.print(f"{name}:")
         summary = fine_tune(*arguments).summary
         if accelerator.is_main_process:
-            write_text(self.path, json.dumps(known | {key: summary}))
+            write_text(self.path, json.dumps(results | {key: summary}))
         return summary
 
-    def _read(self):
-        """Return the results in the file, {} if there are none, or the error for a file that cannot be read."""
+    def _make_key(self, name: str, split: dict[str, str] | None = None) -> str:
+        ignored = {"BERT_MODEL"} if CONTENT in self.config else set()
+        config = {key: value for key, value in self.config.items() if key not in ignored}
+        return json.dumps([name, config | (split or {})], sort_keys=True)
+
+    def _read(self) -> dict[str, Any] | OSError:
+        """Return the results in the file, {} if there are none, or the error of a file that cannot be read."""
         try:
             with translate_read_errors(self.path):
-                known = json.loads(self.path.read_text(encoding="utf-8"))
+                results = json.loads(self.path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
-        except OSError as error:  # not to be written over: they may have taken hours
+        except OSError as error:  # the file must not be overwritten: its results may have taken hours
             return error
         except (ValueError, RecursionError):
-            known = None
-        if not isinstance(known, dict):
-            print(f"{self.path} is damaged: what was tried before is tried again")
+            results = None
+        if not isinstance(results, dict):
+            print(f"{self.path} is corrupt: its trials will be run again")
             return {}
-        return known
+        return results

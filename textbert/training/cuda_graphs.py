@@ -1,160 +1,194 @@
-"""What a GPU does for a batch, started as a whole.
+"""Training steps captured as CUDA graphs and replayed (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs).
 
-A step of a training is a thousand small pieces of work for a GPU, and a processor needs longer to start them one by one
-than a fast GPU to do them. So the way of a batch through BERT's layers and back is captured, once for each shape of
-batches, and replayed from then on: a CUDA graph (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs).
+In eager mode a training step is a thousand kernel launches, and launching them takes the CPU longer than a fast GPU
+needs to run them. So the forward and the backward pass of a batch through BERT's layers are captured, once for each
+shape of batch, and replayed from then on, as two launches.
+
+`torch.cuda.make_graphed_callables` could replace `GraphedStep` and `GraphReplay`, nearly half of this module. But it
+keeps a gradient of every parameter for each shape and adds them with a kernel launch per parameter; these graphs add to
+one set of gradients as they run. (That is from its source: it was not tried, for want of a GPU.)
 """
 
 import os
 from collections import Counter
+from typing import Any
 
 import torch
+from pytorch_pretrained_bert.modeling import BertForSequenceClassification
 from torch.autograd.function import once_differentiable
 
-SWITCH = "BERT_CUDA_GRAPHS"
+# Off unless this environment variable is 1: the tests at the end of tests/training/test_cuda_graphs.py need a GPU, and
+# have not passed on one in full.
+ENV_VAR = "BERT_CUDA_GRAPHS"
 
-MET = 3  # a shape is captured when it comes the third time: that takes about as long as five steps
+CAPTURE_AFTER = 3  # a shape is captured when it comes for the third time: capturing takes about as long as five steps
 
-BYTES = 34  # kept for the way back, for each word piece, layer and number of the hidden size (measured with bert-base)
+ACTIVATION_BYTES = 34  # kept for the backward pass per token, layer and hidden unit (measured with bert-base)
 
 
-class GraphedEncoder(torch.nn.Module):
-    """What is captured: all of a fast model that follows its embeddings."""
+class Encoder(torch.nn.Module):
+    """What is captured: the layers, pooler and classifier of a model, without its embeddings."""
 
-    def __init__(self, model):
+    def __init__(self, model: BertForSequenceClassification) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, hidden_states, blocked):
-        return type(self.model).encode(self.model, hidden_states, blocked)
+    def forward(self, hidden_states: torch.Tensor, extended_attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return logits of shape (batch, num_labels) for hidden states of shape (batch, length, hidden)."""
+        # of the class, as `capture_layers` replaces the instance's
+        return type(self.model).forward_from_embeddings(self.model, hidden_states, extended_attention_mask)
 
 
 class GraphedStep:
-    """The way of batches of one shape through the layers and back.
+    """The forward and the backward pass of batches of one shape, as two CUDA graphs.
 
-    Going back, the gradients of `parameters`, a dict from names to tensors, are added to `gradients`, in that order.
+    Both read and write fixed memory: copy the inputs to `inputs` and replay `forward`, which writes `outputs`; copy the
+    gradient of the outputs to `outputs_gradient` and replay `backward`, which writes `hidden_gradient`, of the hidden
+    states, and adds the gradients of the parameters to `gradients`.
     """
 
-    def __init__(self, encoder, parameters, gradients, inputs, pool):
-        hidden_states, blocked = inputs
-        self.inputs = hidden_states.detach().clone().requires_grad_(), blocked.clone()
-        wanted = self.inputs[0], *parameters.values()
+    def __init__(
+        self,
+        encoder: Encoder,
+        parameters: dict[str, torch.Tensor],
+        gradients: list[torch.Tensor],
+        inputs: tuple[torch.Tensor, torch.Tensor],
+        pool: Any,
+    ) -> None:
+        """Capture both passes for inputs like these; `parameters` and `gradients` are in the same order."""
+        hidden_states, extended_attention_mask = inputs
+        self.inputs = hidden_states.detach().clone().requires_grad_(), extended_attention_mask.clone()
+        differentiable = self.inputs[0], *parameters.values()
         autocast = {"enabled": torch.is_autocast_enabled("cuda"), "cache_enabled": False}
 
-        def go_forward():
+        def forward() -> torch.Tensor:
             with torch.autocast("cuda", **autocast):
                 return torch.func.functional_call(encoder, parameters, self.inputs)
 
-        def go_both_ways():
-            outputs = go_forward()
-            torch.autograd.grad(outputs, wanted, torch.zeros_like(outputs))
+        def forward_backward() -> None:
+            outputs = forward()
+            torch.autograd.grad(outputs, differentiable, torch.zeros_like(outputs))
 
-        beside, here = torch.cuda.Stream(), torch.cuda.current_stream()
-        with torch.autocast("cuda", enabled=False):  # going back, as ever, without it
-            beside.wait_stream(here)
-            with torch.cuda.stream(beside):
-                for _ in range(3):  # what libraries set up at first must not be captured
-                    go_both_ways()
-            here.wait_stream(beside)
+        with torch.autocast("cuda", enabled=False):  # the backward pass runs without autocast
+            # warm-up, on a side stream as PyTorch's notes say: what libraries set up at first must not be captured
+            side_stream, current_stream = torch.cuda.Stream(), torch.cuda.current_stream()
+            side_stream.wait_stream(current_stream)
+            with torch.cuda.stream(side_stream):
+                for _ in range(3):
+                    forward_backward()
+            current_stream.wait_stream(side_stream)
+
             self.forward, self.backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
             with torch.cuda.graph(self.forward, pool=pool):
-                outputs = go_forward()
+                outputs = forward()
+            self.outputs = outputs.detach()
             self.outputs_gradient = torch.zeros_like(outputs)
             with torch.cuda.graph(self.backward, pool=pool):
-                self.hidden_gradient, *found = torch.autograd.grad(outputs, wanted, self.outputs_gradient)
-                torch._foreach_add_(gradients, found)
-        self.outputs = outputs.detach()
+                self.hidden_gradient, *step_gradients = torch.autograd.grad(
+                    outputs, differentiable, self.outputs_gradient
+                )
+                torch._foreach_add_(gradients, step_gradients)
 
 
 class GraphReplay(torch.autograd.Function):
-    """A `GraphedStep`, for autograd."""
+    """Replays a `GraphedStep` as one operation of autograd."""
 
     @staticmethod
-    def forward(ctx, hidden_states, blocked, captured, layers):
-        ctx.captured, ctx.layers = captured, layers
-        for kept, given in zip(captured.inputs, (hidden_states, blocked)):
-            kept.copy_(given)
-        captured.forward.replay()
-        return captured.outputs.clone()
+    def forward(
+        ctx: Any,
+        hidden_states: torch.Tensor,
+        extended_attention_mask: torch.Tensor,
+        step: GraphedStep,
+        graphed: "GraphedEncoder",
+    ) -> torch.Tensor:
+        """Return the logits of a batch."""
+        ctx.step, ctx.graphed = step, graphed
+        for static_input, value in zip(step.inputs, (hidden_states, extended_attention_mask)):
+            static_input.copy_(value)
+        step.forward.replay()
+        return step.outputs.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, outputs_gradient):
-        ctx.layers.bind_gradients()
-        ctx.captured.outputs_gradient.copy_(outputs_gradient)
-        ctx.captured.backward.replay()
-        ctx.layers.waiting = False
-        return ctx.captured.hidden_gradient.clone(), None, None, None
+    def backward(ctx: Any, outputs_gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Add the parameters' gradients to theirs; return that of the hidden states."""
+        ctx.graphed.bind_gradients()
+        ctx.step.outputs_gradient.copy_(outputs_gradient)
+        ctx.step.backward.replay()
+        ctx.graphed.backward_pending = False
+        return ctx.step.hidden_gradient.clone(), None, None, None
 
 
-class GraphedLayers:
-    """The layers, pooler and classifier of a fast model in training, replayed for each shape met often enough.
+class GraphedEncoder:
+    """Replaces `forward_from_embeddings` of a model: replays a graph for each shape of batch that comes often enough.
 
-    What it does not replay, it lets the model do: when there is nothing to learn, or when a batch has not gone back yet
-    and the next one comes.
+    It runs in eager mode without gradients, and between the forward and the backward pass of a replayed batch, whose
+    fixed memory another batch would overwrite.
     """
 
-    def __init__(self, model):
-        self.encoder = GraphedEncoder(model)
-        learning = {name: p for name, p in self.encoder.named_parameters() if "embeddings." not in name}
-        self.parameters = list(learning.values())
-        # the same numbers as other tensors: what autograd keeps with the parameters, as long as somebody holds a loss,
-        # belongs to the usual stream and would break the capture
-        self.captured_parameters = {name: p.detach().requires_grad_() for name, p in learning.items()}
+    def __init__(self, model: BertForSequenceClassification) -> None:
+        self.encoder = Encoder(model)
+        trained = {name: p for name, p in self.encoder.named_parameters() if "embeddings." not in name}
+        self.parameters = list(trained.values())
+        # the same memory under other tensors: autograd keeps a node with each parameter as long as a loss is held, and
+        # that node belongs to the stream of eager mode, which makes a capture fail
+        self.captured_parameters = {name: p.detach().requires_grad_() for name, p in trained.items()}
         self.gradients = [torch.zeros_like(p) for p in self.parameters]
-        self.pool = torch.cuda.graph_pool_handle()  # shapes share their memory, as one at a time is on its way
-        self.met, self.passes, self.waiting = Counter(), {}, False
+        self.pool = torch.cuda.graph_pool_handle()  # all shapes share memory, as one batch is processed at a time
+        self.shape_counts: Counter[tuple[torch.Size, torch.dtype]] = Counter()
+        self.steps: dict[tuple[torch.Size, torch.dtype], GraphedStep] = {}
+        self.backward_pending = False
 
-    def __call__(self, hidden_states, blocked):
-        if self.waiting or not (self.encoder.model.training and torch.is_grad_enabled()):
-            return self.encoder(hidden_states, blocked)
-        kind = hidden_states.shape, hidden_states.dtype
-        self.met[kind] += 1
-        if self.met[kind] < MET:
-            return self.encoder(hidden_states, blocked)
-        if kind not in self.passes:
-            self.passes[kind] = self.capture(hidden_states, blocked)
-        self.waiting = True
-        return GraphReplay.apply(hidden_states, blocked, self.passes[kind], self)
+    def __call__(self, hidden_states: torch.Tensor, extended_attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return logits of shape (batch, num_labels), as `Encoder`."""
+        if self.backward_pending or not (self.encoder.model.training and torch.is_grad_enabled()):
+            return self.encoder(hidden_states, extended_attention_mask)
+        shape = hidden_states.shape, hidden_states.dtype
+        self.shape_counts[shape] += 1
+        if self.shape_counts[shape] < CAPTURE_AFTER:
+            return self.encoder(hidden_states, extended_attention_mask)
+        if shape not in self.steps:
+            self.steps[shape] = self.capture(hidden_states, extended_attention_mask)
+        self.backward_pending = True
+        return GraphReplay.apply(hidden_states, extended_attention_mask, self.steps[shape], self)
 
-    def capture(self, *inputs):
-        """Return a `GraphedStep`; RuntimeError, with what to do, if this GPU and this PyTorch cannot make one."""
-        torch.cuda.empty_cache()  # while it captures, PyTorch cannot give back what it keeps at hand
+    def capture(self, *inputs: torch.Tensor) -> GraphedStep:
+        """Return a `GraphedStep`; RuntimeError, with a hint, if this GPU and this PyTorch cannot capture one."""
+        torch.cuda.empty_cache()  # PyTorch cannot free cached memory during a capture
         try:
             return GraphedStep(self.encoder, self.captured_parameters, self.gradients, inputs, self.pool)
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError as error:  # after which PyTorch cannot go on in this process
+        except RuntimeError as error:  # PyTorch cannot continue in this process
             raise RuntimeError(
-                f"the steps of this training could not be captured as CUDA graphs: {error}\nRestart the notebook with "
-                f"the environment variable {SWITCH}=0: it goes on from the last checkpoint, slower on small batches"
+                f"CUDA graph capture failed: {error}\nUnset the environment variable {ENV_VAR} and restart the "
+                "notebook: it resumes from the last checkpoint, slower on small batches"
             ) from error
 
-    def bind_gradients(self):
-        """Let the parameters' gradients, whether there are any or none, stand where the captured passes add to them."""
-        apart = [pair for pair in zip(self.parameters, self.gradients) if pair[0].grad is not pair[1]]
-        if apart:
-            torch._foreach_zero_([gradient for _, gradient in apart])
-        for parameter, gradient in apart:
+    def bind_gradients(self) -> None:
+        """Make `gradients`, to which the graphs add, the gradients of the parameters, with the values these have."""
+        unbound = [pair for pair in zip(self.parameters, self.gradients) if pair[0].grad is not pair[1]]
+        if unbound:
+            torch._foreach_zero_([gradient for _, gradient in unbound])
+        for parameter, gradient in unbound:
             if parameter.grad is not None:
                 gradient.add_(parameter.grad)
             parameter.grad = gradient
 
 
-def capture_layers(model, pieces):
-    """Let a fast model on a GPU train by `GraphedLayers`, until `release_layers`, if its memory is large enough.
+def capture_layers(model: BertForSequenceClassification, max_tokens: int) -> None:
+    """Let a model on a GPU train with CUDA graphs until `release_layers`, if BERT_CUDA_GRAPHS=1 and memory allows.
 
-    The environment variable BERT_CUDA_GRAPHS=0 forbids it. pieces : word pieces, padding included, of the largest batch
+    max_tokens : of the largest batch, padding included
     """
-    if os.environ.get(SWITCH) == "0":
+    if os.environ.get(ENV_VAR) != "1":
         return
-    config = model.config
-    size = BYTES * pieces * config.num_hidden_layers * config.hidden_size
+    activations = ACTIVATION_BYTES * max_tokens * model.config.num_hidden_layers * model.config.hidden_size
     free, _ = torch.cuda.mem_get_info()
-    if 5 * size < free:  # for what is captured and what is not, should each text come twice, and to spare
-        model.encode = GraphedLayers(model)
+    if 5 * activations < free:  # graphs and eager mode, both with each text twice (R_DROP), and a reserve
+        model.forward_from_embeddings = GraphedEncoder(model)
 
 
-def release_layers(model):
-    """Let a model work by itself again."""
-    vars(model).pop("encode", None)
+def release_layers(model: BertForSequenceClassification) -> None:
+    """Undo `capture_layers`."""
+    vars(model).pop("forward_from_embeddings", None)

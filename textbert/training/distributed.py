@@ -1,50 +1,58 @@
-"""The machine: its precision, its processes that work together, and what each of them takes."""
+"""Precision, versions, and several processes that train together, with accelerate."""
 
 import os
 import platform
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import joblib
 import numpy as np
 import torch
+from pytorch_pretrained_bert.modeling import BertForSequenceClassification
 
 from textbert.features.batching import has_amx
+from textbert.features.features import Features
 from textbert.model.prediction import predict_logits
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator  # seconds, which a prediction need not wait for
 
 # those of accelerate, under the names of their packages
 TRACKERS = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb")
 
-# how launchers (torchrun, and those of MPI) tell a process how many there are, and which of them it is
-SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+# in which launchers (torchrun, and those of MPI) pass the number of processes, and the rank of each
+WORLD_SIZE_VARS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
-RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+RANK_VARS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 
 
-def choose_mixed_precision():
-    """Return what accelerate calls `mixed_precision`: "bf16" where the hardware multiplies in it, else "no".
+def choose_mixed_precision() -> str:
+    """Return accelerate's `mixed_precision`: "bf16" if the hardware multiplies matrices of bfloat16, else "no".
 
-    On a CPU that means matrix instructions for bfloat16 (AMX): others emulate it, hundreds of times slower.
+    Of CPUs those with AMX do; others emulate it, hundreds of times slower.
     """
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     return "bf16" if has_amx() else "no"
 
 
-def _get_version(package):
+def _get_version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "not installed"
 
 
-def get_environment():
-    """Return the versions of Python and of each package that matters, and the device, as a dict."""
+def get_environment() -> dict[str, str]:
+    """Return the versions of Python and of the main packages, and the device, as a dict."""
     packages = ("torch", "pytorch-pretrained-bert", "accelerate", "numpy", "pandas", "scikit-learn")
-    cuda = torch.cuda.is_available()
-    other = "Apple GPU" if torch.backends.mps.is_available() else "CPU"
-    device = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}" if cuda else other
+    if torch.cuda.is_available():
+        device = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    else:
+        device = "Apple GPU" if torch.backends.mps.is_available() else "CPU"
     precision = {"no": "float32", "bf16": "bfloat16"}[choose_mixed_precision()]
     return {
         "python": platform.python_version(),
@@ -53,79 +61,88 @@ def get_environment():
     }
 
 
-def _count_processes():
-    """Return how many processes a launcher has started to work together, by the environment.
+def _get_world_size() -> int:
+    """Return the number of processes that a launcher has started, from the environment.
 
-    Where this is one alone, what was left there by a cluster or a launcher is taken out: accelerate would look for the
-    others. Raises RuntimeError for a rank that cannot be.
+    If it is 1, variables that a cluster or a launcher has left there are removed: accelerate would wait for other
+    processes. Raises RuntimeError for an impossible rank.
     """
-    size = next((name for name in SIZES if os.environ.get(name)), None)
-    given = os.environ.get(size, "1") if size else "1"
-    rank = next((name for name in RANKS if os.environ.get(name)), None)
-    world = int(given) if given.isascii() and given.isdecimal() else 0
-    missing = [name for name, there in (("MASTER_ADDR", os.environ.get("MASTER_ADDR")), ("RANK", rank)) if not there]
-    if world > 1 and not missing:
-        if os.environ[rank] not in map(str, range(world)):
+    size_var = next((name for name in WORLD_SIZE_VARS if os.environ.get(name)), None)
+    rank_var = next((name for name in RANK_VARS if os.environ.get(name)), None)
+    size = os.environ[size_var] if size_var else "1"
+    world_size = int(size) if size.isascii() and size.isdecimal() else 0
+    missing = [] if os.environ.get("MASTER_ADDR") else ["MASTER_ADDR"]
+    missing += [] if rank_var else ["RANK"]
+    if world_size > 1 and rank_var and not missing:
+        if os.environ[rank_var] not in map(str, range(world_size)):
             raise RuntimeError(
-                f"{rank} is {os.environ[rank]!r} and {size} is {given!r}, expected a rank from 0 to {world - 1}: start "
-                f"the processes with torchrun, or take {size} out of the environment to work with this one alone"
+                f"{rank_var} is {os.environ[rank_var]!r} and {size_var} is {size!r}, expected a rank from 0 to "
+                f"{world_size - 1}: start the processes with torchrun, or unset {size_var} to use this process alone"
             )
-        return world
-    if world != 1:
-        why = f"but {missing[0]} is not set" if world else "which is not a number of processes"
-        print(f"{size} is {given!r}, {why}: this process works by itself")
-    for name in (*SIZES, *RANKS, "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"):
+        return world_size
+    if world_size != 1:
+        reason = f"but {missing[0]} is not set" if world_size else "which is not a number of processes"
+        print(f"{size_var} is {size!r}, {reason}: this process works alone")
+    for name in (*WORLD_SIZE_VARS, *RANK_VARS, "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"):
         os.environ.pop(name, None)
     return 1
 
 
-def make_accelerator():
-    """Return accelerate's Accelerator for this machine, or for this process among those that torchrun started.
+def make_accelerator() -> "Accelerator":
+    """Return accelerate's Accelerator for this machine, or for this process of those that torchrun started.
 
-    A WORLD_SIZE without a MASTER_ADDR or a RANK, or one of these without it, as some clusters set them, says nothing of
-    other processes and is taken out of the environment. Raises RuntimeError if fewer processes work together than were
-    started.
+    Some clusters set WORLD_SIZE without MASTER_ADDR or RANK, or one of these alone: there are no other processes then,
+    and the variables are removed from the environment. Raises RuntimeError if fewer processes joined than were started.
 
-    oneDNN, which multiplies in bfloat16 on a CPU, compiles some forty kernels for each shape of batch; it is told,
-    unless ONEDNN_PRIMITIVE_CACHE_CAPACITY is set or it has begun, to keep 8,192, since long texts have many lengths.
+    ONEDNN_PRIMITIVE_CACHE_CAPACITY is set to 8,192 unless it is set already: oneDNN, which multiplies matrices of
+    bfloat16 on a CPU, compiles some forty kernels for each shape of batch, and long texts have many lengths.
     """
     from accelerate import Accelerator
 
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
-    world = _count_processes()
-    # on CPUs accelerate must be told so, or each process works for itself
-    cpu = True if world > 1 and not torch.cuda.is_available() else None
+    world_size = _get_world_size()
+    # on CPUs accelerate must be told, or each process works alone
+    cpu = True if world_size > 1 and not torch.cuda.is_available() else None
     accelerator = Accelerator(mixed_precision=choose_mixed_precision(), cpu=cpu)
-    if accelerator.num_processes != world:
-        raise RuntimeError(f"{world} processes were started, but {accelerator.num_processes} work together")
+    joined = accelerator.num_processes
+    if joined != world_size:
+        raise RuntimeError(
+            f"WORLD_SIZE is {world_size} but only {joined} process{'es' if joined > 1 else ''} joined: start the "
+            "processes with torchrun"
+        )
     return accelerator
 
 
 @contextmanager
-def experiment_tracker(accelerator, track_with=None, output_dir=".", name="training", parameters=None):
-    """Yield a function that notes figures, a dict of numbers, and the step they belong to, with accelerate's trackers.
+def experiment_tracker(
+    accelerator: "Accelerator",
+    track_with: str | None = None,
+    output_dir: str | Path = ".",
+    name: str = "training",
+    config: dict[str, Any] | None = None,
+) -> Iterator[Callable[[dict[str, float], int], None]]:
+    """Context manager that yields a function `log(metrics, step)`, which logs a dict of numbers.
 
-    Each training is a run of its own there, so no two of a search or of folds draw one line; gone on with, it begins
-    another run whose steps go on.
+    Each training run of a search or of folds is a run of its own in the tracker, and so is each resumed one, whose
+    steps continue.
 
     Parameters
     ----------
-    track_with : a name that accelerate knows, such as "tensorboard"; None notes nothing
+    track_with : one of `TRACKERS`, such as "tensorboard"; None logs nothing
     output_dir : of the task, whose name is the project's; files go to `<output_dir>/tracking/<name>/`
-    name : of the training
-    parameters : dict of what the training was told
+    name : of the run
+    config : dict of the run's settings
     """
     if track_with is None:
-        yield lambda figures, step: None
+        yield lambda metrics, step: None
         return
     folder = Path(output_dir, "tracking", name)
     folder.mkdir(parents=True, exist_ok=True)
     accelerator.log_with = [track_with]
     accelerator.project_configuration.logging_dir = str(folder)
-    told = parameters or {}
-    plain = {key: value if isinstance(value, int | float | str) else str(value) for key, value in told.items()}
+    settings = {key: v if isinstance(v, int | float | str) else str(v) for key, v in (config or {}).items()}
     options = {"wandb": {"name": name, "dir": str(folder)}, "mlflow": {"run_name": name}}
-    accelerator.init_trackers(Path(output_dir).name, {"training": name, **plain}, options)
+    accelerator.init_trackers(Path(output_dir).name, {"training": name, **settings}, options)
     try:
         yield accelerator.log
     finally:
@@ -135,34 +152,37 @@ def experiment_tracker(accelerator, track_with=None, output_dir=".", name="train
 
 
 @contextmanager
-def main_process_first(accelerator):
-    """Let the first process go ahead with the block, and the others follow, silently."""
+def main_process_first(accelerator: "Accelerator") -> Iterator[None]:
+    """Context manager whose block the main process runs first; then the others run it, without printing."""
     with accelerator.main_process_first(), nullcontext() if accelerator.is_main_process else redirect_stdout(None):
         yield
 
 
-def shard_batch(batch, accelerator):
-    """Return (the indices of a batch that this process takes, their weight).
+def shard_batch(batch: np.ndarray, accelerator: "Accelerator") -> tuple[np.ndarray, float]:
+    """Return (the rows of a batch that this process takes, their weight, 1.0 or 0.0).
 
-    Like lengths stand together in a batch, so every n-th makes fair shares for n processes. Where a batch has less than
-    one for each, a process takes the first with a weight of 0: all must take part in each step.
+    With n processes each takes every n-th row: batches are sorted by length, so the shards take equally long. If there
+    are fewer rows than processes, those left over take the first row with a weight of 0, as all must join each step.
     """
-    share = batch[accelerator.process_index :: accelerator.num_processes]
-    return (share, 1.0) if len(share) else (batch[:1], 0.0)
+    shard = batch[accelerator.process_index :: accelerator.num_processes]
+    return (shard, 1.0) if len(shard) else (batch[:1], 0.0)
 
 
-def all_reduce_sum(accelerator, *values):
-    """Return the sums over all processes of some numbers (or tensors of no dimension), as a list of floats."""
+def all_reduce_sum(accelerator: "Accelerator", *values: torch.Tensor | float) -> list[float]:
+    """Return the sum of each value, a number or a tensor of no dimension, over all processes."""
     if accelerator.num_processes == 1:
         return [float(value) for value in values]
-    values = [torch.as_tensor(value, dtype=torch.float32, device=accelerator.device) for value in values]
-    return accelerator.reduce(torch.stack(values)).tolist()
+    tensors = [torch.as_tensor(value, dtype=torch.float32, device=accelerator.device) for value in values]
+    return accelerator.reduce(torch.stack(tensors)).tolist()
 
 
-def predict_distributed(accelerator, model, features, batch_size, rows):
-    """Return the logits of `rows`, of shape (n, num_labels), as `predict_logits`; each process predicts its share."""
-    mine = np.arange(accelerator.process_index, len(rows), accelerator.num_processes)
+def predict_distributed(
+    accelerator: "Accelerator", model: BertForSequenceClassification, features: Features, batch_size: int, rows: np.ndarray
+) -> np.ndarray:
+    """Return the logits of `rows`, of shape (n, num_labels), as `predict_logits`; each process predicts its shard."""
+    shard = np.arange(accelerator.process_index, len(rows), accelerator.num_processes)
     logits = np.zeros((len(rows), model.num_labels), np.float32)
-    visible = accelerator.is_main_process
-    logits[mine] = predict_logits(model, features, batch_size, rows[mine], "Validating", visible)
-    return accelerator.reduce(torch.from_numpy(logits).to(accelerator.device)).cpu().numpy()  # each row once
+    is_visible = accelerator.is_main_process
+    logits[shard] = predict_logits(model, features, batch_size, rows[shard], "Validating", is_visible)
+    # the sum over the processes: each row is predicted by one of them, and zero in the others
+    return accelerator.reduce(torch.from_numpy(logits).to(accelerator.device)).cpu().numpy()

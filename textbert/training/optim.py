@@ -2,50 +2,58 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+from pytorch_pretrained_bert.modeling import BertForSequenceClassification
 
-# ---------- Optimizer and schedule ------------------------------------------------------------------------------------
 
+def make_optimizer(
+    model: BertForSequenceClassification, learning_rate: float, layer_decay: float = 0.8, weight_decay: float = 0.01
+) -> torch.optim.AdamW:
+    """Return torch's AdamW for BERT, with a learning rate that is smaller the deeper a layer lies.
 
-def make_optimizer(model, learning_rate, layer_decay=0.8, weight_decay=0.01):
-    """Return torch's AdamW for BERT, with a smaller learning rate the deeper a layer lies.
-
-    The classifier and the pooler learn at `learning_rate`, the top layer at `layer_decay` times that, the one below at
-    its square, and the embeddings slowest (Howard and Ruder 2018, https://arxiv.org/abs/1801.06146; Zhang et al. 2020,
-    https://arxiv.org/abs/2006.05987). Biases and LayerNorm do not decay.
+    The classifier and the pooler have `learning_rate`, the top layer `layer_decay` times that, the layer below its
+    square times that, and the embeddings the smallest (Howard and Ruder 2018, https://arxiv.org/abs/1801.06146; Zhang
+    et al. 2020, https://arxiv.org/abs/2006.05987). Biases and LayerNorm have no weight decay.
     """
-    layers = model.config.num_hidden_layers
+    num_layers = model.config.num_hidden_layers
     groups = defaultdict(list)
     for name, parameter in model.named_parameters():
         if match := re.search(r"encoder\.layer\.(\d+)\.", name):
-            depth = layers - int(match[1])
+            depth = num_layers - int(match[1])
         else:
-            depth = layers + 1 if "embeddings." in name else 0
-        groups[depth, not name.endswith(".bias") and "LayerNorm" not in name].append(parameter)
+            depth = num_layers + 1 if "embeddings." in name else 0
+        has_decay = not name.endswith(".bias") and "LayerNorm" not in name
+        groups[depth, has_decay].append(parameter)
     options = [
-        {"params": parameters, "lr": learning_rate * layer_decay**depth, "weight_decay": weight_decay * decays}
-        for (depth, decays), parameters in groups.items()
+        {"params": parameters, "lr": learning_rate * layer_decay**depth, "weight_decay": weight_decay * has_decay}
+        for (depth, has_decay), parameters in groups.items()
     ]
     return torch.optim.AdamW(options, fused=True)
 
 
-def make_schedule(optimizer, total_steps, warmup_proportion):
-    """Let the learning rate rise in a line over the first share of the steps, then fall in a line to zero."""
-    warmup = max(1, round(total_steps * warmup_proportion))
+def make_schedule(
+    optimizer: torch.optim.Optimizer, total_steps: int, warmup_proportion: float
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Return a schedule that raises the learning rate linearly during warm-up, then lowers it linearly to zero.
 
-    def factor(step):
-        return min((step + 1) / warmup, (total_steps - step) / max(1, total_steps - warmup))
+    warmup_proportion : fraction of the steps, from 0 to 1
+    """
+    warmup_steps = max(1, round(total_steps * warmup_proportion))
+
+    def factor(step: int) -> float:
+        return min((step + 1) / warmup_steps, (total_steps - step) / max(1, total_steps - warmup_steps))
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
-def get_class_weights(kind, labels, device="cpu"):
-    """Return how much a text of each class counts, a float32 tensor of shape (2,).
+def get_class_weights(kind: str | None, labels: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
+    """Return the weight of each class in the loss, a float32 tensor of shape (2,).
 
-    kind : None for 1 and 1; "balanced" for weights with which both classes count the same
+    kind : None for 1 and 1; "balanced" for scikit-learn's weights, with which both classes count the same
     labels : array of 0 and 1, of shape (n,)
     """
     from sklearn.utils.class_weight import compute_class_weight
@@ -55,18 +63,19 @@ def get_class_weights(kind, labels, device="cpu"):
 
 
 @contextmanager
-def adversarial_embeddings(model, epsilon):
-    """Move a model's word vectors by `epsilon` along their gradient while the block runs.
+def adversarial_embeddings(model: BertForSequenceClassification, epsilon: float) -> Iterator[None]:
+    """Context manager that moves a model's word embeddings by `epsilon`, the L2 norm, along their gradient.
 
-    There the loss is higher; its gradients, added to those of the vectors as they are, make for adversarial training
-    (the fast gradient method of Miyato et al. 2017, https://arxiv.org/abs/1605.07725, here for a batch as a whole).
+    The loss is higher there. Gradients of that loss, added to those of the unmoved embeddings, make adversarial
+    training: the fast gradient method of Miyato et al. 2017, https://arxiv.org/abs/1605.07725, with one perturbation
+    for the whole batch.
     """
-    vectors = model.bert.embeddings.word_embeddings.weight
-    before = vectors.detach().clone()
+    weight = model.bert.embeddings.word_embeddings.weight
+    original = weight.detach().clone()
     with torch.no_grad():
-        vectors.add_(vectors.grad * (epsilon / vectors.grad.norm().clamp(min=1e-12)))
+        weight.add_(weight.grad * (epsilon / weight.grad.norm().clamp(min=1e-12)))
     try:
         yield
     finally:
         with torch.no_grad():
-            vectors.copy_(before)
+            weight.copy_(original)

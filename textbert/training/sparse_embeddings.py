@@ -1,85 +1,132 @@
-"""BERT's word vectors while it is trained: those of the words in use alone, moved or not, then the whole table again.
+"""Training on the rows of the embedding matrix whose tokens occur in the data.
 
-To the vector of a word that does not occur AdamW does nothing but its decay, which can as well be done once. So neither
-optimizer nor clipping need pass over it at each step: on short texts that is a third of the time.
+A token that never occurs has no gradient, so AdamW does nothing to its row but decay it, and that can be done once, at
+the end. Without the unused rows neither the optimizer nor gradient clipping passes over them at each step; on short
+texts that is a third of the time.
 """
+
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pytorch_pretrained_bert.modeling import BertForSequenceClassification
+
+from textbert.features.features import Features
 
 
 class PrunedEmbedding(torch.nn.Module):
-    """The vectors of some words, in the place of BERT's table, an Embedding of shape (words, hidden).
+    """An Embedding without the rows of unused tokens.
 
-    For all who save or load weights it is the whole table: its state has the vectors of the other words as well, times
-    what `decay` returns. What is loaded for those is not taken up, for they follow from where the training began.
+    weight : parameter of shape (tokens in use, hidden), in the order of the token ids
+    unused_decay : what weight decay has left of the unused rows, as a factor; see `decay_unused_embeddings`
     """
 
-    def __init__(self, whole, ids, decay):
-        """Take the vectors of `ids`, a tensor of shape (n,), from the table; an id not among them is an IndexError."""
+    def __init__(self, full: torch.nn.Embedding, ids: torch.Tensor) -> None:
+        """Take the rows `ids`, rising, of shape (n,), from the embedding matrix; other ids raise IndexError later."""
         super().__init__()
-        self.whole, self.decay = (whole,), decay  # in a tuple it is no part of the model
-        self.weight = torch.nn.Parameter(whole.weight.detach()[ids])  # (n, hidden)
-        rows = torch.full((len(whole.weight),), -1, device=self.weight.device)
-        rows[ids] = torch.arange(len(ids), device=rows.device)
-        self.register_buffer("rows", rows, persistent=False)
-        self.padding = int(rows[whole.padding_idx])
-        self.register_state_dict_post_hook(PrunedEmbedding._give_whole)
-        self.register_load_state_dict_pre_hook(PrunedEmbedding._take_used)
+        self.weight = torch.nn.Parameter(full.weight.detach()[ids])
+        self.unused_decay = 1.0
+        self.ids: torch.Tensor
+        self.row_of_id: torch.Tensor
+        self.initial_weight: torch.Tensor
+        device = self.weight.device
+        row_of_id = torch.full((full.num_embeddings,), -1, device=device)  # -1 is out of range in `F.embedding`
+        row_of_id[ids] = torch.arange(len(ids), device=device)
+        # buffers that are not persistent follow the model to its device and stay out of its state_dict
+        self.register_buffer("ids", ids.to(device), persistent=False)
+        self.register_buffer("row_of_id", row_of_id, persistent=False)
+        self.register_buffer("initial_weight", full.weight.detach(), persistent=False)  # (vocabulary, hidden)
+        self.full_padding_idx = full.padding_idx
+        self.padding_idx = int(row_of_id[full.padding_idx])
 
-    def forward(self, input_ids):
-        """Return vectors of shape (batch, length, hidden) for ids of shape (batch, length)."""
-        return F.embedding(self.rows[input_ids], self.weight, padding_idx=self.padding)
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings, of shape (batch, length, hidden), of ids of shape (batch, length)."""
+        return F.embedding(self.row_of_id[input_ids], self.weight, padding_idx=self.padding_idx)
 
-    def fill(self):
-        """Return the whole table as it is by now, of shape (words, hidden)."""
-        table = self.whole[0].weight.detach() * self.decay()
-        table[self.rows >= 0] = self.weight.detach()  # both by rising ids
-        return table
-
-    def _give_whole(self, state, prefix, metadata):
-        state[f"{prefix}weight"] = self.fill()
-
-    def _take_used(self, state, prefix, *others):
-        table = state[f"{prefix}weight"]
-        state[f"{prefix}weight"] = table[(self.rows >= 0).to(table.device)]
-
-
-def used_token_ids(model, features):
-    """Return the ids of the words that features hold, and of the padding, rising: a tensor of shape (n,)."""
-    vectors = model.bert.embeddings.word_embeddings
-    used = np.zeros(len(vectors.weight), bool)
-    used[features.ids] = used[vectors.padding_idx] = True
-    return torch.from_numpy(np.flatnonzero(used))
+    def full_weight(self) -> torch.Tensor:
+        """Return the whole embedding matrix as it is now, a new tensor of shape (vocabulary, hidden)."""
+        weight = self.initial_weight * self.unused_decay
+        weight[self.ids] = self.weight.detach()
+        return weight
 
 
-def prune_embeddings(model, ids, decay):
-    """Replace a model's table by `PrunedEmbedding`, until `restore_embeddings`."""
+def used_token_ids(model: BertForSequenceClassification, features: Features) -> torch.Tensor:
+    """Return the ids of the tokens in the features, and of padding, in rising order: a tensor of shape (n,)."""
+    embedding = model.bert.embeddings.word_embeddings
+    is_used = np.zeros(len(embedding.weight), bool)
+    is_used[features.ids] = is_used[embedding.padding_idx] = True
+    return torch.from_numpy(np.flatnonzero(is_used))
+
+
+def prune_embeddings(model: BertForSequenceClassification, ids: torch.Tensor) -> None:
+    """Replace a model's embedding matrix by a `PrunedEmbedding`, until `restore_embeddings`."""
     embeddings = model.bert.embeddings
-    embeddings.word_embeddings = PrunedEmbedding(embeddings.word_embeddings, ids, decay)
+    embeddings.word_embeddings = PrunedEmbedding(embeddings.word_embeddings, ids)
 
 
-def restore_embeddings(model):
-    """Put the whole table back, with what was learned, if it is not there."""
+def restore_embeddings(model: BertForSequenceClassification) -> None:
+    """Put the whole embedding matrix, with the trained rows, back into a model if it was pruned."""
     embeddings = model.bert.embeddings
-    if isinstance(used := embeddings.word_embeddings, PrunedEmbedding):
-        (whole,) = used.whole
-        with torch.no_grad():
-            whole.weight.copy_(used.fill())
-        embeddings.word_embeddings = whole
+    pruned = embeddings.word_embeddings
+    if isinstance(pruned, PrunedEmbedding):
+        weight = pruned.initial_weight.copy_(pruned.full_weight())
+        embeddings.word_embeddings = torch.nn.Embedding.from_pretrained(
+            weight, freeze=False, padding_idx=pruned.full_padding_idx
+        )
 
 
-def resize_adam_state(optimizer, state, vectors, ids):
-    """Give what AdamW has kept of word vectors as many rows as `vectors`, the parameter, has: those of `ids`, or all.
+def decay_unused_embeddings(
+    model: BertForSequenceClassification,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LambdaLR,
+    steps: Iterable[int],
+) -> None:
+    """Decay the unused rows of a pruned model as AdamW would in these steps, numbered from 0."""
+    pruned = model.bert.embeddings.word_embeddings
+    if isinstance(pruned, PrunedEmbedding):
+        group = next(g for g in optimizer.param_groups if any(p is pruned.weight for p in g["params"]))
+        for step in steps:
+            learning_rate = group["initial_lr"] * schedule.lr_lambdas[0](step)
+            pruned.unused_decay *= 1 - learning_rate * group["weight_decay"]
 
-    A training by several processes keeps the whole table, as all did once. Moments of words not in use are zero.
+
+def _pruned_weights(model: torch.nn.Module) -> dict[str, PrunedEmbedding]:
+    """Return the pruned embeddings of a model by the names of their weights in its state_dict."""
+    modules = model.named_modules()
+    return {f"{name}.weight": module for name, module in modules if isinstance(module, PrunedEmbedding)}
+
+
+def full_state_dict(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return a model's state_dict with the whole embedding matrix, also while it is pruned."""
+    state_dict = model.state_dict()
+    state_dict.update({name: pruned.full_weight() for name, pruned in _pruned_weights(model).items()})
+    return state_dict
+
+
+def load_full_state_dict(model: torch.nn.Module, state_dict: dict[str, torch.Tensor]) -> None:
+    """Load what `full_state_dict` returned; a pruned model takes the rows in use.
+
+    The others follow from the weights that the training run starts from and the steps that are done.
+    """
+    rows = {name: state_dict[name][pruned.ids.cpu()] for name, pruned in _pruned_weights(model).items()}
+    model.load_state_dict({**state_dict, **rows})
+
+
+def resize_adam_state(
+    optimizer: torch.optim.Optimizer, state: dict[str, Any], weight: torch.Tensor, ids: torch.Tensor
+) -> None:
+    """Give AdamW's moments of the embedding matrix, in a state_dict, as many rows as the parameter `weight` has.
+
+    Those are all rows, or the rows `ids`. A run of several processes keeps all, and so did every run once. Moments of
+    unused tokens are zero. With the last two arguments bound it is a hook for `register_load_state_dict_pre_hook`.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    position = next(i for i, parameter in enumerate(parameters) if parameter is vectors)
-    kept = state["state"].get(position, {})  # nothing before the first step
-    for name in kept.keys() & {"exp_avg", "exp_avg_sq"}:
-        if len(kept[name]) > len(vectors):
-            kept[name] = kept[name][ids]
-        elif len(kept[name]) < len(vectors):
-            kept[name] = torch.zeros(vectors.shape, dtype=vectors.dtype).index_copy(0, ids, kept[name])
+    position = next(i for i, parameter in enumerate(parameters) if parameter is weight)
+    moments = state["state"].get(position, {})  # empty before the first step
+    for name in moments.keys() & {"exp_avg", "exp_avg_sq"}:
+        if len(moments[name]) > len(weight):
+            moments[name] = moments[name][ids]
+        elif len(moments[name]) < len(weight):
+            moments[name] = torch.zeros(weight.shape, dtype=weight.dtype).index_copy(0, ids, moments[name])

@@ -1,288 +1,251 @@
-"""The run behind the loop of train.ipynb: optimizer, schedule, plan, and where the training stands."""
+"""The training run behind the loop of train.ipynb: optimizer, schedule, batches, checkpoints and progress."""
 
-import math
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from pytorch_pretrained_bert.modeling import BertForSequenceClassification
 
 from textbert.evaluation.metrics import standard_error
-from textbert.features.batching import padded_length, split_into_micro_batches
-from textbert.model.loading import clone_state_dict
-from textbert.training.checkpoints import catch_stop_signals
+from textbert.features.batching import BatchSampler, padded_length, split_into_micro_batches
+from textbert.features.features import Features
+from textbert.training.checkpoints import Checkpoint, catch_stop_signals
 from textbert.training.cuda_graphs import capture_layers, release_layers
 from textbert.training.distributed import all_reduce_sum, experiment_tracker
 from textbert.training.malloc import disable_malloc_trim
 from textbert.training.optim import make_optimizer, make_schedule
-from textbert.training.sparse_embeddings import prune_embeddings, resize_adam_state, restore_embeddings, used_token_ids
-from textbert.utils.display import LiveFigure, format_duration, plot_training, progress_bar
+from textbert.training.progress import Progress, ProgressEstimator
+from textbert.training.sparse_embeddings import (
+    decay_unused_embeddings,
+    full_state_dict,
+    prune_embeddings,
+    resize_adam_state,
+    restore_embeddings,
+    used_token_ids,
+)
+from textbert.utils.display import LiveFigure, plot_training, progress_bar
 
-# ---------- The run ---------------------------------------------------------------------------------------------------
+if TYPE_CHECKING:
+    from accelerate import Accelerator  # seconds, which a prediction need not wait for
+    from matplotlib.figure import Figure
 
 
-@dataclass
-class Progress:
-    """Where a training stands: what a checkpoint keeps beside model, optimizer and schedule."""
+@dataclass(frozen=True)
+class RunConfig:
+    """How to train.
 
-    epoch: int = 0  # how many are done
-    step: int = 0  # how many are done of the next
-    losses: list = field(default_factory=list)  # one for each step
-    history: list = field(default_factory=list)  # a dict for each epoch
-    best_epoch: int = 0  # the one that is kept, see `Run.end_epoch`
-    best_mcc: float = -2.0
-    best_weights: dict | None = None
+    learning_rate : of the top layer, see `make_optimizer`
+    epochs : how many at most
+    warmup_proportion : fraction of the steps in which the learning rate rises
+    patience : how many epochs may pass without a higher MCC; None for all
+    baseline_mcc : MCC before training, for the plot
+    """
+
+    learning_rate: float
+    epochs: int
+    warmup_proportion: float = 0.1
+    patience: int | None = None
+    baseline_mcc: float = 0.0
 
 
 class Run:
-    """One training, from its start or from where a checkpoint stands; the loop itself stands in train.ipynb.
+    """A training run, from its start or from a checkpoint; the loop itself is in train.ipynb.
 
         with run.session():
             for epoch in run.epochs():
                 for batches in run.steps(epoch):
                     ...  # gradients, clipping, run.optimizer, run.schedule
                     run.log_step(loss)
-                run.on_epoch_end(report)
+                run.on_epoch_end(metrics)
 
-    What it has found is in `progress`.
+    The result is in `progress`.
     """
 
     def __init__(
         self,
-        accelerator,
-        model,
-        plan,
-        rows,
-        learning_rate,
-        epochs,
-        warmup_proportion=0.1,
-        patience=None,
-        checkpoint=None,
-        floor=0.0,
-        features=None,
-        tracking=None,
-    ):
-        """Set the seed, and make optimizer and schedule.
+        accelerator: "Accelerator",
+        model: BertForSequenceClassification,
+        plan: BatchSampler,
+        rows: np.ndarray,
+        config: RunConfig,
+        features: Features | None = None,
+        checkpoint: Checkpoint | None = None,
+        tracker: AbstractContextManager[Callable[[dict[str, float], int], None]] | None = None,
+    ) -> None:
+        """Set the seed of the random number generators to that of the plan.
 
         Parameters
         ----------
-        model : a fast BertForSequenceClassification with the weights to start from
-        plan : a `BatchSampler`
-        rows : array of the examples to learn from
-        patience : how many epochs may go by without a higher MCC; None trains all
-        checkpoint : a `Checkpoint`, or None for a training that is not kept
-        floor : MCC before training, for the plot
-        features : the `Features` that rows and validation come from: until `watched` ends, the model has no vectors
-            but those of the words in them, if one process alone trains; None keeps all
-        tracking : a context of `experiment_tracker`, where the losses and what validation says are noted; None notes nothing
+        model : a BertForSequenceClassification with fused kernels and the weights to start from
+        rows : array of shape (n,); which features to train on
+        features : the features of training and validation set; if only one process trains, the model has no embeddings
+            of other tokens until the session ends. None keeps all.
+        checkpoint : None if the run should not be saved
+        tracker : what `experiment_tracker` returns, to log losses and validation metrics; None logs nothing
         """
         from accelerate.utils import set_seed
 
-        restore_embeddings(model)  # a run that was broken off before it began has left those in use
         set_seed((plan.seed + accelerator.process_index) % 2**32)
         self.accelerator = accelerator
         self.model = model
         self.plan = plan
         self.rows = rows
-        self.patience = patience or epochs
+        self.config = config
+        self.features = features
         self.checkpoint = checkpoint
-        self.floor = floor
-        self.tracking = tracking or experiment_tracker(accelerator)
-        self.total_epochs = epochs
-        first_epoch = plan.steps(rows, 0)
-        self.steps_per_epoch = len(first_epoch)
-        # not prepared by accelerate, which would keep it, and its moments, beyond this run
-        self.optimizer = self._make_optimizer(features, learning_rate)
-        self.schedule = make_schedule(self.optimizer, epochs * self.steps_per_epoch, warmup_proportion)
+        self.tracker = tracker or experiment_tracker(accelerator)
         self.progress = Progress()
-        if checkpoint:
-            try:
-                self._take_up_checkpoint()
-            except BaseException:  # refused: the model shall be whole for whatever comes next
-                restore_embeddings(model)
-                raise
-        self.saved = time.monotonic()
-        total_cost = epochs * sum(map(plan.cost, first_epoch))
-        self.clock = ProgressEstimator(total_cost, len(self.progress.losses) / (epochs * self.steps_per_epoch))
+        self.saved_at = time.monotonic()
+        steps = plan.steps(rows, 0)
+        self.steps_per_epoch = len(steps)
+        self.total_steps = config.epochs * len(steps)
+        self.total_tokens = config.epochs * sum(map(plan.cost, steps))
 
     @property
-    def summary(self):
-        """What a search or a fold wants to know: the best epoch and its validation MCC, as a dict."""
+    def summary(self) -> dict[str, Any]:
+        """The best epoch and its validation MCC, as a dict: the result of a trial or a fold."""
         return {"best epoch": self.progress.best_epoch, "validation MCC": self.progress.best_mcc}
 
     @property
-    def _highest(self):
+    def _highest(self) -> dict[str, Any]:
         """The first epoch with the highest validation MCC, as a dict of the history."""
         return max(self.progress.history, key=lambda epoch: epoch["mcc"], default={"epoch": 0})
 
-    def _make_optimizer(self, features, learning_rate):
-        if features is None:
-            return make_optimizer(self.model, learning_rate)
-        used = used_token_ids(self.model, features)
-        if self.accelerator.num_processes == 1:  # several have settled what they share
-            prune_embeddings(self.model, used, self._decay)
-        vectors = self.model.bert.embeddings.word_embeddings.weight
-        optimizer = make_optimizer(self.model, learning_rate)
-        optimizer.register_load_state_dict_pre_hook(partial(resize_adam_state, vectors=vectors, ids=used))
-        return optimizer
-
-    def _decay(self):
-        """Return what the steps up to now have left of a vector that AdamW only decays."""
-        vectors = self.model.bert.embeddings.word_embeddings.weight
-        group = next(g for g in self.optimizer.param_groups if any(p is vectors for p in g["params"]))
-        factors = map(self.schedule.lr_lambdas[0], range(len(self.progress.losses)))
-        return math.prod(1 - group["initial_lr"] * factor * group["weight_decay"] for factor in factors)
-
-    def _take_up_checkpoint(self):
-        found = self.checkpoint.load(self.accelerator, self.model, self.optimizer, self.schedule)
-        if found:
-            total = self.total_epochs * self.steps_per_epoch
-            self.accelerator.print(f"Going on after step {len(found['losses'])} of {total}")
-            self.progress = Progress(**found)
-        else:
-            self._save()  # evaluate.ipynb shall know that a training was begun
-
-    def _save(self):
-        self.checkpoint.save(self.accelerator, self.model, self.optimizer, self.schedule, vars(self.progress))
-        self.saved = time.monotonic()
-
     @contextmanager
-    def session(self):
-        """Show a bar and, in a notebook, a live plot; note when somebody wants to stop.
+    def session(self) -> Iterator[None]:
+        """Context manager for the loop: prepares model and optimizer, resumes, shows progress, and cleans up.
 
-        Raises KeyboardInterrupt at the end if that was after the last step.
+        Raises KeyboardInterrupt at the end if a stop was requested after the last step.
         """
-        visible, total = self.accelerator.is_main_process, self.total_epochs * self.steps_per_epoch
-        bar = progress_bar(total, "Training", " steps", visible)
-        stops = catch_stop_signals(self.accelerator.print)
-        with disable_malloc_trim(), stops as self.stop_asked, bar as self.bar, self.tracking as self.note:
+        with ExitStack() as stack:
+            stack.enter_context(disable_malloc_trim())
+            stack.callback(restore_embeddings, self.model)
+            self._make_optimizer()
+            self._resume()
+            self.stop_signals = stack.enter_context(catch_stop_signals(self.accelerator.print))
+            bar = progress_bar(self.total_steps, "Training", " steps", self.accelerator.is_main_process)
+            self.bar = stack.enter_context(bar)
             self.bar.update(len(self.progress.losses))
+            self.log = stack.enter_context(self.tracker)
             self.figure = LiveFigure(self._draw)
-            try:
-                if self.accelerator.device.type == "cuda" and self.accelerator.num_processes == 1:
-                    capture_layers(self.model, self.plan.batch_size * padded_length(self.plan.lengths[self.rows]))
-                yield
-            finally:
-                release_layers(self.model)
-                restore_embeddings(self.model)
+            stack.callback(release_layers, self.model)
+            if self.accelerator.device.type == "cuda" and self.accelerator.num_processes == 1:
+                capture_layers(self.model, self.plan.batch_size * padded_length(self.plan.lengths[self.rows]))
+            yield
             self.figure.update(at_once=True)
-            self.optimizer.state.clear()  # its moments, twice the weights: nobody needs them any more
-            (stop,) = all_reduce_sum(self.accelerator, bool(self.stop_asked))
+            self.optimizer.state.clear()  # moments take twice the memory of the weights
+            (stop,) = all_reduce_sum(self.accelerator, bool(self.stop_signals))
             if stop:
                 self._stop()
 
-    def _stop(self):
-        how = "" if self.checkpoint is None or self.checkpoint.resume else "set RESUME = True and "
-        raise KeyboardInterrupt(f"stopped after step {len(self.progress.losses)}: {how}run it again to go on")
+    def _make_optimizer(self) -> None:
+        ids = None if self.features is None else used_token_ids(self.model, self.features)
+        if ids is not None and self.accelerator.num_processes == 1:  # accelerate has set up what several processes share
+            prune_embeddings(self.model, ids)
+        # not prepared by accelerate, which would keep the optimizer and its moments after this run
+        self.optimizer = make_optimizer(self.model, self.config.learning_rate)
+        self.schedule = make_schedule(self.optimizer, self.total_steps, self.config.warmup_proportion)
+        if ids is not None:
+            weight = self.model.bert.embeddings.word_embeddings.weight
+            self.optimizer.register_load_state_dict_pre_hook(partial(resize_adam_state, weight=weight, ids=ids))
 
-    def _draw(self):
-        return plot_training(self.progress.losses, self.progress.history, self.steps_per_epoch, self.floor)
+    def _resume(self) -> None:
+        if self.checkpoint:
+            state = self.checkpoint.load(self.accelerator, self.model, self.optimizer, self.schedule)
+            if state:
+                self.accelerator.print(f"Resuming from step {len(state['losses'])} of {self.total_steps}")
+                self.progress = Progress(**state)
+                steps = range(len(self.progress.losses))
+                decay_unused_embeddings(self.model, self.optimizer, self.schedule, steps)
+            else:
+                self._save()  # so that evaluate.ipynb knows of a run that was started
+        self.saved_at = time.monotonic()
+        self.estimator = ProgressEstimator(self.total_tokens, len(self.progress.losses) / self.total_steps)
 
-    def epochs(self):
-        """Yield the number of each epoch, from 0, that is left; ends early when patience does."""
+    def _save(self) -> None:
+        if self.checkpoint:
+            self.checkpoint.save(self.accelerator, self.model, self.optimizer, self.schedule, vars(self.progress))
+            self.saved_at = time.monotonic()
+
+    def _stop(self) -> None:
+        setting = "" if self.checkpoint is None or self.checkpoint.resume else "set RESUME = True and "
+        raise KeyboardInterrupt(f"stopped after step {len(self.progress.losses)}: {setting}run it again to resume")
+
+    def _draw(self) -> "Figure":
         progress = self.progress
-        while progress.epoch < self.total_epochs and progress.epoch - self._highest["epoch"] < self.patience:
+        return plot_training(progress.losses, progress.history, self.steps_per_epoch, self.config.baseline_mcc)
+
+    def epochs(self) -> Iterator[int]:
+        """Yield the number of each epoch that is left, from 0, until patience runs out."""
+        progress, patience = self.progress, self.config.patience or self.config.epochs
+        while progress.epoch < self.config.epochs and progress.epoch - self._highest["epoch"] < patience:
             yield progress.epoch
 
-    def steps(self, epoch):
-        """Yield the batches of each step that is left of an epoch; on a CPU a large one comes in parts."""
+    def steps(self, epoch: int) -> Iterator[list[np.ndarray]]:
+        """Yield the batches of each step that is left of an epoch; on a CPU as micro-batches."""
         for batches in self.plan.steps(self.rows, epoch)[self.progress.step :]:
-            self.cost = self.plan.cost(batches)
+            self.step_tokens = self.plan.cost(batches)
             if self.accelerator.device.type == "cpu":
-                processes = self.accelerator.num_processes
-                batches = [
-                    part for batch in batches for part in split_into_micro_batches(batch, self.plan.lengths, processes)
-                ]
+                lengths, processes = self.plan.lengths, self.accelerator.num_processes
+                batches = [part for batch in batches for part in split_into_micro_batches(batch, lengths, processes)]
             yield batches
 
-    def log_step(self, loss):
-        """Note the loss of a step, this process's share of it; write a checkpoint if it is time, stop if it is asked.
+    def log_step(self, loss: torch.Tensor | float) -> None:
+        """Record the loss of a step, of which each process has its part; save or stop if it is time to.
 
-        Raises KeyboardInterrupt after the checkpoint if somebody wants to stop, ValueError for a loss of NaN.
+        Raises ValueError if the loss is NaN or infinite, and KeyboardInterrupt, after a checkpoint, if a stop was
+        requested.
         """
-        due = bool(self.checkpoint) and time.monotonic() - self.saved >= 60 * self.checkpoint.minutes
-        loss, stop, due = all_reduce_sum(self.accelerator, loss, bool(self.stop_asked), due)
+        is_due = bool(self.checkpoint) and time.monotonic() - self.saved_at >= 60 * self.checkpoint.minutes
+        loss, stop, is_due = all_reduce_sum(self.accelerator, loss, bool(self.stop_signals), is_due)
+        losses = self.progress.losses
         if not np.isfinite(loss):
             raise ValueError(
-                f"the loss of step {len(self.progress.losses) + 1} is {loss}: the training went astray. Try a smaller "
-                "LEARNING_RATE, or a larger WARMUP_PROPORTION"
+                f"loss is {loss} at step {len(losses) + 1}: training diverged. Try a smaller LEARNING_RATE, or a larger "
+                "WARMUP_PROPORTION"
             )
-        self.progress.losses.append(loss)
+        decay_unused_embeddings(self.model, self.optimizer, self.schedule, [len(losses)])
+        losses.append(loss)
         self.progress.step += 1
-        self.note({"training/loss": loss}, len(self.progress.losses))
-        self.clock.count(self.cost)
+        self.log({"training/loss": loss}, len(losses))
+        self.estimator.update(self.step_tokens)
         self.bar.update()
         self.bar.set_postfix(loss=f"{loss:.3f}")
         self.figure.update()
-        if self.checkpoint and (stop or due):
+        if stop or is_due:
             self._save()
         if stop:
             self._stop()
-        if self.checkpoint and self.clock.steps == 10:
-            self.accelerator.print(self.clock.estimate(len(self.rows)))
+        if self.checkpoint and self.estimator.steps == 10:
+            self.accelerator.print(self.estimator.describe_total(len(self.rows)))
 
-    def on_epoch_end(self, report):
-        """Note what validation says, a dict of `get_eval_report`; keep the weights if this epoch is the best.
+    def on_epoch_end(self, metrics: dict[str, Any]) -> None:
+        """Record validation metrics, a dict of `get_eval_report`; keep the weights if this epoch is the best.
 
-        The best is the last one whose MCC is within one standard error of the highest. (The rule of Breiman et al.
-        1984, Classification and Regression Trees. Where it chose the simpler tree, it chooses the epoch with the lower
-        learning rate here: what parts the others may be the choice of texts.)
+        The best is the last epoch whose MCC is within one standard error of the highest. (The rule of Breiman et al.
+        1984, Classification and Regression Trees: there it chooses the simpler tree, here the epoch with the lower
+        learning rate. The choice of validation examples may be all that separates it from the highest.)
         """
         progress = self.progress
         training_loss = float(np.mean(progress.losses[-progress.step :]))
         progress.epoch += 1
         progress.step = 0
-        error = standard_error(report)
-        progress.history.append({"epoch": progress.epoch, "training_loss": training_loss, **report, "mcc_error": error})
-        figures = {f"validation/{name}": value for name, value in report.items() if name != "task"}
-        self.note({"training/mean_loss": training_loss, **figures}, len(progress.losses))
+        error = standard_error(metrics)
+        epoch = {"epoch": progress.epoch, "training_loss": training_loss, **metrics, "mcc_error": error}
+        progress.history.append(epoch)
+        values = {f"validation/{name}": value for name, value in metrics.items() if name != "task"}
+        self.log({"training/mean_loss": training_loss, **values}, len(progress.losses))
         highest = self._highest
-        if report["mcc"] >= highest["mcc"] - standard_error(highest):  # the history of an old checkpoint has no errors
-            progress.best_mcc = report["mcc"]
+        if metrics["mcc"] >= highest["mcc"] - standard_error(highest):  # the history of an old checkpoint has no errors
+            progress.best_mcc = metrics["mcc"]
             progress.best_epoch = progress.epoch
-            progress.best_weights = clone_state_dict(self.model)
-        if self.checkpoint:
-            self._save()
+            progress.best_weights = {name: t.detach().cpu().clone() for name, t in full_state_dict(self.model).items()}
+        self._save()
         line = f"epoch {progress.epoch}: training loss {training_loss:.3f}, "
-        line += f"validation MCC {report['mcc']:.3f} ± {error:.3f}"
-        self.accelerator.print(line + self.clock.remaining())
-
-
-class ProgressEstimator:
-    """How long a training takes: its seconds go with the word pieces in its batches, not with its steps."""
-
-    def __init__(self, total, done=0.0):
-        self.total = total  # word pieces, padding included, in all epochs
-        self.left = total * (1 - done)
-        self.steps = 0
-        self.pieces = 0
-        self.rates = []  # seconds for a word piece, of each step
-
-    def count(self, pieces):
-        """Note that a step on so many word pieces is done; the first one, which sets things up, is not timed."""
-        now = time.perf_counter()
-        self.left -= pieces
-        self.steps += 1
-        if self.steps == 1:
-            self.begin = now
-        else:
-            self.pieces += pieces
-            self.rates.append((now - self.last) / pieces)
-        self.last = now
-
-    def _seconds(self, pieces):
-        return (time.perf_counter() - self.begin) * pieces / self.pieces
-
-    def estimate(self, rows):
-        """Say how long all of a training on `rows` rows takes, from its first steps.
-
-        By the median of their rates: a step that is the first of its size, and takes memory for it, is slow.
-        """
-        total = float(np.median(self.rates)) * self.total
-        quick = f"; with TRAIN_ROWS=400 {format_duration(total * 400 / rows)}" if rows > 400 else ""
-        return f"This will take {format_duration(total)} here{quick}"
-
-    def remaining(self):
-        """Say how long the rest takes; nothing if there is no rest, or nothing to judge by."""
-        return f", {format_duration(self._seconds(self.left))} to go" if self.pieces and self.left > 0 else ""
+        line += f"validation MCC {metrics['mcc']:.3f} ± {error:.3f}"
+        self.accelerator.print(line + self.estimator.describe_remaining())
