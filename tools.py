@@ -41,7 +41,7 @@ from textbert.notebook.cells import Stages
 from textbert.notebook.parameters import check_parameters
 from textbert.training.distributed import get_environment
 from textbert.training.optim import get_class_weights, make_optimizer, make_schedule
-from textbert.training.trainer import Run
+from textbert.training.trainer import Run, RunConfig
 from textbert.utils.display import format_duration, show_figure
 from textbert.utils.files import check_disk_space, check_file
 
@@ -80,6 +80,7 @@ __all__ = [
     "probabilities",
     "reinitialize_pooler",
     "Run",
+    "RunConfig",
     "save_features",
     "save_model",
     "show_figure",

@@ -52,17 +52,17 @@ class GraphedStep:
         encoder: Encoder,
         parameters: dict[str, torch.Tensor],
         gradients: list[torch.Tensor],
-        inputs: tuple[torch.Tensor, torch.Tensor],
+        inputs: tuple[torch.Tensor, ...],
         pool: Any,
     ) -> None:
         """Capture both passes for inputs like these; `parameters` and `gradients` are in the same order."""
         hidden_states, extended_attention_mask = inputs
         self.inputs = hidden_states.detach().clone().requires_grad_(), extended_attention_mask.clone()
         differentiable = self.inputs[0], *parameters.values()
-        autocast = {"enabled": torch.is_autocast_enabled("cuda"), "cache_enabled": False}
+        use_autocast = torch.is_autocast_enabled("cuda")
 
         def forward() -> torch.Tensor:
-            with torch.autocast("cuda", **autocast):
+            with torch.autocast("cuda", enabled=use_autocast, cache_enabled=False):
                 return torch.func.functional_call(encoder, parameters, self.inputs)
 
         def forward_backward() -> None:

@@ -177,7 +177,11 @@ def all_reduce_sum(accelerator: "Accelerator", *values: torch.Tensor | float) ->
 
 
 def predict_distributed(
-    accelerator: "Accelerator", model: BertForSequenceClassification, features: Features, batch_size: int, rows: np.ndarray
+    accelerator: "Accelerator",
+    model: BertForSequenceClassification,
+    features: Features,
+    batch_size: int,
+    rows: np.ndarray,
 ) -> np.ndarray:
     """Return the logits of `rows`, of shape (n, num_labels), as `predict_logits`; each process predicts its shard."""
     shard = np.arange(accelerator.process_index, len(rows), accelerator.num_processes)

@@ -34,6 +34,7 @@ class ProgressEstimator:
         self.total_tokens = total_tokens
         self.tokens_left = total_tokens * (1 - done)
         self.steps = 0
+        self.start = self.previous = 0.0  # of the first step, of the latest
         self.timed_tokens = 0
         self.seconds_per_token: list[float] = []  # of each timed step
 

@@ -145,7 +145,7 @@ class Run:
 
     def _make_optimizer(self) -> None:
         ids = None if self.features is None else used_token_ids(self.model, self.features)
-        if ids is not None and self.accelerator.num_processes == 1:  # accelerate has set up what several processes share
+        if ids is not None and self.accelerator.num_processes == 1:  # DDP has registered the parameters
             prune_embeddings(self.model, ids)
         # not prepared by accelerate, which would keep the optimizer and its moments after this run
         self.optimizer = make_optimizer(self.model, self.config.learning_rate)
@@ -201,13 +201,14 @@ class Run:
         Raises ValueError if the loss is NaN or infinite, and KeyboardInterrupt, after a checkpoint, if a stop was
         requested.
         """
-        is_due = bool(self.checkpoint) and time.monotonic() - self.saved_at >= 60 * self.checkpoint.minutes
-        loss, stop, is_due = all_reduce_sum(self.accelerator, loss, bool(self.stop_signals), is_due)
+        elapsed = time.monotonic() - self.saved_at
+        is_due = self.checkpoint is not None and elapsed >= 60 * self.checkpoint.minutes
+        loss, stop, save = all_reduce_sum(self.accelerator, loss, bool(self.stop_signals), is_due)
         losses = self.progress.losses
         if not np.isfinite(loss):
             raise ValueError(
-                f"loss is {loss} at step {len(losses) + 1}: training diverged. Try a smaller LEARNING_RATE, or a larger "
-                "WARMUP_PROPORTION"
+                f"loss is {loss} at step {len(losses) + 1}: training diverged. Try a smaller LEARNING_RATE, or a "
+                "larger WARMUP_PROPORTION"
             )
         decay_unused_embeddings(self.model, self.optimizer, self.schedule, [len(losses)])
         losses.append(loss)
@@ -217,7 +218,7 @@ class Run:
         self.bar.update()
         self.bar.set_postfix(loss=f"{loss:.3f}")
         self.figure.update()
-        if stop or is_due:
+        if stop or save:
             self._save()
         if stop:
             self._stop()
