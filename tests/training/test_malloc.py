@@ -1,6 +1,6 @@
-"""Memory that the process keeps: counted by the pages that Linux hands out, each time in a fresh process.
+"""Memory that the process keeps, counted in page faults, each time in a fresh process.
 
-In this one other tests may have filled the memory, and since then malloc serves it from elsewhere.
+In this one the heap may hold what other tests have allocated.
 """
 
 import ctypes
@@ -15,17 +15,17 @@ from textbert.training.malloc import disable_malloc_trim
 
 BEGIN = """
 import ctypes, resource, threading
-from textbert.training import malloc as training_malloc
+from textbert.training import malloc
 from textbert.training.malloc import disable_malloc_trim
 
-SIZE = 96 << 20  # bytes; glibc takes so much from the system and gives it back at once
+SIZE = 96 << 20  # bytes; by default glibc maps and unmaps a block of this size
 PAGES = SIZE // resource.getpagesize()
 libc = ctypes.CDLL(None)
-libc.prctl(41, 1, 0, 0, 0)  # no huge pages, wherever this runs: they would be counted, too
+libc.prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: no huge pages, which would change the count
 libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
 
 
-def take():
+def allocate():
     block = libc.malloc(SIZE)
     ctypes.memset(block, 1, SIZE)
     return block
@@ -34,7 +34,7 @@ def take():
 def count_pages(times=10):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(times):
-        libc.free(take())
+        libc.free(allocate())
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
@@ -43,15 +43,15 @@ def read_pages(column):
         return int(file.read().split()[column])
 """
 
-GIVEN_BACK = """
-assert count_pages() > 8 * PAGES  # as it is otherwise
+MEMORY_IS_RETURNED = """
+assert count_pages() > 8 * PAGES  # the default
 before = read_pages(1)
 with disable_malloc_trim():
     assert count_pages() < 3 * PAGES
     assert read_pages(1) > before + PAGES // 2
     with disable_malloc_trim():
         assert count_pages() < PAGES
-    assert count_pages() < PAGES  # the inner block has ended nothing
+    assert count_pages() < PAGES  # the end of the inner block changes nothing
 assert read_pages(1) < before + PAGES // 2
 assert count_pages() > 8 * PAGES and not malloc.in_use.locked()
 """
@@ -59,7 +59,7 @@ assert count_pages() > 8 * PAGES and not malloc.in_use.locked()
 AFTERWARDS = """
 with disable_malloc_trim():
     pass
-SIZE //= 8  # as a tensor of a prediction: malloc would have come to keep so much by itself
+SIZE //= 8  # as tensors of a prediction: glibc would have raised its thresholds to keep this much
 assert count_pages() < 3 * PAGES // 8
 """
 
@@ -72,40 +72,38 @@ except ZeroDivisionError:
 """
 
 IN_ANOTHER_THREAD = """
-found = []
+in_use = []
 
 def work():
     with disable_malloc_trim():
-        found.append(malloc.in_use.locked())
+        in_use.append(malloc.in_use.locked())
 
 thread = threading.Thread(target=work)
 thread.start()
 thread.join()
-assert found == [False]
+assert in_use == [False]
 """
 
 UNDER_A_LIMIT = """
 resource.setrlimit(resource.RLIMIT_AS, (read_pages(0) * resource.getpagesize() + 4 * SIZE,) * 2)
 with disable_malloc_trim():
-    block = take()
+    block = allocate()
     with open("/proc/self/maps") as file:
-        parts = [line.split()[0].split("-") for line in file if line.endswith("[heap]\\n")]
-    assert int(parts[0][0], 16) < block < int(parts[-1][1], 16)  # the heap has grown all the same
+        ranges = [line.split()[0].split("-") for line in file if line.endswith("[heap]\\n")]
+    assert int(ranges[0][0], 16) < block < int(ranges[-1][1], 16)  # the heap can grow
 """
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="only glibc's memory is kept"
-)
-@pytest.mark.parametrize("code", [GIVEN_BACK, AFTERWARDS, AFTER_AN_ERROR, IN_ANOTHER_THREAD, UNDER_A_LIMIT])
-def test_memory_is_taken_once_and_given_back_at_the_end(code):
+@pytest.mark.skipif(sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="this needs glibc")
+@pytest.mark.parametrize("code", [MEMORY_IS_RETURNED, AFTERWARDS, AFTER_AN_ERROR, IN_ANOTHER_THREAD, UNDER_A_LIMIT])
+def test_memory_is_kept_and_returned_at_the_end(code):
     command = [sys.executable, "-c", BEGIN + code]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("missing", ["platform", "glibc"])
-def test_other_systems_are_left_as_they_are(monkeypatch, missing):
+def test_nothing_happens_without_glibc(monkeypatch, missing):
     if missing == "platform":
         monkeypatch.setattr(sys, "platform", "darwin")
     else:
