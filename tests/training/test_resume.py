@@ -1,6 +1,6 @@
-"""Whole runs: training goes on after whatever stopped it, and many processes train as one does.
+"""Whole runs of train.ipynb: training resumes after every kind of interruption, and many processes train as one does.
 
-`train.ipynb` runs here as docs/many-machines.md describes: parameters by papermill, a script by nbconvert, torchrun.
+It runs as docs/many-machines.md describes: parameters by papermill, a script by nbconvert, torchrun.
 """
 
 import json
@@ -33,51 +33,50 @@ PARAMETERS = {
     "VALIDATION_SHARE": 0.2,
     "CHECKPOINT_MINUTES": 0,  # one after every step
 }
-# Runs run.py in a child for each fate. A fate is an event (a step taken, a checkpoint half written), its number, and
-# what happens then; only the process of that rank is hit. Forking saves importing torch for each. A signal that comes
-# while a step's losses are summed is noted, and obeyed after the step that follows.
+# Runs run.py in a forked child for each interruption, which saves importing torch. An interruption is an event (a step
+# completed, a checkpoint half written), its number, a signal, and the rank of the process that gets it. A signal sent
+# while the losses of a step are summed is recorded, and obeyed after the next step.
 HARNESS = """
 import os, runpy, signal, sys
 import accelerate, matplotlib.pyplot, pandas, scipy.optimize, sklearn.metrics, sklearn.model_selection, torch
 import tools
-from textbert.training import distributed
-from textbert.training import distributed
+from textbert.training import distributed, trainer
 
 distributed.choose_mixed_precision = lambda: "no"
 torch.set_num_threads(1)
 
-def meet(event, number, what, rank=0):
+def interrupt(event, number, signal_name, rank=0):
     count = 0
-    def happens():
+    def send_signal_if_due():
         nonlocal count
         count += 1
         if count == int(number) and os.environ.get("RANK", "0") == str(rank):
-            os.kill(os.getpid(), getattr(signal, what))
-    really_sum, really_save = distributed.all_reduce_sum, torch.save
-    def summed(*values):
+            os.kill(os.getpid(), getattr(signal, signal_name))
+    real_sum, real_save = distributed.all_reduce_sum, torch.save
+    def all_reduce_sum(*values):
         if event == "step":
-            happens()
-        return really_sum(*values)
-    def saved(content, file, **options):
-        really_save(content, file, **options)
+            send_signal_if_due()
+        return real_sum(*values)
+    def save(content, file, **options):
+        real_save(content, file, **options)
         if event == "write" and not options:
             os.truncate(file.fileno(), file.tell() // 2)
-            happens()
+            send_signal_if_due()
             file.truncate(0), file.seek(0)
-            really_save(content, file)
-    distributed.all_reduce_sum, torch.save = summed, saved
+            real_save(content, file)
+    trainer.all_reduce_sum, torch.save = all_reduce_sum, save
 
 if "RANK" in os.environ:
     if sys.argv[1:]:
-        meet(*sys.argv[1].split(":"))
+        interrupt(*sys.argv[1].split(":"))
     runpy.run_path("run.py", run_name="__main__")
     sys.exit()
-for fate in sys.argv[1:]:
+for interruption in sys.argv[1:]:
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
-        if fate != "none":
-            meet(*fate.split(":"))
+        if interruption != "none":
+            interrupt(*interruption.split(":"))
         try:
             runpy.run_path("run.py", run_name="__main__")
         except BaseException as error:
@@ -86,8 +85,8 @@ for fate in sys.argv[1:]:
         sys.stdout.flush()
         os._exit(0)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    left = sorted(os.listdir("outputs/tiny/checkpoint")) if os.path.isdir("outputs/tiny/checkpoint") else []
-    print(f"FATE {fate} STATUS {status} LEFT {' '.join(left)}", flush=True)
+    files = sorted(os.listdir("outputs/tiny/checkpoint")) if os.path.isdir("outputs/tiny/checkpoint") else []
+    print(f"RUN {interruption} STATUS {status} FILES {' '.join(files)}", flush=True)
 """
 
 
@@ -97,7 +96,7 @@ def write(folder, **parameters):
 
 @pytest.fixture
 def project(tmp_path, bert_files):
-    """A function that lays out a folder with a tiny data set, a tiny BERT and train.ipynb as a script."""
+    """Return a function that makes a folder with a tiny data set, a tiny BERT and train.ipynb as a script."""
 
     def make(dropout=0.1, name="project", **parameters):
         folder = tmp_path / name
@@ -118,8 +117,8 @@ def project(tmp_path, bert_files):
     return make
 
 
-def run(folder, *fates, processes=None):
-    """Run the script once for each fate, or with several processes; return what subprocess.run does.
+def run(folder, *interruptions, processes=None):
+    """Run the script once for each interruption, or with several processes; return what subprocess.run does.
 
     Raises TimeoutExpired if it hangs.
     """
@@ -127,26 +126,26 @@ def run(folder, *fates, processes=None):
     command += [] if processes is None else ["--nproc_per_node", str(processes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
     options = {"cwd": folder, "env": environment, "capture_output": True, "text": True, "timeout": 900}
-    return subprocess.run([*command, "harness.py", *fates], check=False, **options)
+    return subprocess.run([*command, "harness.py", *interruptions], check=False, **options)
 
 
 def results(folder):
-    """Return what a training leaves, as bytes, but for config.json, which has the time of day."""
+    """Return the files that training writes, as bytes, without config.json, which has the time of day."""
     names = ("losses.csv", "history.csv", "validation.csv", "vocab.txt")
     weights = torch.load(folder / "outputs/tiny/pytorch_model.bin", weights_only=True)
-    found = {name: (folder / "outputs/tiny" / name).read_bytes() for name in names}
-    return found | {name: tensor.numpy().tobytes() for name, tensor in weights.items()}
+    files = {name: (folder / "outputs/tiny" / name).read_bytes() for name in names}
+    return files | {name: tensor.numpy().tobytes() for name, tensor in weights.items()}
 
 
 def steps_in(output, pattern):
-    """Return the numbers of the steps that stand where `pattern` has N."""
+    """Return the numbers in an output at the place of N in `pattern`."""
     return [int(number) for number in re.findall(pattern.replace("N", r"(\d+)"), output)]
 
 
-def test_killed_and_stopped_at_any_step_the_end_is_the_same_to_the_bit(project):
+def test_run_killed_and_stopped_at_any_step_ends_bitwise_identical(project):
     undisturbed, folder = project(name="undisturbed"), project(name="disturbed")
-    assert "FATE none STATUS 0 LEFT \n" in run(undisturbed, "none").stdout
-    fates = [
+    assert "RUN none STATUS 0 FILES \n" in run(undisturbed, "none").stdout
+    interruptions = [
         "write:1:SIGKILL",  # of the checkpoint before the first step
         "step:4:SIGKILL",
         "write:1:SIGKILL",
@@ -155,42 +154,44 @@ def test_killed_and_stopped_at_any_step_the_end_is_the_same_to_the_bit(project):
         "write:2:SIGKILL",  # of the one at the end of the second epoch
         "step:2:SIGINT",
     ]
-    output = run(folder, *fates, "none").stdout
-    lines = [line for line in output.splitlines() if line.startswith("FATE ")]
+    output = run(folder, *interruptions, "none").stdout
+    lines = [line for line in output.splitlines() if line.startswith("RUN ")]
     assert [int(line.split()[3]) for line in lines] == [-9, -9, -9, -9, 1, -9, 1, 0], output
-    assert all("checkpoint.pt" in line.split() for line in lines[1:-1]) and lines[-1].endswith("LEFT ")
-    assert max(len(line.split("LEFT")[1].split()) for line in lines) == 2  # the good one, and at most one half one
-    assert steps_in(output, "stopped after step N: run it again to go on") == [7, 11]
-    assert steps_in(output, "Going on after step N of 12") == [3, 3, 3, 7, 8, 11]
+    assert all("checkpoint.pt" in line.split() for line in lines[1:-1]) and lines[-1].endswith("FILES ")
+    assert (
+        max(len(line.split("FILES")[1].split()) for line in lines) == 2
+    )  # the complete checkpoint, and at most one incomplete
+    assert steps_in(output, "stopped after step N: run it again to resume") == [7, 11]
+    assert steps_in(output, "Resuming from step N of 12") == [3, 3, 3, 7, 8, 11]
     assert results(folder) == results(undisturbed)
-    # what is finished starts again; now a checkpoint is written at the end of an epoch alone, and when it is stopped
+    # a finished run starts over; now there are checkpoints only after each epoch and when it is stopped
     write(folder, CHECKPOINT_MINUTES=1440)
     output = run(folder, "step:7:SIGKILL", "step:3:SIGTERM", "none").stdout
     assert steps_in(output, "STATUS -?N") == [9, 1, 0] and steps_in(output, "stopped after step N") == [8]
-    assert steps_in(output, "Going on after step N of 12") == [4, 8]
+    assert steps_in(output, "Resuming from step N of 12") == [4, 8]
     assert results(folder) == results(undisturbed)
 
 
-def test_an_interrupted_search_goes_on_with_what_is_left(project):
+def test_interrupted_search_resumes(project):
     parameters = {"LEARNING_RATE": 1e-5, "SEARCH_LEARNING_RATES": [1e-2], "FOLDS": 2, "NUM_TRAIN_EPOCHS": 4}
     parameters |= {"GRADIENT_ACCUMULATION_STEPS": 1, "CLASS_WEIGHTS": "balanced"}
     undisturbed, folder = (project(name=name, **parameters) for name in ("undisturbed", "disturbed"))
     assert "done before" not in run(undisturbed, "none").stdout
-    # trainings of 28 steps, folds of 20; what one run has finished is known to all that follow
+    # training runs of 28 steps, folds of 20; results of one run are used by all that follow
     output = run(folder, "step:40:SIGKILL", "step:40:SIGTERM", "none").stdout
     assert steps_in(output, "STATUS -?N") == [9, 1, 0], output
-    known = [part.count("done before") for part in output.split("FATE")]
-    assert known[0] == 0 and known[:3] == sorted(known[:3]) and known[2] > 0
+    counts = [part.count("done before") for part in output.split("RUN ")]
+    assert counts[0] == 0 and counts[:3] == sorted(counts[:3]) and counts[2] > 0
     assert results(folder) == results(undisturbed)
     settings = [json.loads((f / "outputs/tiny/config.json").read_text())["classifier"] for f in (folder, undisturbed)]
     for name in ("search", "folds"):
         assert len(settings[0][name]) == 2 and settings[0][name] == settings[1][name]
-    assert settings[0]["parameters"]["LEARNING_RATE"] == 1e-2  # the better one, whose losses and history are kept
+    assert settings[0]["parameters"]["LEARNING_RATE"] == 1e-2  # the better one, whose losses and history are saved
     losses, history = (pd.read_csv(folder / f"outputs/tiny/{name}.csv") for name in ("losses", "history"))
     assert history["training_loss"].tolist() == pytest.approx(losses["loss"].to_numpy().reshape(4, 7).mean(1).tolist())
 
 
-def test_a_checkpoint_of_another_training_is_refused_until_told_to_start_again(project):
+def test_checkpoint_with_other_settings_is_refused_unless_resume_is_false(project):
     folder = project()
     run(folder, "step:3:SIGKILL")
     write(folder, LEARNING_RATE=1e-3, EVAL_BATCH_SIZE=3, CHECKPOINT_MINUTES=1)
@@ -204,7 +205,7 @@ def test_a_checkpoint_of_another_training_is_refused_until_told_to_start_again(p
     assert "STATUS 0" in run(folder, "none").stdout
 
 
-def test_evaluate_says_that_a_training_was_not_finished(project):
+def test_evaluate_reports_an_unfinished_training_run(project):
     folder = project()
     notebook = nbformat.read(ROOT / "evaluate.ipynb", as_version=4)
     nbformat.write(notebook, folder / "evaluate.ipynb")
@@ -212,14 +213,14 @@ def test_evaluate_says_that_a_training_was_not_finished(project):
     (folder / "data/tiny/dev.tsv").write_text(others)
 
     def evaluate():
-        """Return what evaluate.ipynb prints, and the name of the error it ends with."""
+        """Run evaluate.ipynb; return its output, and the name of the error that stops it."""
         error, source, target = None, folder / "evaluate.ipynb", folder / "done.ipynb"
         try:
             papermill.execute_notebook(source, target, {"TASK_NAME": "tiny"}, cwd=folder, progress_bar=False)
-        except PapermillExecutionError as caught:
-            error = caught.ename
-        done = nbformat.read(folder / "done.ipynb", as_version=4)
-        return "".join(o.get("text", "") for cell in done.cells for o in cell.get("outputs", [])), error
+        except PapermillExecutionError as papermill_error:
+            error = papermill_error.ename
+        executed = nbformat.read(folder / "done.ipynb", as_version=4)
+        return "".join(o.get("text", "") for cell in executed.cells for o in cell.get("outputs", [])), error
 
     run(folder, "step:3:SIGKILL")
     printed, error = evaluate()
@@ -232,7 +233,7 @@ def test_evaluate_says_that_a_training_was_not_finished(project):
     assert "tiny was not finished" in printed and "is of an earlier training" in printed and error is None
 
 
-# 48 rows to train: with 47 to a batch there is 1 in the last, too few for two
+# 48 training rows: with batches of 47 the last one has 1, too few for two processes
 @pytest.mark.parametrize(
     "parameters",
     [
@@ -245,13 +246,13 @@ def test_two_processes_train_as_one_does(project, parameters):
     assert "STATUS 0" in run(folder, "none").stdout
     one = {name: pd.read_csv(folder / f"outputs/tiny/{name}.csv") for name in ("losses", "history", "validation")}
     (folder / "data/tiny/train_features.pkl").unlink()
-    done = run(folder, processes=2)
-    assert done.returncode == 0, done.stderr
+    result = run(folder, processes=2)
+    assert result.returncode == 0, result.stderr
     for once in ("pytorch-pretrained-bert", "examples converted", "BERT with", "epoch 1: training loss", "is kept ("):
-        assert done.stdout.count(once) == 1
-    lines = [line for line in done.stdout.splitlines() if line]
+        assert result.stdout.count(once) == 1
+    lines = [line for line in result.stdout.splitlines() if line]
     assert len(lines) == len(set(lines))
-    assert "Figure(" not in done.stdout
+    assert "Figure(" not in result.stdout
     two = {name: pd.read_csv(folder / f"outputs/tiny/{name}.csv") for name in one}
     np.testing.assert_allclose(two["losses"], one["losses"], atol=1e-5)
     counts = ["epoch", "mcc", "tp", "tn", "fp", "fn", "accuracy", "f1"]
@@ -260,12 +261,12 @@ def test_two_processes_train_as_one_does(project, parameters):
     np.testing.assert_allclose(two["validation"], one["validation"], atol=1e-4)
 
 
-def test_a_killed_process_ends_all_and_the_job_goes_on(project):
+def test_job_ends_with_a_killed_process_and_resumes(project):
     folder, undisturbed = project(name="killed"), project(name="undisturbed")
     killed = run(folder, "step:5:SIGKILL:1", processes=2)
     assert killed.returncode != 0
     assert "exitcode: -9" in killed.stderr, killed.stderr
     resumed = run(folder, processes=2)
-    assert resumed.returncode == 0 and "Going on after step 4 of 12" in resumed.stdout, resumed.stderr
+    assert resumed.returncode == 0 and "Resuming from step 4 of 12" in resumed.stdout, resumed.stderr
     assert run(undisturbed, processes=2).returncode == 0
     assert results(folder) == results(undisturbed)
