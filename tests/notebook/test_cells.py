@@ -17,18 +17,18 @@ def test_cells_are_run_again_in_order_or_told_from_where():
     with pytest.raises(ValueError, match="'the check of the parameters' makes is not there.*from there on"):
         stages.check_current("The model", names)
     run_through(stages, names, *headings)
-    run_through(stages, names, "Hold something out", "Save and pack", "The model", "Save and pack")
+    run_through(stages, names, "A validation set", "Save and pack", "The model", "Save and pack")
     names["EVAL_BATCH_SIZE"] = 3  # changes nothing
     stages.check_current("Save and pack", names)
     names["VALIDATION_SHARE"] = 0.3
-    with pytest.raises(ValueError, match="VALIDATION_SHARE is 0.3, but was 0.1 when 'Hold something out' was run"):
+    with pytest.raises(ValueError, match="VALIDATION_SHARE is 0.3, but was 0.1 when 'A validation set' was run"):
         stages.check_current("Save and pack", names)
-    stages.check_current("Hold something out", names)
+    stages.check_current("A validation set", names)
     with pytest.raises(ValueError, match="'The model' makes is not there, or out of date"):
         stages.check_current("Save and pack", names)
     run_through(stages, names, *headings[2:])
     names["FALSE_POSITIVE_COST"] = 2
-    run_through(stages, names, *headings[headings.index("Where does a yes begin?") :])
+    run_through(stages, names, *headings[headings.index("The decision threshold") :])
 
 
 def test_an_old_model_is_not_packed_under_a_new_name():
@@ -52,7 +52,7 @@ def test_what_failed_is_not_made():
         stages.check_current("Save and pack", names)
     names["MAX_SEQ_LENGTH"] = "long"
     with pytest.raises(ValueError, match="MAX_SEQ_LENGTH is 'long'"):
-        stages.check_current("Hold something out", names)
+        stages.check_current("A validation set", names)
 
 
 def test_what_was_made_of_other_content_is_out_of_date():

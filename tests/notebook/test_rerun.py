@@ -152,10 +152,10 @@ def test_a_search_forgets_the_one_before(project):
 
 
 LABELS, TEXTS = "Labels: to 0 and 1", "Texts: what must go, and what must stay"
-MORE, CHANCE, SURE = "More from the same texts", "How much is chance?", "How sure is sure?"
+MORE, FOLDS, CALIBRATION = "More from the same data", "Cross-validation", "Calibration"
 SKIPPED = {  # which parameter is changed, the headings of the cells that are then run, and the one that is left out
     "data_prep": ("CLASSES", [["good"], ["bad"]], [LABELS, f"{LABELS}, second cell"], TEXTS),
-    "train": ("LEARNING_RATE", 1e-3, ["Training", MORE, f"{MORE}, second cell", CHANCE], SURE),
+    "train": ("LEARNING_RATE", 1e-3, ["Training", MORE, f"{MORE}, second cell", FOLDS], CALIBRATION),
     "evaluate": ("TASK_NAME", "other", ["the check of the parameters", "The model"], "Predict"),
 }
 

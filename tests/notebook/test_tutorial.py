@@ -32,7 +32,7 @@ def test_it_tells_headings_and_what_is_said_under_them(project):
     done = run(project, "tiny")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    headings = ["1 · Prepare the data", "2 · Fine-tune BERT", "A floor to stand on", "3 · Evaluate, and use it"]
+    headings = ["1 · Prepare the data", "2 · Fine-tune BERT", "A baseline", "3 · Evaluate, and use it"]
     places = [lines.index(heading) for heading in headings]
     assert places == sorted(places)
     under_training = lines[places[2] : places[3]]

@@ -1,1 +1,1 @@
-"""Optimizer and losses, the run behind the notebook's loop, checkpoints, devices and processes."""
+"""The run behind the loop of train.ipynb: optimizer, schedule, checkpoints, several processes, and speed."""
