@@ -384,7 +384,9 @@ def test_a_features_file_that_cannot_be_read_now_stays_and_is_not_called_unsound
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(type(data_dir), "read_bytes", read_bytes)
-    with pytest.raises(errors.ReadError, match=r"train_features\.pkl cannot be read \(Permission denied\): you need read permission"):
+    with pytest.raises(
+        errors.ReadError, match=r"train_features\.pkl cannot be read \(Permission denied\): you need read permission"
+    ):
         tools.load_or_convert_features(data_dir, "train", tokenizers["uncased"], 9)
     monkeypatch.undo()
     assert (data_dir / "train_features.pkl").read_bytes() == before
