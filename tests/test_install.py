@@ -1,4 +1,4 @@
-"""`pip install <this folder>` installs `textbert`, which loads an archive and predicts; what `import textbert` loads; `make setup`."""
+"""`pip install <this folder>` into another environment, the cost of `import textbert`, and `make setup`."""
 
 import os
 import re

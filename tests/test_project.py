@@ -402,8 +402,8 @@ def find_old_words(text):
 def test_old_words_do_not_come_back():
     texts = read_texts()
     assert len(texts) > 60
-    matches = {path: find_old_words(text) for path, text in texts.items()}
-    assert {path: words for path, words in matches.items() if words} == {}
+    matches = [f"{path}: {word}" for path, text in texts.items() for word in find_old_words(text)]
+    assert not matches, "\n".join(matches)
 
 
 @pytest.mark.parametrize(
@@ -477,13 +477,17 @@ def read_modules():
 
 
 def test_docstrings_begin_in_the_imperative():
-    issues = {name: find_docstring_issues(source) for name, source in read_modules().items()}
-    assert len(issues) > 50 and {name: issue for name, issue in issues.items() if issue} == {}
+    modules = read_modules()
+    issues = [f"{name}.{issue}" for name, source in modules.items() for issue in find_docstring_issues(source)]
+    assert len(modules) > 50
+    assert not issues, "\n".join(issues)
 
 
 def test_variables_are_nouns():
-    issues = {name: find_participles(source) for name, source in read_modules().items()}
-    assert len(issues) > 50 and {name: issue for name, issue in issues.items() if issue} == {}
+    modules = read_modules()
+    issues = [f"{name}, line {line}: {v}" for name, source in modules.items() for line, v in find_participles(source)]
+    assert len(modules) > 50
+    assert not issues, "\n".join(issues)
 
 
 @pytest.mark.parametrize("words", ["Let it run.", "Returns x.", "The number of rows.", "Whether it fits.", "reads it"])
