@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT, make_reviews
 from pytorch_pretrained_bert import BertForSequenceClassification, BertTokenizer
 from pytorch_pretrained_bert.optimization import BertAdam
-from test_rerun import Session
+from session import Session
 from torch.nn import CrossEntropyLoss
 from torch.utils.data import DataLoader, TensorDataset
 
