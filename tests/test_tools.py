@@ -259,7 +259,7 @@ def test_bad_data_leaves_the_old_features_alone(data_dir, tokenizers):
 
 def test_a_full_disk_is_noticed_before_the_work(data_dir, tokenizers, monkeypatch):
     monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 0}))
-    with pytest.raises(OSError, match="0 MB are free"):
+    with pytest.raises(OSError, match="only 0 MB free"):
         tools.load_or_convert_features(data_dir, "train", tokenizers["cased"], 7)
     assert [path.name for path in data_dir.iterdir()] == ["train.tsv"]
 
@@ -283,7 +283,7 @@ def test_an_example_that_is_no_text_is_named(tokenizer, value, truncation):
         ({"label_map": {"b": "0"}}, "label_map is .*must be a dict"),
         ({"max_seq_length": "9"}, "max_seq_length is '9', but must be an integer"),
         ({"max_seq_length": 9.0}, "max_seq_length is 9.0"),
-        ({"processes": 1.5}, "processes is 1.5"),
+        ({"processes": 1.5}, "processes: expected a positive integer, got 1.5"),
         ({"output_mode": "regression"}, "example 'x' has the label 'b', but in regression it is a number"),
         ({"examples": ["good soup"]}, "example 0 is 'good soup', but must be an InputExample"),
         ({"examples": [tools.InputExample("x", "a", label=["b"])]}, r"example 'x' has the label \['b'\]"),
