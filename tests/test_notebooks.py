@@ -385,7 +385,7 @@ def test_converter_in_a_terminal_shows_a_bar_and_no_warning(workspace, printed):
         (["--data-dir", "data/nowhere", "--model", "tiny-bert"], "data_prep.ipynb makes it"),
         (["--data-dir", "data/tiny", "--model", "data/none.tar.gz"], "data/none.tar.gz is missing"),
         (["--data-dir", "data/tiny", "--model", "tiny-bert", "--max-seq-length", "513"], "513"),
-        (["--data-dir", "data/tiny", "--model", "tiny-bert", "--processes", "0"], "processes: expected a positive integer"),
+        (["--data-dir", "data/tiny", "--model", "tiny-bert", "--processes", "0"], "processes: expected a positive"),
     ],
 )
 def test_converter_refuses(workspace, printed, arguments, message):
