@@ -29,11 +29,9 @@ from textbert.features.storage import check_labels_match, get_fingerprint, load_
 from textbert.features.tokenization import TokenizationConfig, count_tokens, encode_single
 from textbert.inference.classifier import Classifier
 from textbert.model.archive import get_archive_path, pack_model
-from textbert.model.config import DEFAULT_MODEL
 from textbert.model.loading import clone_state_dict, load_model, load_tokenizer, reinitialize_pooler, save_model
 from textbert.model.prediction import predict_logits
 from textbert.notebook.cells import Stages
-from textbert.notebook.parameters import check_parameters
 from textbert.training.distributed import get_environment
 from textbert.training.optim import get_class_weights, make_optimizer, make_schedule
 from textbert.training.trainer import Run
@@ -44,7 +42,6 @@ __all__ = [
     "BatchSampler",
     "BinaryClassificationProcessor",
     "check_labels_match",
-    "check_parameters",
     "choose_threshold",
     "Classifier",
     "clean_text",
@@ -54,7 +51,6 @@ __all__ = [
     "convert_examples_to_features",
     "count_tokens",
     "DataProcessor",
-    "DEFAULT_MODEL",
     "Features",
     "format_duration",
     "get_archive_path",

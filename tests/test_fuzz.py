@@ -47,6 +47,7 @@ from textbert.data import labels as data_labels
 from textbert.data import tables, tsv
 from textbert.data.file_formats import to_string
 from textbert.model import sources
+from textbert.notebook.parameters import check_parameters
 
 resource = pytest.importorskip("resource")
 if not Path("/proc/self/clear_refs").is_file():
@@ -793,7 +794,7 @@ names = st.sampled_from(known_names * 3 + ["LEARNING_RATES", "XXX"]) | st.from_r
 def test_parameters_are_taken_as_they_are_or_refused_by_name(folder, notebook, changes, left_out):
     given_names = SOUND_PARAMETERS[notebook] | changes
     given_names.pop(left_out, None)
-    result = outcome(folder, lambda: tools.check_parameters(notebook, given_names))
+    result = outcome(folder, lambda: check_parameters(notebook, given_names))
     if isinstance(result, ValueError):
         assert any(name in str(result) for name in [*changes, left_out] if name)
         return
