@@ -10,10 +10,11 @@ from statistics import fmean
 import numpy as np
 
 from textbert.data.compression import check_integrity, check_is_text, split_extension
-from textbert.data.csv_reader import Dialect, read_delimited, read_rows
+from textbert.data.csv_reader import read_delimited, read_rows
+from textbert.data.csv_rows import Tally
+from textbert.data.dialects import Dialect
 from textbert.data.headers import LABEL_COLUMNS, TEXT_COLUMNS
 from textbert.data.labels import NA_VALUES
-from textbert.data.quoting import Tally
 from textbert.utils.files import hash_file
 
 DELIMITER_OF_SUFFIX = {".csv": ",", ".tsv": "\t", ".txt": ",", "": ","}  # of a target, by what its name ends in
@@ -85,7 +86,7 @@ class SourceTable:
         if differs := tally.describe(path):
             print(differs)
         unusual = form.describe(kind)
-        named = f"{path} (read as a table with {unusual})" if unusual else path
+        named = f"{path} ({unusual})" if unusual else path
         column, has_header = _find_texts(sample, named, text_column, header, trained_column)
         names = sample[0] if has_header else [str(i) for i in range(len(sample[0]))]
         _say_column(names[column].strip(), path, text_column, has_header, trained_column)
