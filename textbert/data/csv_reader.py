@@ -85,8 +85,8 @@ def _candidate_dialects(reading: _Reading) -> list[Dialect]:
     variants = [variant] if tracker.has_literal_quote else []
     if not tracker.has_escaped_quote or (dialect.has_quotes and not reading.error):
         return variants
-    escapable = [dialect, *variants] if dialect.has_quotes else variants
-    return variants + [replace(candidate, escapechar="\\") for candidate in escapable]
+    bases = [dialect, *variants] if dialect.has_quotes else variants
+    return variants + [replace(base, escapechar="\\") for base in bases]
 
 
 def _is_better_dialect(path: str | Path, candidate: Dialect, reading: _Reading) -> bool:

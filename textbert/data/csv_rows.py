@@ -174,16 +174,16 @@ class _RowChecker:
 
 def _find_unbalanced_quote(path: str | Path, dialect: Dialect, first_line: int, last_line: int | None) -> int:
     """Return the line of the last quote that opens a field in the lines of a row."""
-    opened, is_open = first_line, False
+    opening_line, is_open = first_line, False
     with open_text(path, dialect.encoding) as file:
         for number, line in enumerate(islice(file, first_line - 1, last_line), start=first_line):
             for match in re.finditer('"', line):
                 before = line[: match.start()].rstrip(" ") if dialect.skipinitialspace else line[: match.start()]
                 if not is_open and (before in ("", "\ufeff") or before.endswith(dialect.delimiter)):
-                    opened, is_open = number, True
+                    opening_line, is_open = number, True
                 elif is_open:
                     is_open = line[match.end() : match.end() + 1] not in (dialect.delimiter, "\r", "\n", "")
-    return opened
+    return opening_line
 
 
 def _iterate_rows(path: str | Path, dialect: Dialect, tracker: LineTracker) -> Iterator[Row]:

@@ -47,8 +47,8 @@ def _to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return the names and values of a JSON object as a dict. Raises ValueError for a name that is repeated."""
     values = dict(pairs)
     if len(values) < len(pairs):
-        repeated = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"the name {repeated!r} is repeated")
+        duplicate = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the name {duplicate!r} is repeated")
     return values
 
 
@@ -83,8 +83,8 @@ def read_json_lines(path: str | Path, encoding: str) -> pd.DataFrame:
                 rows.append(_parse_json_line(line, number))
                 numbers.append(number - 1)
     counts = Counter(name for row in rows for name in row)
-    if missing := [f"{name!r} in {len(rows) - count:,}" for name, count in counts.items() if count < len(rows)]:
-        print(f"{path}: some of its {len(rows):,} lines lack a name, read as empty: {', '.join(missing[:5])}")
+    if missing_names := [f"{name!r} in {len(rows) - count:,}" for name, count in counts.items() if count < len(rows)]:
+        print(f"{path}: some of its {len(rows):,} lines lack a name, read as empty: {', '.join(missing_names[:5])}")
     return pd.DataFrame(rows, index=numbers, columns=list(counts), dtype=object)
 
 
@@ -176,9 +176,9 @@ def _read_first_sheet(path: Path) -> list[list]:
     book.close()
     if "formulas" in features:
         _print_missing_results(path, name, rows, openpyxl)
-    if ignored := [sheet_name for sheet_name in book.sheetnames if sheet_name != name]:
+    if other_sheets := [sheet_name for sheet_name in book.sheetnames if sheet_name != name]:
         first = "first sheet" if name == book.sheetnames[0] else "first visible sheet"
-        print(f"{path}: reading the {first}, {name!r}; ignored: {', '.join(ignored)}")
+        print(f"{path}: reading the {first}, {name!r}; ignored: {', '.join(other_sheets)}")
     if "hidden rows" in features:
         print(f"{path}: rows that are hidden in Excel are read as well")
     return rows

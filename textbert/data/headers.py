@@ -80,23 +80,29 @@ def _is_header_by_kind(first: dict, below: pd.DataFrame) -> bool | None:
     first : the cells that are not empty, by column
     below : the other rows
     """
-    numeric = {name for name in first if is_number(below[name]).mean() > 0.9 and (below[name] != "").any()}
-    named = {n for n in numeric if not is_number(pd.Series([first[n]])).iat[0] and label_key(first[n]) not in NA_VALUES}
-    categorical = [name for name in find_low_cardinality_columns(below) if name in first]
-    values = {name: {*NA_VALUES, *map(label_key, below[name].unique())} for name in categorical}
-    typed = {*categorical, *numeric}
-    if len(named) < len(numeric) or not typed or is_number(pd.Series(list(first.values()))).any():
+    numeric_columns = {name for name in first if is_number(below[name]).mean() > 0.9 and (below[name] != "").any()}
+    names_above_numbers = {
+        n
+        for n in numeric_columns
+        if not is_number(pd.Series([first[n]])).iat[0] and label_key(first[n]) not in NA_VALUES
+    }
+    label_columns = [name for name in find_low_cardinality_columns(below) if name in first]
+    values = {name: {*NA_VALUES, *map(label_key, below[name].unique())} for name in label_columns}
+    typed_columns = {*label_columns, *numeric_columns}
+    has_number = is_number(pd.Series(list(first.values()))).any()
+    if has_number or len(names_above_numbers) < len(numeric_columns) or not typed_columns:
         return False
-    lengths = {name: below[name].map(len) for name in first if name not in typed}
-    if any(label_key(first[name]) in values[name] for name in categorical):
+    lengths = {name: below[name].map(len) for name in first if name not in typed_columns}
+    if any(label_key(first[name]) in values[name] for name in label_columns):
         # "spam" above labels, but the cell above the texts is a name such as "message"
         has_name = any(first[name].isidentifier() and 2 * len(first[name]) < lengths[name].min() for name in lengths)
         return None if has_name else False
-    if (named and len(typed) > 1) or any(is_question(first[name], name in numeric) for name in typed):
+    has_question = any(is_question(first[name], name in numeric_columns) for name in typed_columns)
+    if has_question or (names_above_numbers and len(typed_columns) > 1):
         return True
     if all(map(is_name, first.values())):
         longest = max(lengths, key=lambda name: lengths[name].median(), default=None)
-        if named or longest is None or len(first[longest]) < lengths[longest].median():
+        if names_above_numbers or longest is None or len(first[longest]) < lengths[longest].median():
             return True
     return None
 
@@ -153,10 +159,10 @@ def apply_header(frame: pd.DataFrame, requested: Sequence, source: str) -> pd.Da
     """Return a table whose columns are named by its first row, if that is a header, which it then no longer has."""
     if 0 not in frame.columns or frame.empty:
         return frame
-    filled = frame.loc[:, (frame != "").any()]
-    if is_numbered(filled.iloc[0].tolist()):
+    columns = frame.loc[:, (frame != "").any()]  # without the empty ones
+    if is_numbered(columns.iloc[0].tolist()):
         return frame[1:]
-    if any(isinstance(name, str) for name in requested) or has_header(filled, source):
+    if any(isinstance(name, str) for name in requested) or has_header(columns, source):
         return name_columns(frame, requested, source)
     return frame
 

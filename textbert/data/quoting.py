@@ -65,17 +65,17 @@ def find_quoted_columns(raw: str, fields: list[str], skipinitialspace: bool) -> 
     raw : the row as it is in the file, with quotes in quoted fields doubled
     fields : the fields that csv.reader makes of it
     """
-    quoted, has_stray_quote, position = set(), False, 0
+    columns, has_stray_quote, position = set(), False, 0
     for number, field in enumerate(fields):
         while skipinitialspace and raw[position : position + 1] == " ":
             position += 1
         if raw[position : position + 1] == '"':
-            quoted.add(number)
+            columns.add(number)
             position += len(field) + field.count('"') + 3  # doubled quotes, the two around the field, a delimiter
         else:
             has_stray_quote = has_stray_quote or '"' in field
             position += len(field) + 1
-    return quoted, has_stray_quote
+    return columns, has_stray_quote
 
 
 class QuotingProfile:
@@ -101,16 +101,18 @@ class QuotingProfile:
     def add(self, fields: list[str], raw: str) -> None:
         """Add a row: its fields, and the text that they were read from."""
         self.rows += 1
-        quoted: set[int] = set()
+        quoted_columns: set[int] = set()
         if '"' in raw:
-            quoted, has_stray_quote = find_quoted_columns(raw, fields, self.skipinitialspace)
+            quoted_columns, has_stray_quote = find_quoted_columns(raw, fields, self.skipinitialspace)
             self.has_stray_quote = self.has_stray_quote or has_stray_quote
         if self.rows == 1:
-            self._quoted_in_first_row, self.columns = quoted, [ColumnSummary() for _ in fields]
+            self._quoted_in_first_row, self.columns = quoted_columns, [ColumnSummary() for _ in fields]
         else:
-            self._quoted_in_later_rows = quoted if self.rows == 2 else self._quoted_in_later_rows & quoted
+            self._quoted_in_later_rows = (
+                quoted_columns if self.rows == 2 else self._quoted_in_later_rows & quoted_columns
+            )
         for number, (column, field) in enumerate(zip(self.columns, fields)):
-            if number in quoted:
+            if number in quoted_columns:
                 self._add_quoted(field)
             else:
                 self._unquoted_commas += "," in field
@@ -198,7 +200,7 @@ class SwallowedRowDetector:
 
     def __init__(self, profile: QuotingProfile) -> None:
         self.profile = profile
-        self.typed = {number for number, column in enumerate(profile.columns) if column.is_typed}
+        self.typed_columns = {number for number, column in enumerate(profile.columns) if column.is_typed}
 
     def has_swallowed_rows(self, fields: list[str]) -> bool:
         """Return True if a multiline field of this row seems to hold rows."""
@@ -211,10 +213,10 @@ class SwallowedRowDetector:
         rows = [
             (cells, own) for cells, own in lines if len(cells) == len(fields) and not self._is_punctuation(cells, own)
         ]
-        if not self.typed:
+        if not self.typed_columns:
             has_tab = len(fields) > 1 and self.profile.delimiter == "\t" and any(len(own) > 1 for _, own in rows)
             return not self.profile.quotes_when_necessary and (has_tab or len(rows) == len(lines))
-        has_fitting_row = any(self._fits_columns(cells, self.typed & own) for cells, own in rows)
+        has_fitting_row = any(self._fits_columns(cells, self.typed_columns & own) for cells, own in rows)
         return has_fitting_row and (len(rows) == len(lines) or not self.profile.quotes_when_necessary)
 
     def _fits_columns(self, cells: list[str], positions: set[int]) -> bool:
@@ -224,10 +226,10 @@ class SwallowedRowDetector:
     def _is_punctuation(self, cells: list[str], positions: set[int]) -> bool:
         """Return True if a delimiter in the line is punctuation of prose: before a space, or within a number."""
         profile = self.profile
-        if profile.delimiter not in (",", ";") or (self.typed and not profile.quotes_when_necessary):
+        if profile.delimiter not in (",", ";") or (self.typed_columns and not profile.quotes_when_necessary):
             return False
         return any(
             (cells[i][:1] == " " and 2 * profile.columns[i].spaced_rows < profile.rows)
-            or (cells[i - 1][-1:].isdigit() and i not in self.typed and re.match(r"\d{3}(?!\d)", cells[i]))
+            or (cells[i - 1][-1:].isdigit() and i not in self.typed_columns and re.match(r"\d{3}(?!\d)", cells[i]))
             for i in positions - {min(positions)}
         )

@@ -207,11 +207,13 @@ def _find_candidates(frame: pd.DataFrame, requested: Sequence, ids: Hashable) ->
 
     While one of the two is to be inferred, an empty column with a name stays.
     """
-    keep_named = None in requested
-    names = [name for name in frame if ids is None or name != ids]
-    named = {name for position, name in enumerate(frame) if name != position}
-    filled = [n for n in names if (frame[n] != "").any() or n in requested or (keep_named and n in named)]
-    return frame[filled]
+    infers_column = None in requested
+    names = [
+        name
+        for position, name in enumerate(frame)
+        if (frame[name] != "").any() or name in requested or (infers_column and name != position)
+    ]
+    return frame[[name for name in names if ids is None or name != ids]]
 
 
 def _hint_unlabelled(role: str, source: str) -> str:
@@ -220,18 +222,18 @@ def _hint_unlabelled(role: str, source: str) -> str:
     return f"; if {source} has no labels, move it out of the folder: predict_file is for such files"
 
 
-def _find_requested(frame: pd.DataFrame, requested: Hashable, role: str, source: str) -> Hashable:
-    """Return the name of a column requested by its name or its number from 0. Raises ValueError if there is none.
+def _find_requested(frame: pd.DataFrame, column: Hashable, role: str, source: str) -> Hashable:
+    """Return the name of a column, given by its name or its number from 0. Raises ValueError if there is none.
 
     role : what it holds, "label", "text" or "id", for the message
     """
     by_name = {name.strip(): name for name in frame if isinstance(name, str)}
     by_number: dict[Hashable, Hashable] = dict(enumerate(frame.columns))
-    name = by_name.get(requested.strip()) if isinstance(requested, str) else by_number.get(requested, requested)
-    if name in frame.columns and type(requested) is not bool:
+    name = by_name.get(column.strip()) if isinstance(column, str) else by_number.get(column, column)
+    if name in frame.columns and type(column) is not bool:
         return name
-    columns = list(frame.columns)
-    raise ValueError(f"{source} has no column {requested!r}. Columns: {columns}{_hint_unlabelled(role, source)}")
+    names = list(frame.columns)
+    raise ValueError(f"{source} has no column {column!r}. Columns: {names}{_hint_unlabelled(role, source)}")
 
 
 def _check_unique(matches: list, candidates: pd.DataFrame, role: str, source: str) -> Hashable:
