@@ -76,9 +76,7 @@ class LineTracker:
         self.row_lines: list[str] = []
         self.has_escaped_quote = self.has_literal_quote = False
         delimiter = re.escape(dialect.delimiter)
-        self._literal_quote = re.compile(
-            rf'(?:^|{delimiter}) +"(?!")' if dialect.has_quotes else rf'(?:^|{delimiter})"'
-        )
+        self._spaced_quote = re.compile(rf'(?:^|{delimiter}) +"(?!")')
         self._doubled_quote = re.compile(rf'(?<![\\{delimiter}])""(?![{delimiter}\r\n]|$)|(?<=[^{delimiter}])"""')
 
     def track(self, file: Iterator[str]) -> Iterator[str]:
@@ -96,12 +94,18 @@ class LineTracker:
     def _note_quotes(self, line: str) -> str:
         """Return a line whose escaped quotes are normalized, if the dialect has them."""
         self.has_escaped_quote = self.has_escaped_quote or '\\"' in line
-        self.has_literal_quote = self.has_literal_quote or bool(self._literal_quote.search(line))
+        self.has_literal_quote = self.has_literal_quote or self._begins_with_literal_quote(line)
         if self.dialect.escapechar is None:
             return line
         if self._doubled_quote.search(line):
             raise ValueError("quotes are escaped in two ways")
         return normalize_escaped_quotes(line)
+
+    def _begins_with_literal_quote(self, line: str) -> bool:
+        """Return True if a field in a line begins with a quote that this dialect does not take as one."""
+        if self.dialect.has_quotes:
+            return ' "' in line and self._spaced_quote.search(line) is not None
+        return line.startswith('"') or f'{self.dialect.delimiter}"' in line
 
     def end_row(self, fields: list[str]) -> Row:
         """Return the row that csv.reader has made of the lines since the row before."""
@@ -121,22 +125,22 @@ class _RowChecker:
 
     def check(self, row: Row) -> bool:
         """Return whether a row is not an empty line. Raises ValueError if it does not fit."""
-        tally = self.tally
-        tally.lines = row.line + len(row.lines) - 1
-        if row.is_empty(tally.columns):
+        tally, (line, fields, lines) = self.tally, row
+        tally.lines = line + len(lines) - 1
+        if len(fields) < 2 and row.is_empty(tally.columns):
             self._check_empty_line(row)
             tally.empty_lines.append(tally.rows)
             return False
         if not tally.columns:
-            tally.columns, self._first_line = len(row.fields), row.line
-            self._line_ending = row.lines[-1][len(row.lines[-1].rstrip("\r\n")) :]
-        if len(row.fields) != tally.columns:
+            tally.columns, self._first_line = len(fields), line
+            self._line_ending = lines[-1][len(lines[-1].rstrip("\r\n")) :]
+        if len(fields) != tally.columns:
             self._raise_width(row)
         if tally.columns == 1:
             self._check_single_column(row)
         tally.rows += 1
-        tally.line_breaks += len(row.lines) - 1
-        self._last_char = row.lines[-1][-1:]
+        tally.line_breaks += len(lines) - 1
+        self._last_char = lines[-1][-1:]
         return True
 
     def _check_empty_line(self, row: Row) -> None:
