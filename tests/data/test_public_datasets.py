@@ -219,5 +219,5 @@ def test_the_hub_has_yelp_too(tmp_path, data_server, hub, monkeypatch):
 def test_other_tasks_are_left_alone(tmp_path, capsys):
     public_datasets.download_dataset("mytask", tmp_path / "mytask")
     assert not list(tmp_path.iterdir()) and capsys.readouterr().out == ""
-    with pytest.raises(FileNotFoundError, match="mytask holds no table: .*fetched for you: yelp, imdb, sst2"):
+    with pytest.raises(FileNotFoundError, match="mytask holds no table: .*use a built-in dataset: yelp, imdb, sst2"):
         tables.find_data_files(tmp_path / "mytask")
