@@ -178,7 +178,7 @@ def test_a_file_that_cannot_be_read_now_is_not_called_corrupt(make_file, monkeyp
     for opener in compression.OPEN_FUNCTIONS:
         monkeypatch.setitem(compression.OPEN_FUNCTIONS, opener, fail)
     monkeypatch.setattr(file_formats, "_read_parquet", fail)
-    with pytest.raises(ReadError, match="cannot be read .*get the right to read it") as raised:
+    with pytest.raises(ReadError, match="cannot be read .*you need read permission") as raised:
         read_table(path)
     assert "corrupt" not in str(raised.value)
 
