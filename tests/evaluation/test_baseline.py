@@ -14,7 +14,7 @@ def test_the_baseline_is_tuned_as_bert_is():
     baseline = make_baseline()
     parameters, description = tune_baseline(baseline, texts, labels)
     assert parameters["threshold"] < 0.5 and parameters["intercept"] == 0
-    assert f"decision threshold {parameters['threshold']:.3f}: " in description
+    assert f"its threshold is {parameters['threshold']:.3f}: " in description
     assert tune_baseline(baseline, texts, labels, None, 4.0)[0]["threshold"] == 0.8
     weighted, _ = tune_baseline(make_baseline("balanced"), texts, labels, "balanced")
     assert weighted["intercept"] < -1

@@ -77,7 +77,7 @@ def tune_baseline(
     labels, folds = np.asarray(labels), 3 if len(texts) <= max_cv_texts else 10
     splits = assign_folds(texts, labels, folds, seed)[: 3 if folds == 3 else 1]
     if not splits:
-        return {"temperature": 1.0, "intercept": 0.0, "threshold": 0.5}, "too few texts to fit a decision threshold"
+        return {"temperature": 1.0, "intercept": 0.0, "threshold": 0.5}, "there are too few to fit its threshold"
     fold_logits = []
     for training_rows, held_out_rows in splits:
         baseline.fit([texts[row] for row in training_rows], labels[training_rows])
@@ -88,7 +88,7 @@ def tune_baseline(
     default = default_threshold(intercept, class_weights)
     threshold, reason = choose_threshold(y_prob, y_true, false_positive_cost, seed, default)
     parameters = {"temperature": temperature, "intercept": intercept, "threshold": threshold}
-    description = f"decision threshold {format_threshold(threshold)}: {reason}"
+    description = f"its threshold is {format_threshold(threshold)}: {reason}"
     return parameters, f"{description}. Calibration and threshold were fitted on {len(y_true):,} held-out predictions"
 
 
