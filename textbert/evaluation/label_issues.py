@@ -10,6 +10,11 @@ from sklearn.pipeline import Pipeline
 from textbert.evaluation.baseline import assign_folds
 
 
+def _get_label_confidence(labels: np.ndarray, y_prob: np.ndarray) -> np.ndarray:
+    """Return the probability of the label instead of that of class 1; all arrays are of shape (n,)."""
+    return np.where(labels == 1, y_prob, 1 - y_prob)
+
+
 def find_label_issues(
     texts: Sequence[str], labels: np.ndarray, y_prob: np.ndarray, baseline: Pipeline, folds: int = 5, seed: int = 0
 ) -> pd.DataFrame:
@@ -34,11 +39,10 @@ def find_label_issues(
         print(f"One class has fewer than two different texts among {len(labels)} rows: too few to find label issues")
         return pd.DataFrame({"row": [], "baseline": [], "bert": []}).astype({"row": int})
     out_of_fold = cross_val_predict(baseline, np.asarray(texts, object), labels, cv=splits, method="predict_proba")
-    label_confidence = {
-        name: np.where(labels == 1, p, 1 - p)
-        for name, p in (("baseline", out_of_fold[:, 1]), ("bert", np.asarray(y_prob)))
+    confidence = {
+        "baseline": _get_label_confidence(labels, out_of_fold[:, 1]),
+        "bert": _get_label_confidence(labels, np.asarray(y_prob)),
     }
-    table = pd.DataFrame({"row": np.arange(len(labels)), **label_confidence})
-    clipped = np.clip(list(label_confidence.values()), 1e-9, 1 - 1e-9)
+    clipped = np.clip(list(confidence.values()), 1e-9, 1 - 1e-9)
     log_odds = sum(np.log(p / (1 - p)) for p in clipped)  # as if the two models were independent
-    return table.iloc[np.argsort(log_odds, kind="stable")]
+    return pd.DataFrame({"row": np.arange(len(labels)), **confidence}).iloc[np.argsort(log_odds, kind="stable")]
