@@ -69,7 +69,7 @@ def tune_baseline(
     """Fit the calibration and decision threshold of a baseline, by the rules of train.ipynb, on held-out predictions.
 
     These come from 3-fold cross-validation; of more than `max_cv_texts` texts a tenth is held out, once. Equal texts
-    stay together. Labels are 0 and 1, of shape (n,). The baseline is left fitted on a part of the texts.
+    stay together. Labels are 0 and 1, of shape (n,). The baseline must be fitted again afterwards, on all texts.
 
     Returns (dict with temperature, intercept and threshold, a description of them). If a class has fewer than two
     different texts, they are 1.0, 0.0 and 0.5.

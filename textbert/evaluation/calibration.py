@@ -84,7 +84,7 @@ def default_threshold(intercept: float, class_weights: str | None = None) -> flo
     """Return the decision threshold where nothing speaks for another: 0.5.
 
     After training with class weights, whose purpose is to find more of a rare class, it is the calibrated probability
-    of what the model itself gives 0.5; otherwise the calibration would undo the weights.
+    that corresponds to an uncalibrated 0.5; otherwise the calibration would undo the weights.
     """
     return 0.5 if class_weights is None else float(probabilities(np.zeros((1, 2)), intercept=intercept)[0, 1])
 

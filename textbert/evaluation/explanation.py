@@ -1,4 +1,4 @@
-"""Explain predictions by leave-one-word-out attribution: words are highlighted, and there is a box to try texts in."""
+"""Explain predictions by leave-one-word-out attribution: highlighted words, and a text box to try them in."""
 
 import html
 import re
@@ -81,7 +81,7 @@ def _split_at_tokens(word: str, ids: np.ndarray, tokenizer: BertTokenizer) -> li
 
 
 def _split_chunk(chunk: str, encode: Callable[[str], np.ndarray], tokenizer: BertTokenizer) -> list[_Unit]:
-    """Split what is between two spaces of a text into units: a single one, but in scripts without spaces."""
+    """Split a chunk of text between white space into units: a single one, unless its script has no spaces."""
     ids = encode(chunk)
     if not is_unspaced(chunk):
         return [_Unit([chunk], ids)]

@@ -1,4 +1,4 @@
-"""The report: what was found out about a model, in sentences, tables and plots, as one HTML file."""
+"""The report on a model: sentences, tables and plots in one HTML file."""
 
 import base64
 import io
@@ -63,7 +63,7 @@ def _predicts_one_class(classes: pd.DataFrame) -> bool:
 def summarize(
     intervals: pd.DataFrame, model: str, baseline: str, p_value: float, groups: pd.DataFrame
 ) -> tuple[str, str, str]:
-    """Summarize in three paragraphs what was found out about a model, for readers who know no statistics.
+    """Summarize the evaluation of a model in three paragraphs, for readers who know no statistics.
 
     Parameters
     ----------
