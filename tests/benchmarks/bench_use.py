@@ -67,7 +67,7 @@ def time_use(classifier, texts, repeats=3):
 
 
 def check_exports(classifier, texts):
-    """Export both ways into a temporary folder and print the largest difference in probability, and texts tokenized differently."""
+    """Export in both formats; print the largest differences in probability, and texts tokenized differently."""
     import tokenizers  # an extra, for this alone
 
     with tempfile.TemporaryDirectory() as folder:
