@@ -376,7 +376,7 @@ def test_predictions_for_any_series_are_matched_by_position(classifier, index, d
 def test_tables_that_are_not_data_frames_are_refused(classifier):
     """Ray gives dicts of arrays, unless it is asked for pandas."""
     for table in ({"text": np.array(["good"])}, pd.Series(["good"], name="text")):
-        with pytest.raises(TypeError, match=f"table is a {type(table).__name__}.*, expected one of pandas"):
+        with pytest.raises(TypeError, match=f"table: expected DataFrame from pandas, got a {type(table).__name__}"):
             classifier.predict_table(table)
     assert len(classifier.predict({"good": 1, "bad": 2}.keys())) == 2  # which have an order
 
@@ -431,7 +431,7 @@ def test_numpy_numbers_are_accepted_as_settings(bert_files, pack):
 
 @pytest.mark.parametrize("size", [0, -3, 1.0, "8", None, True])
 def test_predict_refuses_invalid_batch_sizes(classifier, size):
-    with pytest.raises(ValueError, match=f"batch_size is {size!r}, but must be a whole number from 1"):
+    with pytest.raises(ValueError, match=f"batch_size: expected a positive integer, got {size!r}"):
         classifier.predict(REVIEWS, batch_size=size)
     assert len(classifier.predict(REVIEWS, batch_size=np.int64(3))) == 4
 

@@ -34,4 +34,4 @@ def test_the_quantized_file_predicts_alike_and_its_cost_is_reported(bert_files, 
 
 def test_int8_is_a_valid_export():
     rule = get_parameters("evaluate")["EXPORT"].rule
-    assert rule.accepts(["huggingface", "onnx", "onnx-int8"]) and not rule.accepts(["onnx-int4"])
+    assert rule.is_valid(["huggingface", "onnx", "onnx-int8"]) and not rule.is_valid(["onnx-int4"])

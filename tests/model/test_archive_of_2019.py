@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT, make_reviews
 from pytorch_pretrained_bert import BertForSequenceClassification, BertTokenizer
 from pytorch_pretrained_bert.optimization import BertAdam
-from test_rerun import Session
+from session import Session
 from torch.nn import CrossEntropyLoss
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -92,7 +92,7 @@ def test_a_folder_has_its_vocabulary(guide, tmp_path):
     [
         ({"max_seq_length": None}, ValueError, "max_seq_length must be given"),
         ({"max_seq_length": None, "label_names": None}, ValueError, "max_seq_length and label_names must be given"),
-        ({"max_seq_length": 513}, ValueError, "max_seq_length is 513, but must be a whole number from 3 to 512"),
+        ({"max_seq_length": 513}, ValueError, "max_seq_length is 513, but must be an integer from 3 to 512"),
         ({"label_names": ["bad"]}, ValueError, r"label_names is \['bad'\], but must be a list of two different"),
         ({"threshold": 1.5}, ValueError, "threshold is 1.5"),
         ({"vocabulary": None}, ValueError, r"yelp.tar.gz has no vocab.txt"),

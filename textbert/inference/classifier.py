@@ -225,7 +225,7 @@ class Classifier:
         TypeError : for a table that is not a DataFrame, and what `predict` raises
         ValueError : if the table has no such column, or two, or columns of all names that would be added
         """
-        check_type("table", table, pd.DataFrame, "pandas (a DataFrame)")
+        check_type("table", table, pd.DataFrame, "pandas")
         if list(table.columns).count(text_column) != 1:
             columns = ", ".join(map(repr, table.columns))
             raise ValueError(f"expected one column {text_column!r}, got the columns {columns}")

@@ -11,10 +11,11 @@ from statistics import fmean
 import numpy as np
 
 from textbert.data.compression import check_integrity, check_is_text, split_extension
-from textbert.data.csv_reader import Dialect, read_delimited, read_rows
+from textbert.data.csv_reader import read_delimited, read_rows
+from textbert.data.csv_rows import Tally
+from textbert.data.dialects import Dialect
 from textbert.data.headers import LABEL_COLUMNS, TEXT_COLUMNS
 from textbert.data.labels import NA_VALUES
-from textbert.data.quoting import Tally
 from textbert.utils.files import hash_file
 
 DELIMITER_OF_SUFFIX = {".csv": ",", ".tsv": "\t", ".txt": ",", "": ","}  # of a target, by its extension
@@ -92,7 +93,7 @@ class SourceTable:
         if difference := tally.describe(path):
             print(difference)
         unusual = dialect.describe(extension)
-        source = f"{path} (read as a table with {unusual})" if unusual else str(path)
+        source = f"{path} ({unusual})" if unusual else str(path)
         column, has_header = _find_text_column(sample, source, text_column, header, trained_column)
         names = sample[0] if has_header else [str(i) for i in range(len(sample[0]))]
         if has_header:
