@@ -402,6 +402,8 @@ def find_old_words(text):
 def test_old_words_do_not_come_back():
     texts = read_texts()
     assert len(texts) > 60
+    names = "textbert/evaluation/results.py"
+    texts[names] = texts[names].replace('"counting words"', "")  # a key in eval_results.json stays
     matches = [f"{path}: {word}" for path, text in texts.items() for word in find_old_words(text)]
     assert not matches, "\n".join(matches)
 

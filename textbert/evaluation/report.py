@@ -43,9 +43,9 @@ def _split_groups(groups: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 def _compare_with_majority_class(model: str, classes: pd.DataFrame) -> str:
     """Return how many texts of each class were found, and how often always predicting one class would be right."""
     correct, texts = classes["correct"].sum(), classes["texts"].sum()
-    found = " and ".join(f"{row.correct:,} of {row.texts:,} {str(row.Index)!r}" for row in classes.itertuples())
+    recalls = " and ".join(f"{row.correct:,} of {row.texts:,} {str(row.Index)!r}" for row in classes.itertuples())
     majority = classes["texts"].max()
-    sentence = f"It found {found}; always predicting {str(classes.index[classes['texts'].argmax()])!r} is right"
+    sentence = f"It found {recalls}; always predicting {str(classes.index[classes['texts'].argmax()])!r} is right"
     if correct > majority and _format_proportion(correct, texts) == _format_proportion(majority, texts):
         return f"{sentence} on {majority:,} of {texts:,}, {model} on {correct:,}."
     if correct > majority:
