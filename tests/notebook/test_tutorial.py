@@ -40,8 +40,8 @@ def test_headings_and_output_are_printed(project):
     assert "Figure" not in process.stdout and "Cell" not in process.stdout
     end = lines[-6:]
     assert end[0].startswith("Done in about") and [line.split("  ")[-1] for line in end[1:4]] == [
-        "always the same",
-        "counting words",
+        "majority class",
+        "TF-IDF",
         "BERT",
     ]
     assert "outputs/tiny/report/report.html" in end[4] and end[5].startswith("Next: make lab")

@@ -9,7 +9,7 @@ USUAL_NAME = re.compile(
 )
 
 # names of other columns beside the ids, in predictions.csv and in the report
-TAKEN = ("label", "predicted", "probability", "text", "counting words", "BERT")
+TAKEN = ("label", "predicted", "probability", "text", "TF-IDF", "BERT")
 
 
 def find_id_fault(ids):
