@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from textbert.data.csv_reader import read_delimited
-from textbert.inference.file_prediction import get_fingerprint
+from textbert.inference.file_prediction import get_prediction_fingerprint
 from textbert.inference.source_table import SourceTable
 from textbert.inference.target_file import TargetFile, output_columns
 from textbert.utils.errors import ReadError
@@ -230,7 +230,7 @@ def test_whatever_affects_predictions_is_in_the_fingerprint(classifier, source):
     table, found = SourceTable.open(source, "utf-8", "text"), []
 
     def note():
-        found.append(get_fingerprint(classifier, table))
+        found.append(get_prediction_fingerprint(classifier, table))
 
     note()
     classifier.settings["threshold"] = np.float32(0.25)  # as a search with numpy leaves it

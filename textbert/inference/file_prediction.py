@@ -59,7 +59,7 @@ def predict_file(
     file = TargetFile(Path(target), source)
     table = SourceTable.open(source, encoding, text_column, header, classifier.settings.get("text_column"))
     added = output_columns(table.header, source)
-    fingerprint = get_fingerprint(classifier, table, encoding, batch_rows, batch_size)
+    fingerprint = get_prediction_fingerprint(classifier, table, encoding, batch_rows, batch_size)
     with exclusive_lock(file.path, 0, "wait until it is done"), translate_write_errors(file.partial_path):
         rows_done, counts = file.resume(fingerprint)
         bar = progress_bar(table.count, "Predicting", " rows", progress)
@@ -131,7 +131,7 @@ def _print_counts(counts: Counter, rows: int, max_seq_length: int) -> None:
         print(f"  {counts['unknown']:,} are mostly [UNK], words unknown to the model: do not rely on their predictions")
 
 
-def get_fingerprint(classifier: FeatureClassifier, table: SourceTable, *options: Any) -> str:
+def get_prediction_fingerprint(classifier: FeatureClassifier, table: SourceTable, *options: Any) -> str:
     """Return the SHA-256 of all that determines what `predict_file` writes: table, model, settings and options."""
     tokenizer = classifier.tokenizer
     basic, settings = tokenizer.basic_tokenizer, classifier.settings
