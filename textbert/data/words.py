@@ -47,7 +47,7 @@ def count_words(text):
     return len(_unit.findall(text)) if is_unspaced(text) else len(text.split())
 
 
-def part_letters(text):
+def separate_letters(text):
     """Return a text with spaces around each letter of a script that has none between words."""
     return text if text.isascii() else _unspaced_letter.sub(r" \g<0> ", text)
 
