@@ -202,15 +202,15 @@ def test_planted_problems_are_found_and_cleaned_by_parameters_alone(workspace, p
     report = pd.read_csv(workspace / "outputs/planted/data_report.csv", index_col="a text that")
     assert {what: (row["train"], row["dev"]) for what, row in report.iterrows()} == {
         "repeats an earlier text": (3, 0),
-        "is there with both labels": (3, 1),
-        "is in train and in dev": (2, 2),
+        "appears with both labels": (3, 1),
+        "is in both train and dev": (2, 2),
         "has HTML": (1, 0),
-        "has damaged characters": (1, 0),
+        "has mojibake (wrong encoding)": (1, 0),
     }
     assert report["what to do"].str.len().min() > 20
     # two examples of each, with the line in the file (a header is row 1)
     assert "  train, row 62: 'letter 3 was dull'\n  train, row 63: 'Letter  4 WAS dull'\n" in output
-    assert "A text that is in train and in dev:\n  train, row 9: 'letter 7 was dull'\n  train, row 10: " in output
+    assert "A text that is in both train and dev:\n  train, row 9: 'letter 7 was dull'\n  train, row 10: " in output
     assert "  dev, row 22: 'LETTER 7 was dull '\n  dev, row 23: 'letter 8 was dull'" in output
     assert "CLEAN_TRAIN: 6 texts left out of train, 60 remain" in output
     train, dev = read_tsv(planted / "train.tsv"), read_tsv(planted / "dev.tsv")
@@ -269,7 +269,7 @@ def test_classes_and_a_part_held_out(workspace, stars, stars_printed):
     assert not any(f" {one} " in f" {other} " or f" {other} " in f" {one} " for one in folded[0] for other in folded[1])
     report = pd.read_csv(workspace / "outputs/stars/data_report.csv", index_col=0)
     assert report.loc["repeats an earlier text", ["train", "dev"]].sum() == 2
-    assert report.loc["is in train and in dev", ["train", "dev"]].sum() == 0
+    assert report.loc["is in both train and dev", ["train", "dev"]].sum() == 0
 
 
 def test_training_that_looks_after_itself(workspace, stars, stars_printed):

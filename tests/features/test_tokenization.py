@@ -195,7 +195,7 @@ def test_what_a_vocabulary_does_not_know_is_measured(english, texts, share, reme
     shares, total, per_word = tokenization.measure_unknown_tokens(texts, english)
     assert len(shares) == len(texts) and total == pytest.approx(share, abs=0.001) and per_word >= 1
     sentences = quality.describe_unknown(texts, shares, total, "tiny-bert")
-    assert f"{share:.1%} of the word pieces are [UNK]" in sentences[0]
+    assert f"{share:.1%} of the tokens are [UNK]" in sentences[0]
     assert (len(sentences) == 1) == (remedy is None)
     assert remedy is None or re.search(remedy, sentences[-1])
 
