@@ -75,4 +75,5 @@ def find_hashed(texts: Iterable[str], hashes: np.ndarray) -> np.ndarray:
     hashes : int64 array, of `hash_text` with today's or the older normalization: each text is looked up by both
     """
     pairs = [(hash_text(text), hash_text(text, _legacy_normalize_text)) for text in texts]
-    return np.isin(np.array(pairs, np.int64).reshape(-1, 2), hashes).any(axis=1)
+    is_known = np.isin(np.array(pairs, np.int64).reshape(-1, 2), hashes)
+    return is_known[:, 0] | is_known[:, 1]

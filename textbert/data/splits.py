@@ -19,11 +19,11 @@ def stratified_sample(labels: Sequence[Any], rows: int | None, seed: int) -> np.
     """
     from sklearn.utils import resample
 
-    (labels,) = as_1d_arrays(labels)
-    everything = np.arange(len(labels))
-    if rows is None or rows >= len(labels):
+    (label_array,) = as_1d_arrays(labels)
+    everything = np.arange(len(label_array))
+    if rows is None or rows >= len(label_array):
         return everything
-    return np.sort(resample(everything, replace=False, n_samples=rows, stratify=labels, random_state=seed))
+    return np.sort(resample(everything, replace=False, n_samples=rows, stratify=label_array, random_state=seed))
 
 
 def _split(
@@ -42,9 +42,9 @@ def _split(
     def fold(text: str) -> str:
         return separate_letters(fold_text(text))
 
-    texts, labels = as_1d_arrays(np.array(list(texts), object), labels)
-    hashes = [hash_text(text, lambda text: " ".join(fold(text).split())) for text in texts]
-    different = dict(zip(hashes, zip(texts, labels)))
+    text_array, label_array = as_1d_arrays(np.array(list(texts), object), labels)
+    hashes = [hash_text(text, lambda text: " ".join(fold(text).split())) for text in text_array]
+    different = dict(zip(hashes, zip(text_array, label_array)))
     position = {text_hash: i for i, text_hash in enumerate(different)}
     text_of_row = np.array([position[text_hash] for text_hash in hashes])
     containment = Containment([text for text, _ in different.values()], fold)
@@ -53,14 +53,14 @@ def _split(
     try:
         choices = list(choose(not_contained, [different_labels[text] for text in not_contained]))
     except ValueError as error:
-        raise ValueError(f"cannot split {len(labels)} rows like that ({error}): {hint}") from None
+        raise ValueError(f"cannot split {len(label_array)} rows like that ({error}): {hint}") from None
     for choice in choices:
         is_chosen = np.zeros(len(different), bool)
         is_chosen[not_contained[choice]] = True
         in_validation = containment.get_fractions(is_chosen)[text_of_row]
         splits = np.flatnonzero(in_validation == 0), np.flatnonzero(in_validation == 1)
         for name, rows in zip(("training", "validation"), splits):
-            if len({labels[row] for row in rows}) < 2:
+            if len({label_array[row] for row in rows}) < 2:
                 raise ValueError(f"the {name} set of {len(rows)} rows has only one class: {hint}")
         yield splits
 

@@ -97,7 +97,7 @@ def read_label_names(data_dir: str | Path) -> list[str]:
     path = Path(data_dir, "labels.json")
     if not is_file(path):
         return ["0", "1"]
-    names = _read_labels(path).get("label_names")
+    names: Any = _read_labels(path).get("label_names")
     if find_violation(names, TWO_NAMES):
         raise ValueError(
             f"{path} does not contain two different label_names. Run data_prep.ipynb again, it writes them"
