@@ -231,7 +231,7 @@ def infer_classes(labels: pd.Series, source: str, classes: list[list[Any]] | Non
     if len(spellings) != 2:
         raise ValueError(
             f"{source} has {len(spellings)} different labels, but two are needed: {format_label_counts(labels)}. "
-            'Correct it, or group them into two classes with CLASSES, e.g. [["1", "2"], ["4", "5"]]; others are left out'
+            'Correct it, or group them into two classes with CLASSES, e.g. [["1", "2"], ["4", "5"]]; others are dropped'
         )
     a, b = spellings.values()
     if all(isinstance(key, float) for key in spellings):
