@@ -3,7 +3,7 @@
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
@@ -242,25 +242,18 @@ def infer_classes(labels: pd.Series, source: str, classes: list[list[Any]] | Non
     return [[label] for label in ordered]
 
 
-def _index_by_key(classes: Iterable[Iterable[Any]]) -> dict[float | str, set[int]]:
-    """Return the classes, 0 or 1, of all labels that mean the same, by `label_key`."""
-    indices: dict[float | str, set[int]] = {}
-    for i, labels in enumerate(classes):
-        for label in labels:
-            indices.setdefault(label_key(label), set()).add(i)
-    return indices
-
-
 def encode_labels(labels: pd.Series, classes: Sequence[Sequence[str]]) -> pd.Series:
     """Return the labels that belong to one of two `classes` (see `infer_classes`) as a Series of 0 and 1.
 
     Labels that mean the same are equal, such as 1 and 1.0, or Spam and spam, unless they are in different classes.
     """
     codes = {label: i for i, part in enumerate(classes) for label in part}
-    by_key = _index_by_key(classes)
+    codes_by_key: dict[float | str, set[int]] = {}
+    for label, code in codes.items():
+        codes_by_key.setdefault(label_key(label), set()).add(code)
     for label in set(labels) - set(codes):
-        if len(indices := by_key.get(label_key(label), set())) == 1:
-            codes[label] = min(indices)
+        if len(candidates := codes_by_key.get(label_key(label), set())) == 1:
+            codes[label] = min(candidates)
     return labels[labels.isin(codes)].map(codes).astype(int)
 
 
@@ -271,7 +264,9 @@ def find_moved_label(before: Any, after: Any) -> str | None:
     """
     if find_violation(before, TWO_CLASSES) or find_violation(after, TWO_CLASSES):
         return None
-    old, new = _index_by_key(before), _index_by_key(after)
+    old, new = (
+        {label_key(label): i for i, part in enumerate(classes) for label in part} for classes in (before, after)
+    )
     return next((str(key) for key, i in old.items() if new.get(key, i) != i), None)
 
 
