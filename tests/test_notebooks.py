@@ -129,7 +129,7 @@ def test_validation_is_held_out_and_its_logits_are_the_archive_s(workspace, prin
     texts = {example.guid: example.text_a for example in examples}
     classifier = tools.Classifier.load(workspace / "cache/tiny.tar.gz")
     predicted = classifier.predict([texts[guid] for guid in validation["id"]])
-    expected = classifier.decide(validation[["logit_0", "logit_1"]].to_numpy())
+    expected = classifier.predictions_from_logits(validation[["logit_0", "logit_1"]].to_numpy())
     np.testing.assert_allclose(predicted["probability"], expected["probability"], atol=1e-6)
 
 
@@ -385,7 +385,7 @@ def test_converter_in_a_terminal_shows_a_bar_and_no_warning(workspace, printed):
         (["--data-dir", "data/nowhere", "--model", "tiny-bert"], "data_prep.ipynb makes it"),
         (["--data-dir", "data/tiny", "--model", "data/none.tar.gz"], "data/none.tar.gz is missing"),
         (["--data-dir", "data/tiny", "--model", "tiny-bert", "--max-seq-length", "513"], "513"),
-        (["--data-dir", "data/tiny", "--model", "tiny-bert", "--processes", "0"], "processes is 0"),
+        (["--data-dir", "data/tiny", "--model", "tiny-bert", "--processes", "0"], "processes: expected a positive"),
     ],
 )
 def test_converter_refuses(workspace, printed, arguments, message):
@@ -404,8 +404,8 @@ def test_converter_refuses(workspace, printed, arguments, message):
         ("train", {"TASK_NAME": "nowhere"}, "data/nowhere/train.tsv is missing: data_prep.ipynb makes it"),
         ("evaluate", {"TASK_NAME": "nowhere"}, "data_prep.ipynb makes it"),
         ("train", {"LEARNING_RATES": 0.1}, "did you mean LEARNING_RATE?"),
-        ("train", {"MAX_SEQ_LENGTH": 513}, "MAX_SEQ_LENGTH is 513"),
-        ("train", {"TASK_NAME": "bert-base-cased"}, "TASK_NAME is 'bert-base-cased'"),
+        ("train", {"MAX_SEQ_LENGTH": 513}, "MAX_SEQ_LENGTH: expected an integer from 3 to 512, .*, got 513"),
+        ("train", {"TASK_NAME": "bert-base-cased"}, "TASK_NAME: expected .*, got 'bert-base-cased'"),
         ("evaluate", {"LEARNING_RATE": 0.1}, "LEARNING_RATE is not a parameter of evaluate.ipynb"),
     ],
 )

@@ -80,6 +80,7 @@ from loop import load_loop
 import tools
 from textbert.data import labels as data_labels
 from textbert.model import modeling
+from textbert.model.config import DEFAULT_MODEL
 from textbert.training import distributed, malloc
 
 ROOT = Path(tools.__file__).parent
@@ -314,7 +315,7 @@ def run_before(contender, name, features, batches, start):
     spec = importlib.util.spec_from_file_location("before", script)
     sys.modules["before"] = before = importlib.util.module_from_spec(spec)  # its dataclasses look it up there
     spec.loader.exec_module(before)
-    arrays = features.ids, features.lengths, features.first_lengths, features.labels
+    arrays = features.ids, features.lengths, features.segment_a_lengths, features.labels
     features = before.tools.Features(*arrays, features.max_seq_length)
     before.run_ours(contender, before.make_model(name), features, batches, start)
 
@@ -528,7 +529,7 @@ def parse_arguments():
     parser.add_argument("--short-steps", type=int, default=24, help="the same on short texts, at most 50")
     parser.add_argument("--length", type=int, default=LENGTH, help="where texts are cut, in word pieces, at most 512")
     parser.add_argument("--float32", action="store_true", help="leave bfloat16 out")
-    parser.add_argument("--model", default=tools.DEFAULT_MODEL, help="an uncased one in cache/, or a shape known here")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="an uncased one in cache/, or a shape known here")
     parser.add_argument("--before", metavar="FOLDER", help="another checkout of this project, to take part")
     parser.add_argument("--gpu-batch", type=int, default=256, help="the big batch on a GPU")
     parser.add_argument("--epoch", action="store_true", help="train a whole epoch, on a GPU of bert-base")

@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT, make_reviews
 from pytorch_pretrained_bert import BertForSequenceClassification, BertTokenizer
 from pytorch_pretrained_bert.optimization import BertAdam
-from test_rerun import Session
+from session import Session
 from torch.nn import CrossEntropyLoss
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -92,7 +92,7 @@ def test_a_folder_has_its_vocabulary(guide, tmp_path):
     [
         ({"max_seq_length": None}, ValueError, "max_seq_length must be given"),
         ({"max_seq_length": None, "label_names": None}, ValueError, "max_seq_length and label_names must be given"),
-        ({"max_seq_length": 513}, ValueError, "max_seq_length is 513, but must be a whole number from 3 to 512"),
+        ({"max_seq_length": 513}, ValueError, "max_seq_length is 513, but must be an integer from 3 to 512"),
         ({"label_names": ["bad"]}, ValueError, r"label_names is \['bad'\], but must be a list of two different"),
         ({"threshold": 1.5}, ValueError, "threshold is 1.5"),
         ({"vocabulary": None}, ValueError, r"yelp.tar.gz has no vocab.txt"),
@@ -159,7 +159,7 @@ def test_evaluate_ipynb_judges_it(guide, tmp_path, monkeypatch, capsys, refit):
     session.run(TASK_NAME="guide", OLD_ARCHIVE=given, REFIT=refit, EXPORT=["huggingface"])
     said = capsys.readouterr().out
     assert "Nothing is known of its training." in said and "texts of train.tsv serve as validation part" in said
-    assert "cannot be checked, for" in said  # whether it has seen them
+    assert "cannot check for training-set overlap" in said  # whether it has seen them
     assert ("were fitted on them" in said) == refit == (session.names["temperature"] != 1.0)
     report = (tmp_path / "outputs/guide/report/report.html").read_text(encoding="utf-8")
     card = (tmp_path / "outputs/guide/huggingface/README.md").read_text(encoding="utf-8")

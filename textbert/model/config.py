@@ -179,7 +179,7 @@ def merge_settings(config, given, path):
     rules = _get_rules(config["max_position_embeddings"])
     for name, value in given.items():
         if shown := find_violation(value, rules[name]):
-            raise ValueError(f"{name} is {shown}, but must be {rules[name].words}")
+            raise ValueError(f"{name} is {shown}, but must be {rules[name].description}")
     settings = config.get("classifier")
     if settings is not None:
         if own := [name for name in ("max_seq_length", "label_names") if name in given]:
