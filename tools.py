@@ -6,7 +6,6 @@ runs on import. Model and tokenizer are those of pytorch-pretrained-bert 0.6.2.
 
 import csv
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import numpy as np
 from pytorch_pretrained_bert.tokenization import BertTokenizer
 
 from textbert.data.splits import split_folds, split_train_validation, stratified_sample
-from textbert.data.tsv import TsvChunk, clean_text, read_lines, write_task
+from textbert.data.tsv import TsvChunk, clean_text, read_lines, read_tsv_rows, write_task
 from textbert.evaluation.calibration import probabilities
 from textbert.evaluation.metrics import choose_threshold, get_eval_report
 from textbert.features.batching import BatchSampler, collate, length_grouped_batches
@@ -136,44 +135,9 @@ class BinaryClassificationProcessor(DataProcessor):
         return list(self.read_examples(path, output_mode))
 
     def read_examples(self, path: str | Path, output_mode: str = "classification") -> Iterator[InputExample]:
-        """Yield the InputExamples of one TSV file.
-
-        Raises FileNotFoundError, and ValueError (file, line, value, rule) for bytes that are not UTF-8, a line without
-        four columns, a label other than 0 and 1 (in regression: one that is no number), or an empty file or one class.
-        """
-        counts = Counter()
-        for number, fields in read_lines(path):
-            if len(fields) != 4:
-                raise ValueError(
-                    f"{path}, line {number} has {len(fields)} columns, but must have four, separated by tabs: "
-                    "id, label, the letter a, text. data_prep.ipynb writes such a file"
-                )
-            guid, label, _, text = fields
-            if not self._is_label(label, output_mode):
-                header = ". It looks like a header: delete that line" if number == 1 else ""
-                known = " or ".join(self.get_labels())
-                raise ValueError(
-                    f"{path}, line {number} has the label {label[:50]!r}, but it must be {known} (in regression a "
-                    f"number); data_prep.ipynb turns 1 and 2 into 0 and 1{header}"
-                )
-            counts[label] += 1
+        """Yield the InputExamples of one TSV file; see `read_tsv_rows` for its errors."""
+        for guid, label, text in read_tsv_rows(path, output_mode, self.get_labels()):
             yield InputExample(guid, text, label=label)
-        if output_mode == "classification" and len(counts) < 2:
-            raise ValueError(
-                f"{path} has {counts.total()} examples with the labels {list(counts)}, but both "
-                f"{' and '.join(self.get_labels())} are needed: "
-                "nothing can be learned or measured with one class"
-            )
-        if not counts:
-            raise ValueError(f"{path} is empty: data_prep.ipynb writes a line for each text")
-
-    def _is_label(self, label: str, output_mode: str) -> bool:
-        if output_mode == "classification":
-            return label in self.get_labels()
-        try:
-            return np.isfinite(float(label))
-        except ValueError:
-            return False
 
 
 def convert_examples_to_features(

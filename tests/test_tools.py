@@ -358,9 +358,9 @@ def test_messages_of_a_custom_processor_have_its_labels(make_file):
             return ["ham", "spam"]
 
     path = make_file("0\tspam\ta\tx\n", "train.tsv")
-    with pytest.raises(ValueError, match="but both ham and spam are needed"):
+    with pytest.raises(ValueError, match="but needs both ham and spam"):
         Spam().get_examples(path)
-    with pytest.raises(ValueError, match="has the label '1', but it must be ham or spam"):
+    with pytest.raises(ValueError, match="has the label '1', expected ham or spam"):
         Spam().get_examples(make_file("0\t1\ta\tx\n", "train.tsv"))
 
 

@@ -444,7 +444,7 @@ def test_classes_of_other_types_than_string(labels, classes):
             None,
             r"train\.csv has 5 different labels, but two .*'1' 2 times \(first in row 1\), '2' 1 ",
         ),
-        (list("15342153"), None, r"say in CLASSES which make up the two classes, such as \[\[\"1\", \"2\"\], "),
+        (list("15342153"), None, r"group them into two classes with CLASSES, e\.g\. \[\[\"1\", \"2\"\], "),
         (["1", "1"], None, r"train\.csv has 1 different labels.*'1' 2 times \(first in row 1\)"),
         (["Spam", "spam"], None, r"train\.csv has 1 different labels.*'Spam' 1 times .*'spam' 1 times"),
         (["1", "2", ""], None, r"'' 1 times \(first in row 3\)"),

@@ -196,7 +196,7 @@ def test_unknown_tokens_are_measured(english, texts, fraction, hint):
     fractions, total, tokens_per_word = measure_unknown_tokens(texts, english)
     assert len(fractions) == len(texts) and total == pytest.approx(fraction, abs=0.001) and tokens_per_word >= 1
     sentences = quality.describe_unknown(texts, fractions, total, "tiny-bert")
-    assert f"{fraction:.1%} of the word pieces are [UNK]" in sentences[0]
+    assert f"{fraction:.1%} of the tokens are [UNK]" in sentences[0]
     assert (len(sentences) == 1) == (hint is None)
     assert hint is None or re.search(hint, sentences[-1])
 

@@ -15,10 +15,10 @@ STAGES = {
         "Labels: to 0 and 1, second cell": (),
         "Texts: what must go, and what must stay": (),
         "Texts: what must go, and what must stay, second cell": (),
-        "Something to judge with": ("DEV_SHARE", "RANDOM_SEED"),
-        "What may be wrong with the data": ("CLEAN_TRAIN",),
+        "An evaluation set": ("DEV_SHARE", "RANDOM_SEED"),
+        "Data quality": ("CLEAN_TRAIN",),
         "BERT's four columns": (),
-        "Write them, and read them back": (),
+        "Write the files and read them back": (),
     },
     "train": {
         "the check of the parameters": ("TASK_NAME",),
