@@ -1,9 +1,6 @@
-"""Planned batches: each example once, padding that changes nothing, and logits as of each text alone."""
+"""Planned batches: each example once, padding that changes nothing, and the logits of each text alone."""
 
 import math
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -20,8 +17,6 @@ from textbert.features.batching import (
     padded_length,
     split_into_micro_batches,
 )
-from textbert.model.modeling import FastClassifier
-from textbert.model.prediction import predict_logits, tf32_matmul
 
 
 @pytest.fixture
@@ -95,22 +90,6 @@ def test_one_text_may_have_more_word_pieces_than_a_part(monkeypatch):
     assert [part.tolist() for part in split_into_micro_batches(np.array([0, 2]), np.array([9, 2, 17]))] == [[2], [0]]
 
 
-def test_on_a_cpu_long_texts_are_predicted_few_at_a_time(monkeypatch, features):
-    shapes, model = [], make_model()
-    forward = type(model).forward
-
-    def noting(self, input_ids, **others):
-        shapes.append(tuple(input_ids.shape))
-        return forward(self, input_ids, **others)
-
-    monkeypatch.setattr(type(model), "forward", noting)
-    most = 2 * padded_length(features.lengths)
-    monkeypatch.setattr("textbert.model.prediction.MAX_TOKENS_PER_CPU_BATCH", most // 2)  # for one core of several
-    predict_logits(model, features, 64, progress=False)
-    assert shapes[0] == (2, padded_length(features.lengths)) and sum(texts for texts, _ in shapes) == 13
-    assert max(texts * pieces for texts, pieces in shapes) <= most
-
-
 def test_the_order_depends_on_seed_and_epoch():
     lengths = np.random.default_rng(0).integers(2, 129, 1000).astype(np.uint16)
     plans = {
@@ -171,83 +150,6 @@ def test_padding_does_not_change_logits(features):
     assert together.std(0).min() > 0.1  # different texts, different answers
 
 
-class Watched(FastClassifier):
-    """A model that notes where its batches are computed, and fails from batch number `fails_at` on."""
-
-    def watch(self, fails_at=None):
-        self.fails_at, self.computed = fails_at, []  # (name of the thread, cores that it has) of each batch
-        return self
-
-    def forward(self, *inputs, **others):
-        self.computed.append((threading.current_thread().name, torch.get_num_threads()))
-        if self.fails_at and len(self.computed) >= self.fails_at:  # threads may pass a number together
-            raise RuntimeError("out of luck")
-        return super().forward(*inputs, **others)
-
-
-@pytest.fixture
-def session():
-    """A `Watched` model in a process with three cores."""
-    model = make_model(spread=0.2)
-    model.__class__ = Watched
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield model.watch()
-    torch.set_num_threads(before)
-
-
-def test_each_core_predicts_batches_of_its_own(watched, features):
-    logits = predict_logits(watched, features, 1, progress=False)
-    assert len(watched.computed) == 13 and {cores for _, cores in watched.computed} == {1}
-    assert threading.current_thread().name not in dict(watched.computed)
-    assert torch.get_num_threads() == 3
-    here = threading.current_thread().name
-    together = predict_logits(watched.watch(), features, 5, progress=False)  # three batches are too few for three cores
-    assert watched.computed == [(here, 3)] * 3
-    np.testing.assert_allclose(logits, together, atol=1e-5)
-
-
-def test_other_threads_leave_the_number_of_cores_alone(watched, features):
-    with ThreadPoolExecutor(1, "server") as server:
-        logits = server.submit(predict_logits, watched, features, 1, progress=False).result()
-    assert watched.computed == [("server_0", 3)] * 13
-    np.testing.assert_allclose(logits, predict_logits(watched, features, 1, progress=False), atol=1e-5)
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_prediction_broken_off_gives_back_all_cores(watched, features, error, monkeypatch):
-    if error is RuntimeError:
-        watched.watch(fails_at=2)
-    else:  # as when somebody interrupts what waits for the cores
-        monkeypatch.setattr("concurrent.futures.Future.result", raise_interrupt)
-    running = set(threading.enumerate())
-    with pytest.raises(error):
-        predict_logits(watched, features, 1, progress=False)
-    assert torch.get_num_threads() == 3
-    assert not set(threading.enumerate()) - running
-    monkeypatch.undo()
-    assert len(predict_logits(watched.watch(), features, 1, progress=False)) == 13
-
-
-def raise_interrupt(*_):
-    raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("batch_size", [1, 5, 64])
-def test_predict_logits(features, batch_size):
-    model = make_model(spread=0.2).train()
-    everything = predict_logits(model, features, batch_size, progress=False)
-    assert (everything.shape, everything.dtype) == ((13, 2), np.float32)
-    with torch.no_grad():
-        for row in range(13):
-            expected = model.eval()(**collate(features, np.array([row]))[0])[0]
-            np.testing.assert_allclose(everything[row], expected, atol=1e-5)
-    rows = np.array([7, 0, 12, 7])
-    some = predict_logits(model, features, batch_size, rows, progress=False)
-    np.testing.assert_allclose(some, everything[rows], atol=1e-5)
-    assert predict_logits(model, features, batch_size, rows[:0], progress=False).shape == (0, 2)
-
-
 @pytest.mark.parametrize(
     ("lengths", "padded"),
     [
@@ -257,25 +159,6 @@ def test_predict_logits(features, batch_size):
 )
 def test_the_padded_length_by_hand(lengths, padded, matrix_units):
     assert padded_length(np.array(lengths, np.uint16)) == (padded if matrix_units else max(lengths))
-
-
-def test_a_gpu_rounds_products_while_it_predicts_and_a_cpu_never():
-    for device, within in (("cpu", "highest"), ("cuda", "high")):
-        assert torch.get_float32_matmul_precision() == "highest"
-        with suppress(ZeroDivisionError), tf32_matmul(torch.device(device)):
-            assert torch.get_float32_matmul_precision() == within
-            raise ZeroDivisionError
-    assert torch.get_float32_matmul_precision() == "highest"
-
-
-def test_a_text_is_not_padded_beyond_the_positions_of_a_model(tokenizers):
-    features = make_features(tokenizers["uncased"], max_seq_length=13)
-    assert features.lengths.max() == 13
-    many, few = make_model(), make_model(max_position_embeddings=13)
-    name = "bert.embeddings.position_embeddings.weight"
-    few.load_state_dict({**many.state_dict(), name: many.state_dict()[name][:13]})
-    logits = (predict_logits(model, features, 4, progress=False) for model in (few, many))
-    np.testing.assert_array_equal(*logits)
 
 
 def test_the_plan_by_hand(matrix_units):
@@ -302,15 +185,10 @@ def test_each_row_is_in_one_step_of_an_epoch(features, batch_size, accumulation)
         assert len({str(steps) for steps in epochs}) == 3
 
 
-def test_rows_and_lengths_are_taken_in_order_whatever_their_index(tokenizers):
-    model, features = make_model().eval(), make_features(tokenizers["uncased"])
+def test_rows_and_lengths_are_used_in_order_whatever_their_index(features):
     rows = pd.Series([2, 0, 3], [0, 1, 2])
-    expected = predict_logits(model, features, 2, np.array([2, 0, 3]), progress=False)
-    assert np.allclose(predict_logits(model, features, 2, rows[::-1], progress=False), expected[::-1], atol=1e-6)
-    chosen = pd.Series(np.isin(np.arange(13), [1, 3]), range(12, -1, -1))
-    by_number = predict_logits(model, features, 2, [1, 3], progress=False)
-    assert np.array_equal(predict_logits(model, features, 2, chosen, progress=False), by_number)
-    plain, given_ = BatchSampler(features.lengths, 2), BatchSampler(pd.Series(features.lengths, range(12, -1, -1)), 2)
-    for one, other in zip(plain.steps(rows.to_numpy(), 0), given_.steps(rows[::-1][::-1], 0), strict=True):
-        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
-        assert plain.cost(one) == given_.cost(other)
+    arrays = BatchSampler(features.lengths, 2)
+    series = BatchSampler(pd.Series(features.lengths, range(12, -1, -1)), 2)
+    for batches, same in zip(arrays.steps(rows.to_numpy(), 0), series.steps(rows[::-1][::-1], 0), strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(batches, same, strict=True))
+        assert arrays.cost(batches) == series.cost(same)
