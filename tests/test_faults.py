@@ -335,7 +335,7 @@ def assert_failed_harmlessly(project, stage, done, message, before):
 def test_without_room_an_error_names_the_file_and_nothing_is_lost(project, stage, size, path):
     before = project.clear(stage) if stage == "download" else project.expected
     done = project.run(stage, bytes=size)
-    message = f"{path} cannot be written (File too large): make room on its disk, or work on a larger one"
+    message = f"{path} cannot be written (File too large): free some disk space, or use a larger disk"
     assert_failed_harmlessly(project, stage, done, message, before)
 
 
@@ -360,7 +360,7 @@ def test_without_the_right_to_write_an_error_names_the_file_and_nothing_is_lost(
     (project.folder / folder).chmod(0o555)
     done = project.run(stage, powerless=True)
     (project.folder / folder).chmod(0o755)
-    message = f"{path} cannot be written (Permission denied): get the right to write there, or work in another folder"
+    message = f"{path} cannot be written (Permission denied): you need write permission there, or choose another folder"
     assert_failed_harmlessly(project, stage, done, message, before)
 
 
@@ -390,7 +390,7 @@ def test_a_full_disk_keeps_the_old_file(small_disk):
     )
     utils_files.write_text(small_disk / "file", "old")
     for write in writers:
-        with pytest.raises(errors.WriteError, match=r"file cannot be written \(No space left on device\): make room"):
+        with pytest.raises(errors.WriteError, match=r"file cannot be written \(No space left on device\): free some"):
             write()
         assert (small_disk / "file").read_text() == "old"
         assert [path.name for path in small_disk.iterdir()] == ["file"]
@@ -411,7 +411,7 @@ def test_two_at_once_both_end_right(project, stages):
 def test_of_two_trainings_at_once_one_at_least_ends_right_and_the_other_says_why_not(project):
     project.clear("train")
     done = project.run("train", "train")
-    refused = "is being made by another process: wait until it is done, or take another TASK_NAME"
+    refused = "is being written by another process: wait until it is done, or take another TASK_NAME"
     assert 0 in done.statuses and done.output.count(refused) == done.statuses.count(1), done.output
     project.assert_files(project.expected)
 
@@ -426,5 +426,5 @@ def test_of_two_trainings_at_once_one_at_least_ends_right_and_the_other_says_why
 def test_a_second_one_says_that_there_is_another(project, stage, path, remedy):
     with utils_files.exclusive_lock(project.folder / path):
         done = project.run(stage)
-    assert done.statuses == [1] and f"{path} is being made by another process: {remedy}" in done.output, done.output
+    assert done.statuses == [1] and f"{path} is being written by another process: {remedy}" in done.output, done.output
     project.assert_files(project.expected)

@@ -281,7 +281,7 @@ def test_an_example_that_is_no_text_is_named(tokenizer, value, truncation):
     [
         ({"label_map": ["b"]}, "label_map is .*must be a dict"),
         ({"label_map": {"b": "0"}}, "label_map is .*must be a dict"),
-        ({"max_seq_length": "9"}, "max_seq_length is '9', but must be a whole number"),
+        ({"max_seq_length": "9"}, "max_seq_length is '9', but must be an integer"),
         ({"max_seq_length": 9.0}, "max_seq_length is 9.0"),
         ({"processes": 1.5}, "processes is 1.5"),
         ({"output_mode": "regression"}, "example 'x' has the label 'b', but in regression it is a number"),
@@ -384,7 +384,7 @@ def test_a_features_file_that_cannot_be_read_now_stays_and_is_not_called_unsound
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(type(data_dir), "read_bytes", read_bytes)
-    with pytest.raises(errors.ReadError, match=r"train_features\.pkl cannot be read \(Permission denied\): get"):
+    with pytest.raises(errors.ReadError, match=r"train_features\.pkl cannot be read \(Permission denied\): you need read permission"):
         tools.load_or_convert_features(data_dir, "train", tokenizers["uncased"], 9)
     monkeypatch.undo()
     assert (data_dir / "train_features.pkl").read_bytes() == before
@@ -397,8 +397,8 @@ def test_a_features_file_that_cannot_be_read_now_stays_and_is_not_called_unsound
         (FileNotFoundError("train.tsv is missing"), 2, "train.tsv is missing"),
         (errors.ReadError(13, "train.tsv cannot be read"), 1, "train.tsv cannot be read"),
         (errors.WriteError(28, "x.pkl cannot be written"), 1, "x.pkl cannot be written"),
-        (TimeoutError("it is being made"), 1, "it is being made"),
-        (MemoryError(), 1, "there is not enough memory"),
+        (TimeoutError("it is being written"), 1, "it is being written"),
+        (MemoryError(), 1, "out of memory"),
     ],
 )
 def test_the_converter_tells_faults_of_the_input_from_those_of_the_machine(monkeypatch, error, status, said):

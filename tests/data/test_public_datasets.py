@@ -132,9 +132,9 @@ def test_a_fault_in_a_data_set_on_the_way_does_not_matter(tmp_path, data_server,
         ([404], "404"),
         ([503] * 9, "503"),
         (["cut"] * 9, "the connection broke"),
-        (["truncated"] * 9, "offers .* bytes of .* instead of"),
-        (["html"] * 9, "offers 42 bytes of text/html instead of"),
-        (["damaged"] * 9, "came damaged"),
+        (["truncated"] * 9, "expected .* bytes, server returned .*"),
+        (["html"] * 9, r"server returned 42 \(text/html\)"),
+        (["damaged"] * 9, "checksum mismatch"),
     ],
 )
 def test_a_fault_that_stays_leaves_no_data(tmp_path, data_server, faults, message):

@@ -796,7 +796,7 @@ def test_what_cannot_be_read_just_now_is_not_called_damaged(make_file, monkeypat
     for opener in data_compression.OPEN_FUNCTIONS:
         monkeypatch.setitem(data_compression.OPEN_FUNCTIONS, opener, fail)
     monkeypatch.setattr(file_formats, "_read_parquet", fail)
-    with pytest.raises(ReadError, match="cannot be read .*get the right to read it") as raised:
+    with pytest.raises(ReadError, match="cannot be read .*you need read permission") as raised:
         tables.read_table(path)
     assert "damaged" not in str(raised.value)
 

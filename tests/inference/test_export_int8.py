@@ -33,4 +33,4 @@ def test_the_quantized_file_answers_alike_and_says_what_it_costs(bert_files, tmp
 
 def test_it_can_be_asked_for():
     rule = get_parameters("evaluate")["EXPORT"].rule
-    assert rule.accepts(["huggingface", "onnx", "onnx-int8"]) and not rule.accepts(["onnx-int4"])
+    assert rule.is_valid(["huggingface", "onnx", "onnx-int8"]) and not rule.is_valid(["onnx-int4"])

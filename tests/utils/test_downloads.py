@@ -1,4 +1,4 @@
-"""A download survives what passes, ends in one clear error where it does not, and is checked to the last bit."""
+"""Downloads: retried after transient errors, one clear error after permanent ones, and verified by checksum."""
 
 import errno
 import urllib.error
@@ -14,7 +14,7 @@ import tools
 from textbert.utils import downloads
 from textbert.utils.errors import WriteError
 
-# ---------- Attempts --------------------------------------------------------------------------------------------------
+# ---------- Retries ---------------------------------------------------------------------------------------------------
 
 
 def http_error(status):
@@ -22,14 +22,14 @@ def http_error(status):
 
 
 def hub_error(status):
-    """Return an error as the hub's library raises it: it has a response."""
+    """Return an error as huggingface_hub raises it, with a response."""
     error = OSError("no")
     error.response = SimpleNamespace(status_code=status)
     return error
 
 
 def make_work(errors):
-    """Return what fails with these errors, one at a time, and then works."""
+    """Return a function that raises these errors, one per call, and then succeeds."""
     errors = list(errors)
 
     def work():
@@ -49,7 +49,7 @@ def make_work(errors):
     ],
     ids=repr,
 )
-def test_what_may_pass_is_tried_three_times_more(monkeypatch, capsys, error):
+def test_transient_error_is_retried_three_times(monkeypatch, capsys, error):
     waits = []
     monkeypatch.setattr(downloads.time, "sleep", waits.append)
     assert downloads.retry(make_work([error] * 3)) == "done"
@@ -70,29 +70,29 @@ def test_what_may_pass_is_tried_three_times_more(monkeypatch, capsys, error):
     ],
     ids=repr,
 )
-def test_what_does_not_pass_is_not_tried_again(quick, capsys, error):
+def test_permanent_error_is_not_retried(quick, capsys, error):
     with pytest.raises(type(error)) as raised:
         downloads.retry(make_work([error]))
     assert raised.value is error and capsys.readouterr().out == ""
 
 
-def test_damage_is_tried_once_more(quick):
-    damage = [downloads.ChecksumError(f"damage {number}") for number in (1, 2)]
-    assert downloads.retry(make_work([ConnectionError("reset"), damage[0], TimeoutError("slow")])) == "done"
-    with pytest.raises(downloads.ChecksumError, match="damage 2"):
-        downloads.retry(make_work(damage))
+def test_checksum_error_is_retried_once(quick):
+    mismatches = [downloads.ChecksumError(f"mismatch {number}") for number in (1, 2)]
+    assert downloads.retry(make_work([ConnectionError("reset"), mismatches[0], TimeoutError("slow")])) == "done"
+    with pytest.raises(downloads.ChecksumError, match="mismatch 2"):
+        downloads.retry(make_work(mismatches))
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("error", "description"),
     [
         (OSError("first line\nsecond line"), "OSError: first line"),
         (ConnectionError("\n  spaced  \n"), "ConnectionError: spaced"),
         (TimeoutError(), "TimeoutError: no reason given"),
     ],
 )
-def test_an_error_in_a_line(error, words):
-    assert downloads.describe_error(error) == words
+def test_describe_error(error, description):
+    assert downloads.describe_error(error) == description
 
 
 # ---------- From the hub ----------------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ def test_an_error_in_a_line(error, words):
     "faults", [["cut"], ["cut", "cut", 503], [503, 500], ["truncated"], ["html"], ["damaged"], ["slow"], [429]]
 )
 @pytest.mark.parametrize("digest", ["sha256", "git"])
-def test_a_fault_on_the_way_does_not_matter(tmp_path, hub, bert_files, load_state, faults, digest):
+def test_transient_fault_does_not_matter(tmp_path, hub, bert_files, load_state, faults, digest):
     hub.digest = digest
     hub.faults[WEIGHTS] = [*faults]
     assert_same_encoder(tools.load_model("me/tiny", tmp_path), load_state(bert_files()))
@@ -116,14 +116,14 @@ def test_a_fault_on_the_way_does_not_matter(tmp_path, hub, bert_files, load_stat
     [
         (WEIGHTS, [503] * 9, "503"),
         (WEIGHTS, ["truncated"] * 9, "file should be of size"),
-        (WEIGHTS, ["damaged"] * 9, "model.safetensors came damaged"),
-        ("/me/tiny/resolve/main/vocab.txt", ["damaged"] * 9, "vocab.txt came damaged"),
+        (WEIGHTS, ["damaged"] * 9, "model.safetensors: checksum mismatch"),
+        ("/me/tiny/resolve/main/vocab.txt", ["damaged"] * 9, "vocab.txt: checksum mismatch"),
         (WEIGHTS, [403], "403"),
-        # out of reach is not the same as not there: guessing the casing would be wrong
+        # unreachable is not the same as missing: guessing do_lower_case would be wrong
         ("HEAD /me/tiny/resolve/main/tokenizer_config.json", [503] * 99, "LocalEntryNotFoundError"),
     ],
 )
-def test_a_fault_that_stays_is_one_clear_error_and_leaves_nothing(
+def test_permanent_fault_is_one_clear_error_and_leaves_no_files(
     tmp_path, hub, bert_files, load_state, path, faults, message
 ):
     hub.faults[path] = faults
@@ -132,29 +132,29 @@ def test_a_fault_that_stays_is_one_clear_error_and_leaves_nothing(
     ):
         tools.load_model("me/tiny", tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*.tar.gz"))
-    hub.faults.clear()  # and the next run trusts nothing that this one left
+    hub.faults.clear()  # and the next run does not trust leftovers of this one
     assert_same_encoder(tools.load_model("me/tiny", tmp_path / "cache"), load_state(bert_files()))
 
 
-def test_a_cache_with_links_knows_the_digest_itself(hub, monkeypatch):
+def test_cache_with_links_stores_the_hash_as_file_name(hub, monkeypatch):
     path = downloads.download_hub_file("me/tiny", "vocab.txt", "main")
-    assert path.is_symlink() and hub.asked("HEAD") == ["vocab.txt"]  # by the hub's library
+    assert path.is_symlink() and hub.asked("HEAD") == ["vocab.txt"]  # by huggingface_hub
     path.resolve().write_bytes(b"damaged")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(FileNotFoundError):  # damaged, thrown away, and out of reach
+    with pytest.raises(FileNotFoundError):  # damaged, deleted, and unreachable
         downloads.download_hub_file("me/tiny", "vocab.txt", "main")
     assert not path.is_symlink()
 
 
 @pytest.fixture
 def no_links(monkeypatch):
-    """The hub's cache has no symbolic links, as on Windows: a file stands where it is used, under its own name."""
+    """Make the hub's cache hold files in place of symbolic links, as on Windows."""
     monkeypatch.setattr(huggingface_hub.file_download, "are_symlinks_supported", lambda cache_dir=None: False)
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "vocab.txt"])
 @pytest.mark.parametrize("digest", ["sha256", "git"])
-def test_damage_is_noticed_in_a_cache_without_links(hub, hub_files, no_links, file, digest):
+def test_damage_is_detected_in_a_cache_without_links(hub, hub_files, no_links, file, digest):
     hub.digest = digest
     hub.faults[f"/me/tiny/resolve/main/{file}"] = ["damaged"]
     path = downloads.download_hub_file("me/tiny", file, "main")
@@ -162,11 +162,9 @@ def test_damage_is_noticed_in_a_cache_without_links(hub, hub_files, no_links, fi
     assert hub.asked() == [file, file]
 
 
-def test_damage_that_stays_is_not_kept_in_a_cache_without_links(
-    tmp_path, hub, hub_files, no_links, bert_files, load_state
-):
+def test_damaged_file_is_removed_from_a_cache_without_links(tmp_path, hub, hub_files, no_links, bert_files, load_state):
     hub.faults[WEIGHTS] = ["damaged"] * 2
-    with pytest.raises(FileNotFoundError, match=r"model\.safetensors came damaged: its digest is .* instead of "):
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors: checksum mismatch: expected .*, got "):
         tools.load_model("me/tiny", tmp_path / "cache")
     assert hub.faults[WEIGHTS] == [] and not list(tmp_path.rglob("model.safetensors"))
     assert_same_encoder(tools.load_model("me/tiny", tmp_path / "cache"), load_state(bert_files()))
@@ -174,14 +172,14 @@ def test_damage_that_stays_is_not_kept_in_a_cache_without_links(
     assert snapshot == hub_files and not any(path.is_symlink() for path in tmp_path.rglob("*"))
 
 
-def test_a_file_that_was_damaged_later_is_fetched_again(hub, hub_files, no_links):
+def test_file_damaged_after_the_download_is_downloaded_again(hub, hub_files, no_links):
     path = downloads.download_hub_file("me/tiny", "vocab.txt", "main")
     path.write_bytes(b"damaged" + hub_files["vocab.txt"])
     assert downloads.download_hub_file("me/tiny", "vocab.txt", "main").read_bytes() == hub_files["vocab.txt"]
 
 
-def test_offline_a_cache_without_links_is_used_as_it_is(hub, hub_files, no_links, monkeypatch):
-    """Nobody can be asked then for the digest."""
+def test_cache_without_links_is_used_unverified_offline(hub, hub_files, no_links, monkeypatch):
+    """The hash cannot be requested then."""
     downloads.download_hub_file("me/tiny", "vocab.txt", "main")
     hub.requests.clear()
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)

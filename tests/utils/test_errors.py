@@ -1,4 +1,4 @@
-"""Errors of the system, said in a sentence, and kept apart from what is wrong with a file."""
+"""Errors of the operating system are translated; errors in the content of a file pass through."""
 
 import errno
 
@@ -8,17 +8,17 @@ from textbert.utils import errors
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
-        (PermissionError(errno.EACCES, "Permission denied"), r"\(Permission denied\): get the right to read it"),
-        (MemoryError(), "end other programs, or work on a machine with more memory"),
+        (PermissionError(errno.EACCES, "Permission denied"), r"\(Permission denied\): you need read permission"),
+        (MemoryError(), "close other programs, or use a machine with more memory"),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"), "more memory"),
-        (OSError(errno.EMFILE, "Too many open files"), "start this one again"),
-        (OSError(errno.EIO, "Input/output error"), "see whether its disk is there"),
-        (OSError(errno.ESTALE, "Stale file handle"), "see whether its disk is there"),
+        (OSError(errno.EMFILE, "Too many open files"), "restart this one"),
+        (OSError(errno.EIO, "Input/output error"), "check that its disk is connected"),
+        (OSError(errno.ESTALE, "Stale file handle"), "check that its disk is connected"),
     ],
 )
-def test_what_says_nothing_of_a_file_is_not_held_against_it(error, said):
+def test_system_error_is_not_reported_as_damage(error, message):
     def read():
         try:
             raise error
@@ -26,7 +26,7 @@ def test_what_says_nothing_of_a_file_is_not_held_against_it(error, said):
             raise ValueError("it is damaged: delete it") from None
 
     with (
-        pytest.raises(errors.ReadError, match=f"big.pkl cannot be read .*{said}"),
+        pytest.raises(errors.ReadError, match=f"big.pkl cannot be read .*{message}"),
         errors.translate_read_errors("big.pkl"),
     ):
         read()
@@ -35,9 +35,9 @@ def test_what_says_nothing_of_a_file_is_not_held_against_it(error, said):
 @pytest.mark.parametrize(
     "error", [ValueError("a wrong checksum"), EOFError(), OSError("not a gzip file"), RuntimeError()]
 )
-def test_what_is_wrong_with_the_content_is_said_as_it_is(error):
+def test_content_error_passes_through(error):
     with pytest.raises(type(error)) as raised:
-        try:  # what was handled before has nothing to do with it
+        try:  # an unrelated exception that is being handled
             raise PermissionError(errno.EACCES, "Permission denied")
         except PermissionError:
             with errors.translate_read_errors("f"), errors.translate_write_errors("f"):

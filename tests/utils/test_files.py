@@ -1,4 +1,4 @@
-"""A file is there as a whole or as it was before; one process at a time makes it, and leftovers go."""
+"""Atomic writes, locks, stale temporary files, links, permissions and disk space."""
 
 import errno
 import os
@@ -10,24 +10,24 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from textbert.utils import errors, files
-from textbert.utils import errors as utils_errors
+from textbert.utils import errors, files, locks
+from textbert.utils.errors import ReadError, WriteError
 
 
 @pytest.fixture(params=[errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
 def no_locks(request, monkeypatch):
-    """A disk that has no locks, as some that machines share."""
+    """A file system without locks, as some network file systems."""
 
     def flock(file, operation):
         raise OSError(request.param, os.strerror(request.param))
 
-    monkeypatch.setattr(files.fcntl, "flock", flock)
+    monkeypatch.setattr(locks.fcntl, "flock", flock)
 
 
-# ---------- Whole files -----------------------------------------------------------------------------------------------
+# ---------- Atomic writes ---------------------------------------------------------------------------------------------
 
 
-def test_a_text_is_never_half_written(tmp_path):
+def test_text_is_never_half_written(tmp_path):
     path = tmp_path / "train.tsv"
     path.write_text("old")
     with pytest.raises(UnicodeEncodeError):
@@ -36,7 +36,7 @@ def test_a_text_is_never_half_written(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["train.tsv"]
 
 
-def test_the_old_file_stays_until_the_end(tmp_path):
+def test_old_file_stays_until_the_block_ends(tmp_path):
     path = tmp_path / "f"
     path.write_text("old")
     with pytest.raises(KeyboardInterrupt), files.atomic_write(path) as temporary:
@@ -52,64 +52,63 @@ def test_the_old_file_stays_until_the_end(tmp_path):
 
 @pytest.fixture
 def open_elsewhere(monkeypatch):
-    """A function that makes os.replace fail so many times as it does on Windows for a file that somebody has open."""
+    """A function that makes os.replace fail a number of times, as on Windows for a file that is open elsewhere."""
     really_replace = os.replace
 
     def make(times):
-        left, waits = [PermissionError(errno.EACCES, "Access is denied")] * times, []
+        failures, delays = [PermissionError(errno.EACCES, "Access is denied")] * times, []
 
         def replace(source, target):
-            if left:
-                raise left.pop()
+            if failures:
+                raise failures.pop()
             really_replace(source, target)
 
         monkeypatch.setattr(os, "replace", replace)
-        monkeypatch.setattr(time, "sleep", waits.append)
-        return waits
+        monkeypatch.setattr(time, "sleep", delays.append)
+        return delays
 
     return make
 
 
 @pytest.mark.parametrize("times", [0, 2, 4])
-def test_on_windows_a_file_that_is_open_for_a_moment_is_replaced(tmp_path, monkeypatch, open_elsewhere, times):
+def test_file_that_is_open_for_a_moment_is_replaced_on_windows(tmp_path, monkeypatch, open_elsewhere, times):
     monkeypatch.setattr(files, "WINDOWS", True)
-    waits = open_elsewhere(times)
+    delays = open_elsewhere(times)
     files.write_text(tmp_path / "f", "new")
-    assert (tmp_path / "f").read_text() == "new" and len(waits) == times and sum(waits) <= 3
+    assert (tmp_path / "f").read_text() == "new" and len(delays) == times and sum(delays) <= 3
 
 
 @pytest.mark.parametrize(
-    ("windows", "waited", "remedy"),
-    [(True, 4, "close it where it is open, get the right to write there"), (False, 0, "get the right to write there")],
+    ("windows", "retries", "hint"),
+    [(True, 4, "close the programs that have it open; you need write"), (False, 0, "you need write")],
 )
-def test_a_file_that_stays_open_is_named(tmp_path, monkeypatch, open_elsewhere, windows, waited, remedy):
+def test_file_that_stays_open_is_named(tmp_path, monkeypatch, open_elsewhere, windows, retries, hint):
     monkeypatch.setattr(files, "WINDOWS", windows)
     monkeypatch.setattr(errors, "WINDOWS", windows)
-    waits = open_elsewhere(5)
-    with pytest.raises(utils_errors.WriteError, match=rf"f cannot be written \(Access is denied\): {remedy}, or work"):
+    delays = open_elsewhere(5)
+    with pytest.raises(WriteError, match=rf"f cannot be written \(Access is denied\): {hint} permission there"):
         files.write_text(tmp_path / "f", "new")
-    assert len(waits) == waited and list(tmp_path.iterdir()) == []
+    assert len(delays) == retries and list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("before", ["good", "", None])
-def test_nothing_takes_the_place_of_a_file_if_nothing_was_written(tmp_path, before):
+def test_file_is_not_replaced_if_nothing_was_written(tmp_path, before):
     path = tmp_path / "f"
     if before is not None:
         path.write_text(before)
-    nothing = r"f stays as it is, for nothing was written: write to the path .*\.tmp"
+    nothing = r"f is unchanged because nothing was written: write to the path .*\.tmp"
     with pytest.raises(ValueError, match=nothing), files.atomic_write(path):
         path.with_suffix(".other").touch()
     assert (path.read_text() if path.exists() else None) == before
-    files.write_text(path, "")  # an empty text is one, too
+    files.write_text(path, "")  # an empty text is valid
     assert path.read_text() == "" and not list(tmp_path.glob(".*"))
 
 
-# ---------- Leftovers -------------------------------------------------------------------------------------------------
+# ---------- Stale temporary files -------------------------------------------------------------------------------------
 
-OLD = files.ABANDONED_AFTER + 3600  # seconds
+OLD = files.STALE_AFTER + 3600  # seconds
 WRITER = """
 import sys
-from textbert.utils import errors
 from textbert.utils import files
 
 with files.atomic_write(sys.argv[1]) as temporary:
@@ -121,22 +120,22 @@ with files.atomic_write(sys.argv[1]) as temporary:
 
 @pytest.fixture
 def start_writer(tmp_path):
-    """A function that starts another process which writes a file of that name; return (process, its temporary)."""
-    started = []
+    """A function that starts a process which writes a file of that name; returns (process, its temporary path)."""
+    processes = []
 
     def start(name):
         command = [sys.executable, "-c", WRITER, str(tmp_path / name)]
         process = subprocess.Popen(command, cwd=ROOT, stdin=-1, stdout=-1, text=True)
-        started.append(process)
+        processes.append(process)
         return process, Path(process.stdout.readline().strip())
 
     yield start
-    for process in started:
+    for process in processes:
         process.kill()
         process.communicate()
 
 
-def leave(path, age):
+def make_old_file(path, age):
     """Make a file that was last changed `age` seconds ago; return its path."""
     path.write_text("half")
     os.utime(path, times=(time.time() - age,) * 2)
@@ -144,26 +143,26 @@ def leave(path, age):
 
 
 @pytest.mark.parametrize(
-    ("machine", "age", "stays"),
+    ("machine_id", "age", "stays"),
     [
-        (files.MACHINE, 0, False),
-        (files.MACHINE, OLD, False),
+        (locks.MACHINE_ID, 0, False),
+        (locks.MACHINE_ID, OLD, False),
         ("elsewhere", 0, True),
-        ("elsewhere", files.ABANDONED_AFTER - 3600, True),
+        ("elsewhere", files.STALE_AFTER - 3600, True),
         ("elsewhere", OLD, False),
-        ("host.4711", 0, True),  # of an earlier version: which process that was may mean another one now
+        ("host.4711", 0, True),  # written by an earlier version, whose process id may be in use again
         ("host.4711", OLD, False),
     ],
 )
-def test_leftovers_go_when_nobody_holds_them_and_from_another_machine_after_a_day(tmp_path, machine, age, stays):
-    leftover = leave(tmp_path / f".train.tsv.{machine}.0a1b.tmp", age)
+def test_temporary_file_is_removed_if_unlocked_and_of_another_machine_after_a_day(tmp_path, machine_id, age, stays):
+    leftover = make_old_file(tmp_path / f".train.tsv.{machine_id}.0a1b.tmp", age)
     files.write_text(tmp_path / "train.tsv", "new")
     assert leftover.exists() == stays
     assert (tmp_path / "train.tsv").read_text() == "new"
 
 
 @pytest.mark.parametrize("age", [0, OLD])
-def test_what_a_living_process_writes_stays_however_old_and_goes_once_it_is_killed(tmp_path, start_writer, age):
+def test_temporary_file_of_a_running_process_stays_until_it_is_killed(tmp_path, start_writer, age):
     process, temporary = start_writer("train.tsv")
     os.utime(temporary, times=(time.time() - age,) * 2)
     files.write_text(tmp_path / "train.tsv", "new")
@@ -174,8 +173,8 @@ def test_what_a_living_process_writes_stays_however_old_and_goes_once_it_is_kill
     assert [path.name for path in tmp_path.iterdir()] == ["train.tsv"]
 
 
-def test_two_writers_of_the_same_process_id_both_end_well(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "getpid", lambda: 1)  # as in containers, which count anew
+def test_two_writers_with_the_same_process_id_both_succeed(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "getpid", lambda: 1)  # as in containers, which have ids of their own
     path = tmp_path / "f"
     with files.atomic_write(path) as first:
         first.write_text("first")
@@ -184,8 +183,8 @@ def test_two_writers_of_the_same_process_id_both_end_well(tmp_path, monkeypatch)
     assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
 
 
-def test_on_a_disk_without_locks_a_leftover_goes_after_a_day_and_what_is_written_stays(tmp_path, no_locks):
-    new, old = (leave(tmp_path / f".f.{files.MACHINE}.{age}.tmp", age) for age in (0, OLD))
+def test_temporary_file_is_removed_after_a_day_without_locks(tmp_path, no_locks):
+    new, old = (make_old_file(tmp_path / f".f.{locks.MACHINE_ID}.{age}.tmp", age) for age in (0, OLD))
     with files.atomic_write(tmp_path / "f") as temporary:
         temporary.write_text("first")
         files.write_text(tmp_path / "f", "second")
@@ -193,55 +192,57 @@ def test_on_a_disk_without_locks_a_leftover_goes_after_a_day_and_what_is_written
     assert new.exists() and not old.exists()
 
 
-def test_leftovers_of_other_files_are_left_alone(tmp_path):
-    others = ["train.tsv", "a.csv", "ab.csv.gz", "[ab]"]
-    left = [leave(tmp_path / f".{name}.{files.MACHINE}.0.tmp", OLD) for name in others]
-    left += [leave(tmp_path / name, OLD) for name in (f"[ab].csv.{files.MACHINE}.0.tmp", ".[ab].csv.tmp", "x.tmp")]
-    files.write_text(tmp_path / "[ab].csv", "new")  # a pattern, were it taken for one
-    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "[ab].csv", *left])
+def test_temporary_files_of_other_files_stay(tmp_path):
+    names = ["train.tsv", "a.csv", "ab.csv.gz", "[ab]"]
+    leftovers = [make_old_file(tmp_path / f".{name}.{locks.MACHINE_ID}.0.tmp", OLD) for name in names]
+    leftovers += [
+        make_old_file(tmp_path / name, OLD) for name in (f"[ab].csv.{locks.MACHINE_ID}.0.tmp", ".[ab].csv.tmp", "x.tmp")
+    ]
+    files.write_text(tmp_path / "[ab].csv", "new")  # which is also a glob pattern
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "[ab].csv", *leftovers])
 
 
-def test_a_leftover_that_somebody_else_takes_away_meanwhile_is_no_error(tmp_path, monkeypatch):
-    leftover = leave(tmp_path / f".f.{files.MACHINE}.0.tmp", OLD)
+def test_temporary_file_removed_by_another_process_meanwhile_is_not_an_error(tmp_path, monkeypatch):
+    leftover = make_old_file(tmp_path / f".f.{locks.MACHINE_ID}.0.tmp", OLD)
     monkeypatch.setattr(files.time, "time", lambda: leftover.unlink(missing_ok=True) or 0)
     files.write_text(tmp_path / "f", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
-def test_the_name_of_this_machine_has_no_dot():
-    """The name of a temporary file is parted at its dots."""
-    assert files.MACHINE and "." not in files.MACHINE
+def test_machine_id_has_no_dot():
+    """Dots separate the parts of a temporary file's name."""
+    assert locks.MACHINE_ID and "." not in locks.MACHINE_ID
 
 
-# ---------- Links, and rights -----------------------------------------------------------------------------------------
+# ---------- Links and permissions -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def large(tmp_path):
-    """A folder that stands for a larger disk."""
+    """A folder that represents a larger disk."""
     folder = tmp_path / "large"
     folder.mkdir()
     return folder
 
 
-@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("exists", [True, False])
 @pytest.mark.parametrize("links", [1, 3])
-def test_a_link_stays_and_the_file_behind_it_is_replaced_in_its_own_folder(tmp_path, large, there, links):
+def test_link_stays_and_its_target_is_replaced_in_its_own_folder(tmp_path, large, exists, links):
     target = large / "model.bin"
-    if there:
+    if exists:
         target.write_text("old")
     path = target
     for number in range(links):
-        path, behind = tmp_path / f"link{number}", path
-        path.symlink_to(os.path.relpath(behind, tmp_path))
+        path, previous = tmp_path / f"link{number}", path
+        path.symlink_to(os.path.relpath(previous, tmp_path))
     with files.atomic_write(path) as temporary:
         temporary.write_text("new")
-        assert temporary.parent == large and target.exists() == there
+        assert temporary.parent == large and target.exists() == exists
     assert path.is_symlink() and target.read_text() == "new" and not target.is_symlink()
-    assert [found.name for found in large.iterdir()] == ["model.bin"]
+    assert [file.name for file in large.iterdir()] == ["model.bin"]
 
 
-def test_a_file_takes_the_place_of_the_one_behind_a_link_even_on_another_disk(tmp_path, large, monkeypatch):
+def test_replace_file_follows_a_link_to_another_disk(tmp_path, large, monkeypatch):
     really_replace = os.replace
 
     def replace(source, target):
@@ -258,38 +259,38 @@ def test_a_file_takes_the_place_of_the_one_behind_a_link_even_on_another_disk(tm
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["large", "scored.csv", "scored.csv"]
 
 
-def test_links_that_lead_nowhere_are_named(tmp_path):
+def test_broken_links_are_named(tmp_path):
     (tmp_path / "lost").symlink_to(tmp_path / "unmounted" / "f")
-    with pytest.raises(utils_errors.WriteError, match=r"lost is a link to .*unmounted.f, whose folder is missing: see"):
+    with pytest.raises(WriteError, match=r"lost is a link to .*unmounted.f, whose folder is missing: check"):
         files.write_text(tmp_path / "lost", "new")
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
-    with pytest.raises(utils_errors.WriteError, match="a cannot be written: it is a link that leads back to itself"):
+    with pytest.raises(WriteError, match="a cannot be written: the link points to itself"):
         files.write_text(tmp_path / "a", "new")
     (tmp_path / "folder").symlink_to(tmp_path / "unmounted")
-    with pytest.raises(utils_errors.WriteError, match="a broken link is in the place of its folder"):
+    with pytest.raises(WriteError, match="a broken link has the name of its folder"):
         files.write_text(tmp_path / "folder" / "f", "new")
     assert not (tmp_path / "unmounted").exists()
 
 
 @pytest.mark.parametrize(
-    ("path", "remedy"),
+    ("path", "hint"),
     [
-        ("file/f", "a file or a broken link is in the place"),
+        ("file/f", "a file or a broken link has the name"),
         ("x" * 300, "a shorter name"),
-        ("folder", "a folder is in"),
+        ("folder", "a folder has this name"),
     ],
 )
-def test_what_is_in_the_way_is_said(tmp_path, path, remedy):
+def test_obstacle_is_named(tmp_path, path, hint):
     (tmp_path / "file").write_text("a text file")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(utils_errors.WriteError, match=remedy):
+    with pytest.raises(WriteError, match=hint):
         files.write_text(tmp_path / path, "new")
-    assert sorted(found.name for found in tmp_path.iterdir()) == ["file", "folder"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder"]
 
 
 @pytest.mark.parametrize("mode", [0o664, 0o600, 0o444])
-def test_a_file_keeps_the_rights_it_had(tmp_path, mode):
+def test_file_keeps_its_mode(tmp_path, mode):
     path = tmp_path / "f"
     path.write_text("old")
     path.chmod(mode)
@@ -297,27 +298,27 @@ def test_a_file_keeps_the_rights_it_had(tmp_path, mode):
     assert path.read_text() == "new" and path.stat().st_mode & 0o777 == mode
 
 
-# ---------- What may not be looked at ---------------------------------------------------------------------------------
+# ---------- Without read permission -----------------------------------------------------------------------------------
 
 
-def test_a_file_of_a_folder_that_may_not_be_searched_is_not_called_missing(tmp_path, monkeypatch):
+def test_file_in_a_folder_without_search_permission_is_not_called_missing(tmp_path, monkeypatch):
     def stat(path, **options):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "stat", stat)
-    denied = r"train\.tsv cannot be read \(Permission denied\): get the right"
-    for look in (lambda path: files.check_file(path, "data_prep.ipynb makes it"), files.is_file, files.is_folder):
-        with pytest.raises(utils_errors.ReadError, match=denied):
-            look(tmp_path / "train.tsv")
+    denied = r"train\.tsv cannot be read \(Permission denied\): you need read permission"
+    for check in (lambda path: files.check_file(path, "data_prep.ipynb makes it"), files.is_file, files.is_folder):
+        with pytest.raises(ReadError, match=denied):
+            check(tmp_path / "train.tsv")
 
 
-def test_what_is_not_there_is_no_file_and_no_folder(tmp_path):
+def test_missing_path_is_neither_file_nor_folder(tmp_path):
     (tmp_path / "f").touch()
-    for path, kinds in (("f", (1, 0)), (".", (0, 1)), ("g", (0, 0)), ("f/g", (0, 0)), ("\0", (0, 0))):
-        assert (files.is_file(tmp_path / path), files.is_folder(tmp_path / path)) == kinds, path
+    for path, expected in (("f", (1, 0)), (".", (0, 1)), ("g", (0, 0)), ("f/g", (0, 0)), ("\0", (0, 0))):
+        assert (files.is_file(tmp_path / path), files.is_folder(tmp_path / path)) == expected, path
 
 
-def test_a_folder_is_empty_only_if_one_may_look(tmp_path, monkeypatch):
+def test_list_files_needs_read_permission(tmp_path, monkeypatch):
     for name in ("b.csv", "a.csv", ".c.csv", "d.txt"):
         (tmp_path / name).touch()
     (tmp_path / "e.csv").mkdir()
@@ -328,41 +329,41 @@ def test_a_folder_is_empty_only_if_one_may_look(tmp_path, monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(os, "listdir", deny)
-    with pytest.raises(utils_errors.ReadError, match="get the right to read it"):
+    with pytest.raises(ReadError, match="you need read permission"):
         files.list_files(tmp_path, "*")
 
 
-def test_a_file_that_may_not_be_read_is_said_before_it_is_read(tmp_path, monkeypatch):
+def test_check_file_needs_read_permission(tmp_path, monkeypatch):
     (tmp_path / "f").touch()
     monkeypatch.setattr("builtins.open", lambda *_: (_ for _ in ()).throw(PermissionError(errno.EACCES, "denied")))
-    with pytest.raises(utils_errors.ReadError, match=r"f cannot be read \(denied\)"):
+    with pytest.raises(ReadError, match=r"f cannot be read \(denied\)"):
         files.check_file(tmp_path / "f", "it is needed")
 
 
-# ---------- One at a time, and room on disk ---------------------------------------------------------------------------
+# ---------- Locks and disk space --------------------------------------------------------------------------------------
 
 
-def test_one_waits_for_the_other_and_not_for_ever(tmp_path, capsys):
+def test_lock_waits_for_the_other_process_until_the_timeout(tmp_path, capsys):
     with files.exclusive_lock(tmp_path / "x.tar.gz"):
-        second = files.exclusive_lock(tmp_path / "x.tar.gz", patience=0.1)
-        with pytest.raises(TimeoutError, match=r"x\.tar\.gz is being made by another process: look what"), second:
+        second = files.exclusive_lock(tmp_path / "x.tar.gz", timeout=0.1)
+        with pytest.raises(TimeoutError, match=r"x\.tar\.gz is being written by another process: stop it"), second:
             pass
-    assert "Another process is making" in capsys.readouterr().out
+    assert "Waiting for another process that is writing" in capsys.readouterr().out
 
 
-def test_on_a_disk_without_locks_one_goes_on_and_says_so(tmp_path, capsys, no_locks):
+def test_lock_warns_on_a_file_system_without_locks(tmp_path, capsys, no_locks):
     with files.exclusive_lock(tmp_path / "f"):
         pass
     assert (
         capsys.readouterr().out
-        == f"The disk of {tmp_path / 'f'} has no locks: let no second process make it meanwhile\n"
+        == f"The file system of {tmp_path / 'f'} has no locks: do not write this file from a second process meanwhile\n"
     )
 
 
 @pytest.mark.parametrize(
     ("folder", "mask", "expected"), [(0o775, 0o022, 0o664), (0o700, 0, 0o600), (0o777, 0o077, 0o666)]
 )
-def test_who_may_write_in_a_folder_may_take_its_locks(tmp_path, folder, mask, expected):
+def test_lock_file_is_writable_for_all_who_may_write_in_its_folder(tmp_path, folder, mask, expected):
     tmp_path.chmod(folder)
     before = os.umask(mask)
     try:
@@ -373,7 +374,7 @@ def test_who_may_write_in_a_folder_may_take_its_locks(tmp_path, folder, mask, ex
     assert (tmp_path / ".f.lock").stat().st_mode & 0o777 == expected
 
 
-def test_a_lock_that_another_user_has_left_can_be_taken_and_excludes(tmp_path, monkeypatch):
+def test_lock_file_of_another_user_works(tmp_path, monkeypatch):
     with files.exclusive_lock(tmp_path / "f"):
         really_open = os.open
 
@@ -389,7 +390,7 @@ def test_a_lock_that_another_user_has_left_can_be_taken_and_excludes(tmp_path, m
         pass
 
 
-def test_a_process_that_was_forked_meanwhile_keeps_no_lock(tmp_path):
+def test_forked_process_does_not_keep_the_lock(tmp_path):
     with files.exclusive_lock(tmp_path / "f"):
         child = os.fork()
         if not child:
@@ -401,7 +402,7 @@ def test_a_process_that_was_forked_meanwhile_keeps_no_lock(tmp_path):
     os.waitpid(child, 0)
 
 
-def test_disk_space_says_both_numbers(tmp_path, monkeypatch):
+def test_disk_space_message_has_both_sizes(tmp_path, monkeypatch):
     monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1_500_000_000}))
     files.check_disk_space(tmp_path, 1_500_000_000)
     with pytest.raises(OSError, match=r"2,500 MB .* 1,500 MB"):

@@ -150,7 +150,7 @@ class TokenizationConfig:
                 "texts, or take another BERT"
             )
         if not isinstance(self.max_seq_length, Integral) or isinstance(self.max_seq_length, bool):
-            raise ValueError(f"max_seq_length is {self.max_seq_length!r}, but must be a whole number")
+            raise ValueError(f"max_seq_length is {self.max_seq_length!r}, but must be an integer")
         least, most = 3 if pairs else 2, min(MAX_POSITIONS, self.tokenizer.max_len)
         if not least <= self.max_seq_length <= most:
             raise ValueError(

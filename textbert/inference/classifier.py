@@ -206,7 +206,7 @@ class Classifier:
         Returns a DataFrame with a row for each text, in order: `label`, the name of the class, and `probability`, that
         of the positive class. `texts` is a list, tuple, array, Series (whose index the answers carry) or iterator of
         strings. Raises TypeError for anything else, such as a single string or a DataFrame, or for what is no string in
-        it, and ValueError for a `batch_size` (at most so many texts at once) that is no whole number from 1.
+        it, and ValueError for a `batch_size` (at most so many texts at once) that is not a positive integer.
         """
         check_positive_int("batch_size", batch_size)
         answers = self.predict_features(self.convert(texts, progress), batch_size, progress)
@@ -219,7 +219,7 @@ class Classifier:
         `predicted_probability` if the table has one of the names of `predict`. Raises ValueError if it has all of them,
         or if it has no such column, or two, TypeError for what is no DataFrame, and what `predict` raises.
         """
-        check_type("table", table, pd.DataFrame, "pandas (a DataFrame)")
+        check_type("table", table, pd.DataFrame, "pandas")
         if list(table.columns).count(text_column) != 1:
             columns = ", ".join(map(repr, table.columns))
             raise ValueError(f"expected one column {text_column!r}, got the columns {columns}")
@@ -269,7 +269,7 @@ class Classifier:
         for several processes: see docs/many-machines.md.
 
         Raises FileNotFoundError, WriteError, and ValueError for a file that is not such a table, a target that
-        cannot be written, or a size that is no whole number from 1.
+        cannot be written, or a size that is not a positive integer.
         """
         source = Path(source)
         check_file(source, "predict_file reads a CSV or TSV file")

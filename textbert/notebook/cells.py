@@ -1,10 +1,12 @@
-"""What the cells of a notebook have made, and with which parameters: so they can be run again, in any order."""
+"""Detect stale cells: which sections of a notebook have been run, and with which parameters."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from textbert.notebook.parameters import check_parameters
 
-# the headings of a notebook under which something is made, and the parameters that decide what
+# for each notebook the sections whose results later cells use, in order, and the parameters that affect them
 STAGES = {
     "data_prep": {
         "the check of the parameters": ("TASK_NAME",),
@@ -62,49 +64,54 @@ STAGES = {
     },
 }
 
-CONTENT = "what was read"
+CONTENT = "content"
 
 
 class Stages:
-    """What the cells of a notebook have made so far, with which parameters: so they can be run in any order."""
+    """The sections of a notebook that have been run, and with which parameters, so that cells can be run in any order.
 
-    def __init__(self, notebook):
-        """Begin with nothing made; `notebook` is one of `STAGES`."""
+    notebook : a key of `STAGES`
+    """
+
+    def __init__(self, notebook: str) -> None:
         self.notebook = notebook
-        self.headings = STAGES[notebook]
-        self.made = {}
+        self.sections = STAGES[notebook]
+        self.completed: dict[str, dict[str, Any]] = {}
 
     @contextmanager
-    def running(self, heading, names, content=None):
-        """Check the parameters, and that all that was made under earlier headings is as they say; note this one.
+    def running(self, section: str, names: dict[str, Any], content: Any = None) -> Iterator[dict[str, Any]]:
+        """Context manager for the code of a section; yields the notebook's parameters.
 
-        `names` is the notebook's `globals()`, `content` tells what was read, as a digest does. If this is made with
-        other parameters or of other content than the last time, what was made under later headings is out of date.
-        Raises ValueError, which says from where to run again.
+        It checks the parameters, and that each earlier section was run with the current ones. If this section was last
+        run with other parameters or other content, the later ones become out of date.
+
+        names : the notebook's `globals()`
+        content : a value that identifies what the section has read, such as a file's hash; None if it reads nothing
+
+        Raises ValueError, naming the section to rerun from, and what `check_parameters` raises.
         """
-        parameters, headings = check_parameters(self.notebook, names), list(self.headings)
-        given = {one: {name: parameters[name] for name in decisive} for one, decisive in self.headings.items()}
-        place = headings.index(heading)
-        for earlier in headings[:place]:
-            self._require(earlier, given[earlier])
-        made = given[heading] | {CONTENT: content}
-        if self.made.pop(heading, None) != made:
-            for later in headings[place:]:
-                self.made.pop(later, None)
+        parameters, sections = check_parameters(self.notebook, names), list(self.sections)
+        position = sections.index(section)
+        for earlier in sections[:position]:
+            self._check_completed(earlier, parameters)
+        state = {name: parameters[name] for name in self.sections[section]} | {CONTENT: content}
+        if self.completed.pop(section, None) != state:
+            for later in sections[position:]:
+                self.completed.pop(later, None)
         yield parameters
-        self.made[heading] = made
+        self.completed[section] = state
 
-    def check_current(self, heading, names, content=None):
-        """Do what `making` does, for what a single cell makes; return the parameters."""
-        with self.running(heading, names, content) as parameters:
+    def check_current(self, section: str, names: dict[str, Any], content: Any = None) -> dict[str, Any]:
+        """Check and record a section as `running` does, for one that is a single cell; return the parameters."""
+        with self.running(section, names, content) as parameters:
             return parameters
 
-    def _require(self, heading, values):
-        if heading not in self.made:
-            raise ValueError(f"what {heading!r} makes is not there, or out of date: run the cells again from there on")
-        for name, value in values.items():
-            if self.made[heading][name] != value:
+    def _check_completed(self, section: str, parameters: dict[str, Any]) -> None:
+        if section not in self.completed:
+            raise ValueError(f"{section!r} has not been run, or is out of date. Rerun from that section")
+        for name in self.sections[section]:
+            value, used = parameters[name], self.completed[section][name]
+            if used != value:
                 raise ValueError(
-                    f"{name} is {value!r}, but was {self.made[heading][name]!r} when {heading!r} was run: run the "
-                    "cells again from there on"
+                    f"{name} is {value!r}, but was {used!r} when {section!r} was run. Rerun from that section"
                 )

@@ -1,13 +1,15 @@
-"""The three notebooks in order, in a terminal: each heading as it comes, and what the cells print under it.
+"""Run the three notebooks in a terminal: each heading as it is reached, and what the cells below it print.
 
-python -m textbert.tutorial [TASK_NAME]
+python -m textbert.notebook.tutorial [TASK_NAME]
 """
 
 import json
 import os
 import sys
 import time
+from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import papermill
@@ -20,45 +22,49 @@ from textbert.utils.files import atomic_write
 NOTEBOOKS = ("data_prep", "train", "evaluate")
 
 
-class Narrator(NotebookClient):
-    """Runs a notebook and tells what it says while it says it."""
+class StreamingClient(NotebookClient):
+    """Runs a notebook and prints its headings and output while it runs."""
 
-    told = 0  # cells whose headings have been told
+    headings_printed = 0  # number of cells whose headings have been printed
 
-    def tell_headings(self, cell, cell_index):
-        """Print the headings of the cells since the last one that ran."""
-        for passed in self.nb.cells[self.told : cell_index]:
-            if passed.cell_type == "markdown":
-                lines = [line.lstrip("# ") for line in passed.source.splitlines() if line.startswith("#")]
+    def print_headings(self, cell: nbformat.NotebookNode, cell_index: int) -> None:
+        """Print the headings of the text cells between the last code cell that ran and this one."""
+        for previous in self.nb.cells[self.headings_printed : cell_index]:
+            if previous.cell_type == "markdown":
+                lines = [line.lstrip("# ") for line in previous.source.splitlines() if line.startswith("#")]
                 print(*(f"\n{line}" for line in lines), sep="\n", end="\n" if lines else "", flush=True)
-        self.told = cell_index
+        self.headings_printed = cell_index
 
-    def process_message(self, msg, cell, cell_index):
-        """Print what a cell prints as soon as it does; nbclient's own method keeps it as the cell's output."""
+    def process_message(self, msg: dict[str, Any], cell: nbformat.NotebookNode, cell_index: int) -> Any:
+        """Print what a cell prints at once, before nbclient's own method adds it to the cell's output."""
         if msg["msg_type"] == "stream":
             print("".join(f"  {line}" for line in msg["content"]["text"].splitlines(keepends=True)), end="", flush=True)
         return super().process_message(msg, cell, cell_index)
 
 
-def run_notebook(name, task):
-    """Run a notebook on a task and keep it, executed, in `outputs/<task>/`; CellExecutionError if a cell fails."""
+def run_notebook(name: str, task: str) -> None:
+    """Run a notebook on a task and save the executed copy in `outputs/<task>/`.
+
+    Raises CellExecutionError if a cell fails; the copy is saved nevertheless.
+    """
     source = Path(f"{name}.ipynb")
     notebook = papermill.execute_notebook(source, None, {"TASK_NAME": task}, prepare_only=True, progress_bar=False)
-    narrator = Narrator(notebook, timeout=None, kernel_name="python3")
-    narrator.on_cell_start = narrator.tell_headings
+    client = StreamingClient(notebook, timeout=None, kernel_name="python3")
+    client.on_cell_start = client.print_headings
     try:
-        narrator.execute()
+        client.execute()
     finally:
         with atomic_write(Path("outputs", task, source.name)) as temporary:
             nbformat.write(notebook, temporary)
 
 
-def main(task="sample"):
-    """Run all three notebooks; return the exit status."""
+def main(task: str = "sample") -> int:
+    """Run all three notebooks on a task and print where the results are; return the exit status, 1 if a cell fails."""
     start = time.perf_counter()
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # in a file or a pipe Windows writes in an encoding of its own
-    os.environ["TQDM_DISABLE"] = "1"  # bars are widgets, which a terminal cannot show
+        if isinstance(stream, TextIOWrapper):  # files and pipes on Windows have another encoding than UTF-8
+            stream.reconfigure(errors="backslashreplace")
+    os.environ["TQDM_DISABLE"] = "1"  # progress bars are widgets, which a terminal cannot show
     for name in NOTEBOOKS:
         try:
             run_notebook(name, task)
@@ -71,7 +77,7 @@ def main(task="sample"):
     for name, result in results.items():
         print(f"  {result['mcc']:.2f}  {name}")
     print(f"The report is {folder / 'report' / 'report.html'}, the model cache/{task}.tar.gz.")
-    print("Next: make lab opens the notebooks; your own table goes into data/mytask/ (see docs/own-data.md).")
+    print("Next: make lab opens the notebooks; to use your own table, put it into data/mytask/ (see docs/own-data.md).")
     return 0
 
 

@@ -1,83 +1,92 @@
-"""What a person sees while the work goes on: bars, figures, durations."""
+"""Progress bars, live figures and durations."""
 
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-BLUE = "#4c72b0"  # two colours that colour-blind people tell apart, too
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-ORANGE = "#dd8452"
+BLUE, ORANGE = "#4c72b0", "#dd8452"  # distinguishable for colour-blind readers, too
 
 
 class ProgressBar(tqdm):
-    """A tqdm bar that leaves nothing behind: a saved notebook shows a bar's widget as an error, or stuck at 0 %."""
+    """A tqdm bar that removes itself when it is closed.
+
+    A saved notebook shows the widget of a bar as an error, or frozen at 0 %.
+    """
 
     IS_WIDGET = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
-    shown = None
+    display_handle: Any = None
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any) -> None:
+        """Create a bar; `options` are those of `tqdm`."""
         super().__init__(**options | ({"display": False} if self.IS_WIDGET else {}))
         if self.IS_WIDGET and not self.disable:
             from IPython.display import display
 
-            self.shown = display(self.container, display_id=True)
+            self.display_handle = display(self.container, display_id=True)
 
-    def close(self):
-        """End the bar and, in a notebook, empty its place, also where it did not come to its end."""
+    def close(self) -> None:
+        """Close the bar and, in a notebook, remove its output, also if it was interrupted."""
         super().close()
-        shown, self.shown = self.shown, None  # tqdm closes again when the bar is collected
-        if shown:
-            shown.update({}, raw=True)
+        handle, self.display_handle = self.display_handle, None  # tqdm closes again when the bar is collected
+        if handle:
+            handle.update({}, raw=True)
             self.container.close()
 
 
-def in_notebook():
-    """Tell whether this code runs in a notebook's kernel, and not only beside a module that has imported one."""
+def in_notebook() -> bool:
+    """Return True if this code runs in a notebook's kernel; that IPython was imported is not enough."""
     ipython = sys.modules.get("IPython")
     return hasattr(ipython and ipython.get_ipython(), "kernel")
 
 
-def progress_bar(total, description, unit="it", visible=True):
+def progress_bar(total: int | None, description: str, unit: str = "it", visible: bool = True) -> ProgressBar:
     """Return a `ProgressBar`.
 
-    It is quiet if not `visible`, if nobody can see it, and if TQDM_DISABLE is set.
+    It prints nothing if `visible` is False, if stderr is neither a terminal nor a notebook, or if TQDM_DISABLE is set.
     """
-    seen = sys.stderr.isatty() or in_notebook()
-    options = {} if visible and seen and not os.environ.get("TQDM_DISABLE") else {"disable": True}
+    has_viewer = sys.stderr.isatty() or in_notebook()
+    options = {} if visible and has_viewer and not os.environ.get("TQDM_DISABLE") else {"disable": True}
     return ProgressBar(total=total, desc=description, unit=unit, leave=False, mininterval=0.2, **options)
 
 
 class LiveFigure:
-    """A figure in a notebook that is drawn anew while the work goes on; elsewhere nothing.
+    """A figure in a notebook that is redrawn while the work goes on; does nothing elsewhere.
 
     draw : function without arguments that returns a matplotlib figure
     """
 
-    SECONDS = 5  # at least, from one drawing to the next
-    SHARE = 0.02  # of the time, at most, goes to drawing
+    MIN_SECONDS = 5  # from one drawing to the next
+    MAX_FRACTION = 0.02  # of the time goes to drawing
 
-    def __init__(self, draw):
+    def __init__(self, draw: Callable[[], "Figure"]) -> None:
         self.draw = draw
         self.handle = show_figure(draw()) if in_notebook() else None
-        self.drawn, self.pause = time.perf_counter(), self.SECONDS
+        self.last_drawn, self.pause = time.perf_counter(), float(self.MIN_SECONDS)
 
-    def update(self, at_once=False):
-        """Draw again if it is time, or `at_once`."""
-        begin = time.perf_counter()
-        if self.handle and (at_once or begin - self.drawn > self.pause):
+    def update(self, at_once: bool = False) -> None:
+        """Redraw if enough time has passed, or regardless of that if `at_once`."""
+        start = time.perf_counter()
+        if self.handle and (at_once or start - self.last_drawn > self.pause):
             self.handle.update(self.draw())
-            self.drawn = time.perf_counter()
-            self.pause = max(self.SECONDS, (self.drawn - begin) / self.SHARE)
+            self.last_drawn = time.perf_counter()
+            self.pause = max(self.MIN_SECONDS, (self.last_drawn - start) / self.MAX_FRACTION)
 
 
-def plot_training(losses, history, steps_per_epoch, floor):
-    """Return a figure of a training: the loss of each step, and what validation says after each epoch.
+def plot_training(
+    losses: Sequence[float], history: Sequence[dict[str, float]], steps_per_epoch: int, baseline_mcc: float
+) -> "Figure":
+    """Return a figure of a training run: the loss of each step, and loss and MCC on the validation set by epoch.
 
-    losses : list of floats, one for each step
-    history : list of dicts with epoch, loss, mcc and mcc_error, its standard error, one for each epoch
-    floor : MCC before training
+    losses : the training loss of each step
+    history : for each finished epoch a dict with "epoch", "loss", "mcc" and "mcc_error", the standard error of the MCC
+    baseline_mcc : validation MCC before training
     """
     import matplotlib.pyplot as plt
     import pandas as pd
@@ -91,26 +100,26 @@ def plot_training(losses, history, steps_per_epoch, floor):
     left.set(xlabel="step", ylabel="loss")
     left.legend()
     right.errorbar(epochs["epoch"], epochs["mcc"], epochs["mcc_error"], fmt="o-", color=ORANGE, capsize=3)
-    right.axhline(floor, color="grey", linestyle=":", label="before training")
+    right.axhline(baseline_mcc, color="grey", linestyle=":", label="before training")
     right.set(xlabel="epoch", ylabel="validation MCC")
     right.legend()
-    plt.close(figure)  # or it is shown once more
+    plt.close(figure)  # or the notebook shows it a second time
     return figure
 
 
-def show_figure(figure):
-    """Show a matplotlib figure in a notebook and return the handle that updates it; elsewhere do nothing."""
+def show_figure(figure: "Figure") -> Any:
+    """Show a matplotlib figure in a notebook and return the display handle that updates it; None elsewhere."""
     if not in_notebook():
         return None
     import matplotlib.pyplot as plt
     from IPython.display import display
 
-    plt.close(figure)  # or it is shown once more
+    plt.close(figure)  # or the notebook shows it a second time
     return display(figure, display_id=True)
 
 
-def format_duration(seconds):
-    """Say a duration as a person would: "about 40 seconds", "about 2½ minutes", "about 3 hours"."""
+def format_duration(seconds: float) -> str:
+    """Format a duration for a reader: "about 40 seconds", "about 2½ minutes", "about 3 hours"."""
     for size, unit in ((3600, "hours"), (60, "minutes")):
         if seconds >= 1.5 * size:
             halves = round(2 * seconds / size)

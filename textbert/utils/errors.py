@@ -1,96 +1,108 @@
-"""Errors of the system, said in a sentence: what could not be written or read, why, and what to do."""
+"""Turn errors of the operating system into messages: which file could not be read or written, why, and what to do."""
 
 import errno
 import os
 import re
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-WINDOWS = os.name == "nt"  # there a file that somebody has open cannot be replaced
+WINDOWS = os.name == "nt"  # where a file that is open in another program cannot be replaced
 
-ANYWAY = {  # what to do about errors of the system that say nothing of what a file holds
-    **dict.fromkeys(("EMFILE", "ENFILE"), "too many files are open: close programs, or start this one again"),
-    **dict.fromkeys(("EIO", "ESTALE", "ENODEV", "ENXIO"), "see whether its disk is there, and try again"),
-    **dict.fromkeys(("EEXIST", "ENOTDIR"), "a file or a broken link is in the place of its folder: move that away"),
-    "EISDIR": "a folder is in its place: move that away",
-    "ELOOP": "it is a link that leads back to itself: remove the link",
+# hints by the name of the error number; none of these errors says anything about the content of a file
+COMMON_HINTS = {
+    **dict.fromkeys(("EMFILE", "ENFILE"), "too many files are open: close other programs, or restart this one"),
+    **dict.fromkeys(("EIO", "ESTALE", "ENODEV", "ENXIO"), "check that its disk is connected, and try again"),
+    **dict.fromkeys(("EEXIST", "ENOTDIR"), "a file or a broken link has the name of its folder: move it away"),
+    "EISDIR": "a folder has this name: move it away",
+    "ELOOP": "the link points to itself: remove it",
     "ENAMETOOLONG": "choose a shorter name",
 }
 
-CANNOT_WRITE = ANYWAY | {
-    **dict.fromkeys(("ENOSPC", "EDQUOT", "EFBIG"), "make room on its disk, or work on a larger one"),
-    **dict.fromkeys(("EACCES", "EPERM", "EROFS"), "get the right to write there, or work in another folder"),
-    "EBUSY": "it is mounted by itself, or in use: mount its folder, or choose another name",
+WRITE_HINTS = COMMON_HINTS | {
+    **dict.fromkeys(("ENOSPC", "EDQUOT", "EFBIG"), "free some disk space, or use a larger disk"),
+    **dict.fromkeys(("EACCES", "EPERM", "EROFS"), "you need write permission there, or choose another folder"),
+    "EBUSY": "it is in use or a mount point of its own: mount its folder instead, or choose another name",
 }
 
-CANNOT_READ = ANYWAY | {
-    **dict.fromkeys(("EACCES", "EPERM"), "get the right to read it"),
-    "ENOENT": "it has gone meanwhile, or its disk has: see who has moved it",
-    **dict.fromkeys(("ENOTCONN", "ETIMEDOUT", "EHOSTDOWN"), "see whether its disk is there, and try again"),
-    "ENOMEM": "end other programs, or work on a machine with more memory",
+READ_HINTS = COMMON_HINTS | {
+    **dict.fromkeys(("EACCES", "EPERM"), "you need read permission"),
+    "ENOENT": "it has just been moved or deleted, or its disk was disconnected",
+    **dict.fromkeys(("ENOTCONN", "ETIMEDOUT", "EHOSTDOWN"), "check that its disk is connected, and try again"),
+    "ENOMEM": "close other programs, or use a machine with more memory",
 }
 
-# how torch says in a RuntimeError that there is no memory
-NO_MEMORY = re.compile("not enough memory|can.t allocate memory|cannot allocate memory|out of memory", re.I)
+# messages of the RuntimeError that torch raises in place of a MemoryError
+OUT_OF_MEMORY = re.compile("not enough memory|can.t allocate memory|cannot allocate memory|out of memory", re.I)
 
 
 class WriteError(OSError):
-    """There is no room for a file, or no right to write it."""
+    """A file cannot be written: no disk space, no permission, or something is in its place."""
 
 
 class ReadError(OSError):
-    """A file cannot be read just now, which says nothing of what it holds."""
+    """A file cannot be read at the moment, which says nothing about its content."""
 
 
-def _find_cause(error, remedies, before):
-    """Return (errno, file or None, what the system says, remedy) of the first error behind one that has a remedy.
+def _find_cause(
+    error: BaseException | None, hints: dict[str, str], handled: BaseException | None
+) -> tuple[int, str | None, str, str] | None:
+    """Return (errno, file name or None, the system's message, hint) of the first error in the chain that has a hint.
 
-    `before` is what was being handled when the block began, with which it has nothing to do; None if nothing was.
+    `handled` is the exception, if any, that was being handled when the block began: the chain ends before it, as it is
+    unrelated. Returns None if no error has a hint.
     """
-    while error is not None and error is not before:  # torch raises an error of its own after the one that tells
-        name = errno.errorcode.get(getattr(error, "errno", None))
-        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY.search(str(error))):
+    while error is not None and error is not handled:  # torch raises an error of its own while handling the real one
+        name = errno.errorcode.get(getattr(error, "errno", None) or 0)
+        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))):
             name = "ENOMEM"
-        if name in remedies:
+        if name in hints:
             number = getattr(errno, name)
-            said = getattr(error, "strerror", None) or os.strerror(number)
-            return number, getattr(error, "filename", None), said, remedies[name]
+            reason = getattr(error, "strerror", None) or os.strerror(number)
+            return number, getattr(error, "filename", None), reason, hints[name]
         error = error.__cause__ or error.__context__
     return None
 
 
 @contextmanager
-def translate_write_errors(path):
-    """Raise WriteError, which names `path` and says what to do, if the block fails for want of room or rights."""
-    before = sys.exception()
+def translate_write_errors(path: str | Path) -> Iterator[None]:
+    """Context manager that raises WriteError, naming `path` and a hint, if its block lacks disk space or permission.
+
+    Other exceptions pass through unchanged.
+    """
+    handled = sys.exception()
     try:
         yield
     except (WriteError, ReadError):
         raise
     except Exception as error:
-        cause = _find_cause(error, CANNOT_WRITE, before)
+        cause = _find_cause(error, WRITE_HINTS, handled)
         if not cause:
             raise
-        number, _, said, remedy = cause
+        number, _, reason, hint = cause
         if WINDOWS and number == errno.EACCES:
-            remedy = f"close it where it is open, {remedy}"
-        raise WriteError(number, f"{path} cannot be written ({said}): {remedy}") from error
+            hint = f"close the programs that have it open; {hint}"
+        raise WriteError(number, f"{path} cannot be written ({reason}): {hint}") from error
 
 
 @contextmanager
-def translate_read_errors(path):
-    """Raise ReadError, which names `path` and says what to do, if the block fails for want of rights or memory.
+def translate_read_errors(path: str | Path) -> Iterator[None]:
+    """Context manager that raises ReadError, naming the file and a hint, if its block lacks permission or memory.
 
-    That goes for whatever error the block makes of it: only what was read can be found damaged.
+    The whole chain of exceptions is searched: a parser that reports a damaged file after a failed read is overruled,
+    since only what was read can be damaged. FileNotFoundError and other exceptions pass through unchanged.
+
+    path : the file named in the message if the exception does not name one
     """
-    before = sys.exception()
+    handled = sys.exception()
     try:
         yield
     except (WriteError, ReadError, FileNotFoundError):
         raise
     except Exception as error:
-        cause = _find_cause(error, CANNOT_READ, before)
+        cause = _find_cause(error, READ_HINTS, handled)
         if not cause:
             raise
-        number, file, said, remedy = cause
-        raise ReadError(number, f"{file or path} cannot be read ({said}): {remedy}") from error
+        number, file, reason, hint = cause
+        raise ReadError(number, f"{file or path} cannot be read ({reason}): {hint}") from error

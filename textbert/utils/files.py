@@ -1,298 +1,275 @@
-"""Whole files or none, locks, room on disk: what every room that reads or writes needs."""
+"""Files that are complete or absent: atomic writes, one writer at a time, and checks that name the file and a hint."""
 
 import codecs
 import errno
 import glob
 import hashlib
 import os
-import platform
 import re
 import secrets
 import shutil
 import stat
 import time
-import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
-from textbert.utils.errors import CANNOT_WRITE, WINDOWS, WriteError, translate_read_errors, translate_write_errors
+from textbert.utils.errors import WINDOWS, WRITE_HINTS, WriteError, translate_read_errors, translate_write_errors
+from textbert.utils.locks import HAS_FLOCK, MACHINE_ID, release, try_lock
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    import msvcrt
+STALE_AFTER = 24 * 3600  # seconds without a change, for a temporary file of another machine
 
-    fcntl = None
-
-ABANDONED_AFTER = 24 * 3600  # seconds without a change
-
-LOCK_PATIENCE = 2 * 3600  # seconds that a process waits for another one that makes the same file
+LOCK_TIMEOUT = 2 * 3600  # seconds to wait for another process that writes the same file
 
 
-def _get_mode(path):
-    """Return the mode of what stands at a path, 0 if nothing does; ReadError if that cannot be told."""
+def _get_mode(path: str | Path) -> int:
+    """Return the mode bits of a path, 0 if nothing is there; raise ReadError if that cannot be determined."""
     with translate_read_errors(path):
         try:
             return Path(path).stat().st_mode
-        except (FileNotFoundError, NotADirectoryError, ValueError):  # a null character is in no path
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null character
             return 0
 
 
-def is_file(path):
-    """Tell whether a file is there; ReadError if that cannot be told, as in a folder of somebody else."""
-    return stat.S_ISREG(_get_mode(path))  # pathlib's own calls it missing then, from Python 3.14 on
+def is_file(path: str | Path) -> bool:
+    """Return True if `path` is a file.
+
+    Raises ReadError if that cannot be determined, as in a folder without search permission; `Path.is_file` returns
+    False there from Python 3.14 on.
+    """
+    return stat.S_ISREG(_get_mode(path))
 
 
-def is_folder(path):
-    """Tell whether a folder is there; ReadError if that cannot be told, as in a folder of somebody else."""
+def is_folder(path: str | Path) -> bool:
+    """Return True if `path` is a folder; raise ReadError if that cannot be determined."""
     return stat.S_ISDIR(_get_mode(path))
 
 
-def list_files(folder, pattern):
-    """Return the files in a folder whose names match, sorted; [] if there is no folder. Raises ReadError."""
+def list_files(folder: str | Path, pattern: str) -> list[Path]:
+    """Return the files in a folder whose names match a glob pattern, sorted; [] if there is no such folder.
+
+    Raises ReadError without read permission.
+    """
     with translate_read_errors(folder):
         if is_folder(folder):
-            os.listdir(folder)  # glob finds nothing where it may not look
+            os.listdir(folder)  # raises PermissionError, where glob would find nothing
         return [path for path in sorted(Path(folder).glob(pattern)) if path.is_file()]
 
 
-def hash_file(path):
-    """Return the SHA-256 of what a file holds, in hexadecimal."""
+def hash_file(path: str | Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     with translate_read_errors(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def resolve_links(path):
-    """Return the file behind a link, or behind a link to a link, and any other path as it is.
+def resolve_links(path: str | Path) -> Path:
+    """Return the file that a symbolic link, or a chain of links, points to; any other path unchanged.
 
-    Raises WriteError for a link that leads to no folder, as to a disk that is not there, or back to itself.
+    Raises WriteError for a link to itself, or into a folder that does not exist, as on a disk that is not mounted.
     """
     path = Path(path)
     if not os.path.islink(path):
         return path
     real = Path(os.path.realpath(path))
     if real.is_symlink():
-        raise WriteError(errno.ELOOP, f"{path} cannot be written: {CANNOT_WRITE['ELOOP']}")
+        raise WriteError(errno.ELOOP, f"{path} cannot be written: {WRITE_HINTS['ELOOP']}")
     if not real.parent.is_dir():
-        remedy = "see whether its disk is there, or remove the link"
-        raise WriteError(errno.ENOENT, f"{path} is a link to {real}, whose folder is missing: {remedy}")
+        hint = "check that its disk is connected, or remove the link"
+        raise WriteError(errno.ENOENT, f"{path} is a link to {real}, whose folder is missing: {hint}")
     return real
 
 
-def replace_file(source, target):
-    """Let a file take the place of another, in one step; of a link, the place of the file behind it.
+def replace_file(source: str | Path, target: str | Path) -> None:
+    """Move a file onto another in one step, or onto the file behind it if `target` is a link.
 
-    On Windows a virus scanner or a search index may have the other open for a moment: it is tried again for 3 seconds.
+    On Windows a virus scanner or a search index may have `target` open for a moment: retried for 3 seconds.
     """
     target = resolve_links(target)
-    for wait in (0.1, 0.3, 0.6, 2, None):
+    for delay in (0.1, 0.3, 0.6, 2, None):
         try:
             return os.replace(source, target)
         except PermissionError:
-            if not WINDOWS or wait is None:
+            if not WINDOWS or delay is None:
                 raise
-            time.sleep(wait)
+            time.sleep(delay)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            with atomic_write(target) as temporary:  # behind a link is another disk
+            with atomic_write(target) as temporary:  # the link leads to another disk
                 shutil.copyfile(source, temporary)
             return os.unlink(source)
 
 
-# ---------- One writer at a time --------------------------------------------------------------------------------------
+def _remove_if_stale(temporary: Path) -> None:
+    """Remove a temporary file whose writer was killed: nobody holds its lock and, on another machine, it is old.
 
-
-def _name_machine():
-    """Return the name of what locks hold in: the kernel that runs, which containers on one machine share."""
-    with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return re.sub(r"\W", "-", f"{platform.node()}-{uuid.getnode():x}")  # a dot would part it in two
-
-
-MACHINE = _name_machine()
-
-
-def _lock(number):
-    """Take the lock of an open file until it is closed; False if somebody has it, None where the disk has no locks."""
-    try:
-        if fcntl:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
-            msvcrt.locking(number, msvcrt.LK_NBLCK, 1)
-    except OSError as error:
-        return False if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK) else None
-    return True
-
-
-def _unlock(number):
-    """Give the lock back, also for processes that were forked meanwhile and have the file open, too; close it."""
-    with suppress(OSError):  # as where the disk has no locks
-        if fcntl:
-            fcntl.flock(number, fcntl.LOCK_UN)
-        else:
-            msvcrt.locking(number, msvcrt.LK_UNLCK, 1)
-    os.close(number)
-
-
-def _remove_abandoned(temporary):
-    """Remove a temporary file whose writer was killed: nobody has its lock; on another machine its age must tell, too.
-
-    On Windows, where a locked file cannot be written to, the age alone tells.
+    On Windows, where a locked file cannot be written to, only the age counts.
     """
-    with suppress(OSError):  # its writer may be done meanwhile
-        old = time.time() - temporary.stat().st_mtime > ABANDONED_AFTER
-        if not fcntl:
-            return temporary.unlink() if old else None
-        number = os.open(temporary, os.O_RDONLY)
+    with suppress(OSError):  # its writer may have finished meanwhile
+        is_old = time.time() - temporary.stat().st_mtime > STALE_AFTER
+        if not HAS_FLOCK:
+            return temporary.unlink() if is_old else None
+        fd = os.open(temporary, os.O_RDONLY)
         try:
-            free = _lock(number)
-            if free is not False and (old or (free and f".{MACHINE}." in temporary.name)):
+            locked = try_lock(fd)
+            if locked is not False and (is_old or (locked and f".{MACHINE_ID}." in temporary.name)):
                 temporary.unlink()
         finally:
-            os.close(number)
+            os.close(fd)
 
 
-def _open_temporary(path):
-    """Return (a path beside `path` that nobody else can have, its file, which is locked while it is in use)."""
+def _open_temporary(path: Path) -> tuple[Path, int]:
+    """Return (a new path beside `path`, a file descriptor of it), locked where that is possible."""
     while True:
-        temporary = path.with_name(f".{path.name}.{MACHINE}.{secrets.token_hex(4)}.tmp")
-        number = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        if not fcntl or (_lock(number) is not False and temporary.exists()):  # nobody has just thought it abandoned
-            return temporary, number
-        os.close(number)
+        temporary = path.with_name(f".{path.name}.{MACHINE_ID}.{secrets.token_hex(4)}.tmp")
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        if not HAS_FLOCK or (try_lock(fd) is not False and temporary.exists()):  # not just removed as stale
+            return temporary, fd
+        os.close(fd)
 
 
 @contextmanager
-def atomic_write(path):
-    """Yield a temporary path that takes the place of `path` when the block ends well; of a link, of the file behind it.
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Context manager that yields a temporary path, which replaces `path` when the block ends without an exception.
 
-    Whatever breaks, `path` holds either what it held before or the whole new content, with the rights it had. What a
-    killed writer left goes when the next one comes; on a disk that machines share, what another machine's left goes
-    after a day. Raises ValueError if the block has not so much as opened the temporary path to write.
+    Whatever happens, `path` holds either its old content or all of the new one, and keeps its mode; if it is a link,
+    the file behind it is replaced. Temporary files of killed writers are removed by the next one, those of another
+    machine on a shared disk after a day.
+
+    Raises ValueError if the block has not written to the temporary path, WriteError without space or permission.
     """
     with translate_write_errors(path):
         real = resolve_links(path)
         real.parent.mkdir(parents=True, exist_ok=True)
         for leftover in real.parent.glob(f".{glob.escape(real.name)}.*.tmp"):
-            _remove_abandoned(leftover)
-        temporary, number = _open_temporary(real)
+            _remove_if_stale(leftover)
+        temporary, fd = _open_temporary(real)
         try:
-            if not fcntl:
-                number = os.close(number)  # on Windows an open file cannot be replaced
+            if not HAS_FLOCK:
+                os.close(fd)  # on Windows an open file cannot be replaced
             os.utime(temporary, (time.time() - 10,) * 2)
-            made = temporary.stat().st_mtime_ns
+            mtime_before = temporary.stat().st_mtime_ns
             yield temporary
-            written = temporary.stat()
-            if written.st_size == 0 and written.st_mtime_ns == made:
-                raise ValueError(f"{path} stays as it is, for nothing was written: write to the path {temporary}")
+            status = temporary.stat()
+            if status.st_size == 0 and status.st_mtime_ns == mtime_before:
+                raise ValueError(f"{path} is unchanged because nothing was written: write to the path {temporary}")
             with open(temporary, "r+b") as file:
-                os.fsync(file.fileno())  # or after a power cut the name may be there and the content not
-            with suppress(OSError):  # there may be none before
+                os.fsync(file.fileno())  # or after a power failure the name may exist without the content
+            with suppress(OSError):  # there may be no old file
                 shutil.copymode(real, temporary)
             replace_file(temporary, real)
         finally:
             temporary.unlink(missing_ok=True)
-            if number is not None:
-                os.close(number)
+            if HAS_FLOCK:
+                os.close(fd)
 
 
-def _open_lock(path):
-    """Open the lock file of `path`, which whoever may write in its folder may take, whoever has made it."""
+def _open_lock_file(path: Path) -> int:
+    """Return a file descriptor of the lock file of `path`, usable by every user who may write in its folder."""
     lock = path.with_name(f".{path.name}.lock")
     with translate_write_errors(lock if os.path.exists(lock) else path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for flags in (os.O_RDWR | os.O_CREAT, os.O_RDWR, os.O_RDONLY):  # to read is enough to lock
+        for flags in (os.O_RDWR | os.O_CREAT, os.O_RDWR, os.O_RDONLY):  # reading is enough for a lock
             try:
-                number = os.open(lock, flags, 0o666)
+                fd = os.open(lock, flags, 0o666)
                 break
-            except PermissionError:  # another user's
+            except PermissionError:  # the file of another user
                 if flags == os.O_RDONLY or not lock.exists():
                     raise
-        with suppress(OSError):  # umask may be stricter than the folder; another user's is his own
+        with suppress(OSError):  # the umask may be stricter than the folder; the mode of another user's file stays
             lock.chmod(path.parent.stat().st_mode & 0o666 | 0o600)
-        return number
+        return fd
 
 
 @contextmanager
-def exclusive_lock(path, patience=LOCK_PATIENCE, remedy="look what it is doing, end it, and start again"):
-    """Let one process at a time into the block that makes `path`; others wait and are told so.
+def exclusive_lock(
+    path: str | Path, timeout: float = LOCK_TIMEOUT, hint: str = "stop it or wait, then retry"
+) -> Iterator[None]:
+    """Context manager whose block only one process at a time enters for the same `path`; others wait.
 
-    A process that ends, however it does, makes way. On a disk without locks it is said that there is none. Raises
-    TimeoutError, with the `remedy`, after `patience` seconds.
+    The lock file is `.<name>.lock` beside `path`. The lock ends with the process, however that ends. On a file system
+    without locks a warning is printed instead.
+
+    timeout : seconds to wait for another process
+    hint : what to do after that, for the message
+
+    Raises TimeoutError, with the `hint`, when `timeout` is over, and WriteError if there is no lock file and none can
+    be created.
     """
-    number, end, told = _open_lock(Path(path)), time.monotonic() + patience, False
+    fd, deadline, announced = _open_lock_file(Path(path)), time.monotonic() + timeout, False
     try:
-        while (taken := _lock(number)) is False:
-            if time.monotonic() >= end:
-                raise TimeoutError(f"{path} is being made by another process: {remedy}")
-            if not told:
-                print(f"Another process is making {path}: waiting for it ...")
-            told = True
+        while (locked := try_lock(fd)) is False:
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"{path} is being written by another process: {hint}")
+            if not announced:
+                print(f"Waiting for another process that is writing {path} ...")
+            announced = True
             time.sleep(0.05)
-        if taken is None:
-            print(f"The disk of {path} has no locks: let no second process make it meanwhile")
+        if locked is None:
+            print(f"The file system of {path} has no locks: do not write this file from a second process meanwhile")
         yield
     finally:
-        _unlock(number)
+        release(fd)
 
 
-def write_text(path, text):
-    """Write a text file as UTF-8, replacing it in one step."""
+def write_text(path: str | Path, text: str) -> None:
+    r"""Write a text file atomically, as UTF-8 with "\n" line endings."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def check_file(path, remedy):
-    """Raise FileNotFoundError, naming `path` and the `remedy`, unless `path` is a file.
-
-    Raises ReadError for one that may not be read.
-    """
+def check_file(path: str | Path, hint: str) -> None:
+    """Raise FileNotFoundError, with `path` and the `hint`, unless `path` is a file; ReadError if it is not readable."""
     if not is_file(path):
-        raise FileNotFoundError(f"{path} is missing: {remedy}")
+        raise FileNotFoundError(f"{path} is missing: {hint}")
     with translate_read_errors(path):
         open(path, "rb").close()
 
 
-def check_disk_space(folder, needed):
-    """Raise OSError unless the disk of `folder` has `needed` bytes free."""
+def check_disk_space(folder: str | Path, required: float) -> None:
+    """Raise OSError unless the disk of `folder` has `required` bytes free."""
     free = shutil.disk_usage(folder).free
-    if free < needed:
+    if free < required:
         raise OSError(
-            f"{needed / 1e6:,.0f} MB of disk are needed for this and {free / 1e6:,.0f} MB are free under {folder}: "
-            "make room, or work on a larger disk"
+            f"this needs {required / 1e6:,.0f} MB of disk space, only {free / 1e6:,.0f} MB free under {folder}: "
+            f"{WRITE_HINTS['ENOSPC']}"
         )
 
 
-def _guess_encoding(sample):
-    """Return a hint at the encoding of some bytes: the name of one where they look like it, else the usual ones."""
-    marks = {b"\xff\xfe": "'utf-16'", b"\xfe\xff": "'utf-16'"}
-    if sample[:2] in marks:
-        return f"perhaps to {marks[sample[:2]]}"
+def _suggest_encoding(sample: bytes) -> str:
+    """Return the end of a hint, "to" or "perhaps to" an encoding: one that fits some bytes, else the common ones."""
+    if sample[:2] in (b"\xff\xfe", b"\xfe\xff"):  # byte order mark
+        return "perhaps to 'utf-16'"
     runs = re.findall(rb"[\x80-\xff]+", sample)
-    single = sum(1 for run in runs if len(run) == 1)
+    single = sum(1 for run in runs if len(run) == 1)  # accented letters among ASCII ones
     if single >= 0.6 * len(runs) and sum(map(len, runs)) < 0.2 * len(sample.replace(b" ", b"")):
         return "perhaps to 'cp1252' (Western Europe) or 'cp1250' (Central Europe)"
-    return "to 'gb18030' (Chinese), 'shift_jis' (Japanese), 'cp949' (Korean), 'cp1251' (Russian) or what it is"
+    return "for example to 'gb18030' (Chinese), 'shift_jis' (Japanese), 'cp949' (Korean) or 'cp1251' (Russian)"
 
 
-def check_encoding(path, encoding="utf-8", opener=open, setting="ENCODING"):
-    """Raise ValueError naming the first line and byte of `path` that is not in the encoding, and a likelier one.
+def check_encoding(
+    path: str | Path, encoding: str = "utf-8", opener: Callable[..., Any] = open, setting: str | None = "ENCODING"
+) -> None:
+    """Raise ValueError, with the line, the byte and a more likely encoding, unless a file is in `encoding`.
 
-    `setting` is the parameter that says the encoding, None where there is no such parameter.
+    opener : opens the file as `open` does, such as `gzip.open`
+    setting : the parameter that sets the encoding, for the hint; None if there is no such parameter
     """
-    decoder = codecs.getincrementaldecoder(encoding)()  # in UTF-16 a line end is two bytes, and the loop parts them
+    decoder = codecs.getincrementaldecoder(encoding)()  # a line ending in UTF-16 has two bytes, split by the loop
     with opener(path, "rb") as file:
         for number, line in enumerate(chain(file, [b""]), start=1):
             try:
                 decoder.decode(line, final=not line.endswith(b"\n"))
-            except UnicodeError as error:  # in UTF-16 it may not say where
-                start, seen = getattr(error, "start", 0), getattr(error, "object", line)
-                likely = _guess_encoding(line + file.read(2**16))
-                likely = likely if encoding.lower() in ("utf-8", "utf8") else "perhaps to 'utf-8'"
-                set_it = f", or set {setting}, {likely}" if setting else ""
+            except UnicodeError as error:  # which has no position in some cases of UTF-16
+                start, data = getattr(error, "start", 0), getattr(error, "object", line)
+                if encoding.lower() in ("utf-8", "utf8"):
+                    suggestion = _suggest_encoding(line + file.read(2**16))
+                else:
+                    suggestion = "perhaps to 'utf-8'"
+                alternative = f", or set {setting}, {suggestion}" if setting else ""
                 raise ValueError(
-                    f"{path}, line {number}: its byte {start + 1} (0x{seen[start]:02x}) is not {encoding.upper()}: "
-                    f"save the file as UTF-8{set_it}"
+                    f"{path}, line {number}: its byte {start + 1} (0x{data[start]:02x}) is not {encoding.upper()}: "
+                    f"save the file as UTF-8{alternative}"
                 ) from None

@@ -1,120 +1,133 @@
-"""Rules for values, each with its description for messages, and checks of arguments."""
+"""Rules for parameter values, each with a description for error messages, and checks of function arguments."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value must be: `words` for a message, `accepts` from the value to whether it may be.
+    """A rule for a value.
 
-    `require` raises an error that says what this machine lacks for it.
+    description : what is allowed, for messages such as "expected an integer from 1 to 8, got 9"
+    is_valid : function from a value to True if it is allowed
+    check_available : function of a valid value that raises ImportError if a package it needs is not installed
     """
 
-    words: str
-    accepts: Callable
-    require: Callable = lambda value: None
+    description: str
+    is_valid: Callable[[Any], bool]
+    check_available: Callable[[Any], None] = lambda value: None
 
 
-def integer(low, high, why=""):
-    """Return the rule for an int (a bool is none) from `low` to `high`."""
-    return Rule(f"a whole number from {low} to {high}{why}", lambda v: type(v) is int and low <= v <= high)
+def integer(low: int, high: int, reason: str = "") -> Rule:
+    """Return the rule for an int, but not a bool, from `low` to `high`; `reason` ends its description."""
+    return Rule(f"an integer from {low} to {high}{reason}", lambda v: type(v) is int and low <= v <= high)
 
 
-def number(low, high=float("inf"), exclusive_min=False, exclusive_max=False):
-    """Return the rule for an int or float (a bool is none) between two bounds, each of them allowed unless open."""
-    words = f"{'above' if exclusive_min else 'from'} {low}"
-    if high < float("inf"):
-        words += f"{' and' if exclusive_min else ' to'} {'under' if exclusive_max else 'at most' if exclusive_min else ''} {high}"
+def number(low: float, high: float = math.inf, exclusive_min: bool = False, exclusive_max: bool = False) -> Rule:
+    """Return the rule for a finite int or float, but not a bool, between two bounds.
 
-    def accepts(value):
-        inside = type(value) in (int, float) and low <= value <= high and value < float("inf")
-        return inside and not (exclusive_min and value == low) and not (exclusive_max and value == high)
+    The bounds are allowed values unless they are exclusive, as in JSON Schema.
+    """
+    lower = f"greater than {low}" if exclusive_min else f"of at least {low}"
+    upper = f"less than {high}" if exclusive_max else f"at most {high}"
 
-    return Rule(f"a number {' '.join(words.split())}", accepts)
+    def is_valid(value: Any) -> bool:
+        if type(value) not in (int, float):
+            return False
+        above = value > low if exclusive_min else value >= low
+        below = value < high if exclusive_max else value <= high
+        return above and below and value < math.inf  # NaN is neither above nor below
+
+    return Rule(f"a number {lower}" if high == math.inf else f"a number {lower} and {upper}", is_valid)
 
 
-def one_of(*values):
+def one_of(*values: str) -> Rule:
     """Return the rule for one of some strings."""
-    return Rule(
-        f"{'one of ' * (len(values) > 1)}{', '.join(map(repr, values))}", lambda v: isinstance(v, str) and v in values
-    )
+    prefix = "one of " if len(values) > 1 else ""
+    return Rule(prefix + ", ".join(map(repr, values)), lambda v: isinstance(v, str) and v in values)
 
 
-def none_or(rule):
-    """Return the rule that also allows None."""
-    return Rule(f"None, or {rule.words}", lambda v: v is None or rule.accepts(v))
+def none_or(rule: Rule) -> Rule:
+    """Return a rule that also allows None."""
+    return Rule(f"None, or {rule.description}", lambda v: v is None or rule.is_valid(v))
 
 
-def zero_or(rule):
-    """Return the rule that also allows 0."""
-    return Rule(f"0, or {rule.words}", lambda v: (type(v) is int and v == 0) or rule.accepts(v))
+def zero_or(rule: Rule) -> Rule:
+    """Return a rule that also allows the int 0."""
+    return Rule(f"0, or {rule.description}", lambda v: (type(v) is int and v == 0) or rule.is_valid(v))
 
 
-def list_of(rule):
-    """Return the rule for a list, perhaps an empty one, of what a rule allows."""
-
-    def accepts(values):
-        return isinstance(values, list) and all(map(rule.accepts, values))
-
-    return Rule(f"a list in which each value is {rule.words}", accepts)
+def list_of(rule: Rule) -> Rule:
+    """Return the rule for a list, possibly empty, of values that `rule` allows."""
+    description = f"a list in which each value is {rule.description}"
+    return Rule(description, lambda v: isinstance(v, list) and all(map(rule.is_valid, v)))
 
 
-def _are_two_names(value):
-    return isinstance(value, list) and len(value) == 2 and all(type(n) is str for n in value) and value[0] != value[1]
+def _are_two_names(value: Any) -> bool:
+    is_pair = isinstance(value, list) and len(value) == 2
+    return is_pair and all(type(name) is str for name in value) and value[0] != value[1]
 
 
-def _are_classes(value):
-    lists = isinstance(value, list) and len(value) == 2 and all(isinstance(one, list) and one for one in value)
-    labels = [label for one in value for label in one] if lists else []
-    known = all(isinstance(label, str | int | float) for label in labels)
-    return lists and known and len(set(map(str, labels))) == len(labels)
+def _are_two_classes(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(group, list) and group for group in value):
+        return False
+    labels = [label for group in value for label in group]
+    are_plain = all(isinstance(label, str | int | float) for label in labels)
+    return are_plain and len(set(map(str, labels))) == len(labels)
 
 
-TWO_CLASSES = Rule("two lists of labels", _are_classes)
+TWO_CLASSES = Rule("two lists of labels", _are_two_classes)
 
 TWO_NAMES = Rule("a list of two different names", _are_two_names)
 
 
-def find_violation(value, rule):
-    """Return how to show a value that breaks a rule, None if it keeps it."""
-    try:
-        accepted, shown = rule.accepts(value), repr(value)
-    except Exception:  # an array is neither true nor false, and a number of 5,000 digits has no text
-        return f"a {type(value).__name__}"
-    return None if accepted else shown
+def find_violation(value: Any, rule: Rule) -> str | None:
+    """Return the value as a message shows it if it violates the rule, None if it is valid.
 
-
-def check_positive_int(name, value):
-    """Raise ValueError, which calls it `name`, for a value that is no whole number from 1."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{name} is {value!r}, but must be a whole number from 1")
-
-
-def as_1d_arrays(*values):
-    """Return a list of arrays of shape (n,): each of `values` in its order, whatever index it has.
-
-    Raises ValueError if they have different lengths, which numpy might stretch, or more than one dimension.
+    That is its `repr`, or its type for a value that cannot be compared or printed.
     """
-    columns = [np.asarray(column) for column in values]
-    shapes = [column.shape for column in columns]
+    try:
+        valid, shown = rule.is_valid(value), repr(value)
+    except Exception:  # the truth value of an array is ambiguous, and an int of 5,000 digits has no repr
+        return f"a {type(value).__name__}"
+    return None if valid else shown
+
+
+def check_positive_int(name: str, value: Any) -> None:
+    """Raise ValueError, naming the argument `name`, unless `value` is an integer of at least 1; a bool is not."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < 1:
+        raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+
+
+def as_1d_arrays(*values: Any) -> list[np.ndarray]:
+    """Return each of `values`, such as lists or Series, as an array of shape (n,), in its own order.
+
+    The index of a Series is ignored. Raises ValueError if the lengths differ, as numpy might broadcast them, or if one
+    has not exactly one dimension.
+    """
+    arrays = [np.asarray(value) for value in values]
+    shapes = [array.shape for array in arrays]
     if len(set(shapes)) > 1 or any(len(shape) != 1 for shape in shapes):
         raise ValueError(f"expected values of one shape (n,), got shapes {', '.join(map(str, shapes))}")
-    return columns
+    return arrays
 
 
-def check_type(name, value, kind, source):
-    """Raise TypeError, which calls it `name`, for what is no `kind`; `source` is what makes such a thing.
+def check_type(name: str, value: Any, expected: type, source: str) -> None:
+    """Raise TypeError, naming the argument `name`, unless `value` is an instance of `expected`.
 
-    Other libraries have classes of the same names, so the message says whose class it is.
+    Other libraries have classes of the same name, so the message also names the package of the value's class.
+
+    source : what returns objects of the expected type, for the message
     """
-    if isinstance(value, kind):
+    if isinstance(value, expected):
         return
     package = type(value).__module__.partition(".")[0]
-    whose = "" if package in ("builtins", "__main__") else f" of {package}"
-    shown = f" ({value!r:.50})" if isinstance(value, str) else ""
-    what = "None" if value is None else f"a {type(value).__name__}{whose}{shown}"
-    raise TypeError(f"{name} is {what}, expected one of {source}")
+    origin = "" if package in ("builtins", "__main__") else f" of {package}"
+    content = f" ({value!r:.50})" if isinstance(value, str) else ""
+    shown = "None" if value is None else f"a {type(value).__name__}{origin}{content}"
+    raise TypeError(f"{name}: expected {expected.__name__} from {source}, got {shown}")
