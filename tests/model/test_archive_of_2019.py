@@ -93,9 +93,9 @@ def test_a_folder_has_its_own_vocabulary(guide, tmp_path):
     [
         ({"max_seq_length": None}, ValueError, "Pass max_seq_length, as in"),
         ({"max_seq_length": None, "label_names": None}, ValueError, "Pass max_seq_length and label_names, as in"),
-        ({"max_seq_length": 513}, ValueError, "max_seq_length: expected an integer from 3 to 512, got 513"),
-        ({"label_names": ["bad"]}, ValueError, r"label_names: expected .*, got \['bad'\]"),
-        ({"threshold": 1.5}, ValueError, "threshold: expected a number .*, got 1.5"),
+        ({"max_seq_length": 513}, ValueError, "max_seq_length is 513, but must be an integer from 3 to 512"),
+        ({"label_names": ["bad"]}, ValueError, r"label_names is \['bad'\], but must be a list of two different"),
+        ({"threshold": 1.5}, ValueError, "threshold is 1.5"),
         ({"vocabulary": None}, ValueError, r"yelp.tar.gz has no vocab.txt"),
         ({"vocabulary": "elsewhere/vocab.txt"}, FileNotFoundError, "elsewhere/vocab.txt is missing"),
     ],

@@ -221,7 +221,7 @@ def merge_settings(config: dict[str, Any], overrides: dict[str, Any], source: st
     rules = _get_rules(max_positions)
     for name, value in overrides.items():
         if shown := find_violation(value, rules[name]):
-            raise ValueError(f"{name}: expected {rules[name].description}, got {shown}")
+            raise ValueError(f"{name} is {shown}, but must be {rules[name].description}")
     settings = config.get("classifier")
     required = ("max_seq_length", "label_names")
     if settings is not None:
