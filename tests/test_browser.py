@@ -274,7 +274,7 @@ def test_bars_and_the_plot_of_the_training_move(train):
 
 
 def test_a_stopped_conversion_leaves_nothing_behind_and_can_be_run_again(train):
-    assert "KeyboardInterrupt: stopped while converting: nothing of it is kept" in train.stopped_conversion
+    assert "KeyboardInterrupt: interrupted during conversion; nothing was saved" in train.stopped_conversion
     assert train.stopped_conversion.count("\nFile ") <= 2  # the reader has not to wade through what it called
     running, files = train.left_by_conversion
     assert running == [] and files == ["dev.tsv", "labels.json", "test.csv", "train.csv", "train.tsv"]

@@ -557,7 +557,7 @@ def test_features_are_loaded_as_saved_or_refused(folder, content):
     empty(folder)
     path = folder / "x.pkl"
     path.write_bytes(content)
-    result = outcome(folder, lambda: tools.load_features(path), "x.pkl is not a sound features file")
+    result = outcome(folder, lambda: tools.load_features(path), "x.pkl is not a valid features file")
     assert names_in(folder) == ["x.pkl"]
     if isinstance(result, ValueError):
         return

@@ -314,7 +314,7 @@ def run_before(contender, name, features, batches, start):
     spec = importlib.util.spec_from_file_location("before", script)
     sys.modules["before"] = before = importlib.util.module_from_spec(spec)  # its dataclasses look it up there
     spec.loader.exec_module(before)
-    arrays = features.ids, features.lengths, features.first_lengths, features.labels
+    arrays = features.ids, features.lengths, features.segment_a_lengths, features.labels
     features = before.tools.Features(*arrays, features.max_seq_length)
     before.run_ours(contender, before.make_model(name), features, batches, start)
 

@@ -205,7 +205,7 @@ def test_a_bert_with_one_segment_accepts_single_texts_and_refuses_pairs(bert_fil
     single, pair = [tools.InputExample(0, "good", label="1")], [tools.InputExample(0, "good", "bad", "1")]
     features = tools.convert_examples_to_features(single, {"1": 1}, 9, tokenizer, progress=False)
     assert predict_logits(model, features, 2, progress=False).shape == (1, 2)
-    with pytest.raises(ValueError, match="there are pairs of texts, but this BERT knows one segment"):
+    with pytest.raises(ValueError, match="the examples are pairs of texts, but this BERT has a single segment"):
         tools.convert_examples_to_features(pair, {"1": 1}, 9, tokenizer, progress=False)
 
 

@@ -187,7 +187,7 @@ def test_a_file_that_is_written_anew_in_between_is_noticed(project):
     session.run(stop=session.parameters + 4)  # the examples are read
     try:
         path.write_text("".join(before.splitlines(keepends=True)[1:]))
-        with pytest.raises(ValueError, match=r"train\.tsv was written anew"):
+        with pytest.raises(ValueError, match=r"train\.tsv changed on disk"):
             session.run(session.parameters + 4)
     finally:
         path.write_text(before)

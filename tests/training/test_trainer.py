@@ -487,7 +487,7 @@ def test_a_run_that_is_refused_leaves_the_model_whole(features, tmp_path):
     learn(features, Checkpoint(path, {"SEED": 0}))
     model = make_model()
     before = clone_state_dict(model)
-    columns = (features.ids[: features.offsets[2]], features.lengths[:2], features.first_lengths[:2])
+    columns = (features.ids[: features.offsets[2]], features.lengths[:2], features.segment_a_lengths[:2])
     few = Features(*columns, features.labels[:2], features.max_seq_length)  # the others have other words, too
     with pytest.raises(ValueError, match="SEED was 0 and is 1"):
         train(model, few, 1, 5, checkpoint=Checkpoint(path, {"SEED": 1}))

@@ -103,7 +103,7 @@ class Run:
                 restore_embeddings(model)
                 raise
         self.saved = time.monotonic()
-        total_cost = epochs * sum(map(plan.cost, first_epoch))
+        total_cost = epochs * sum(map(plan.num_tokens, first_epoch))
         self.clock = ProgressEstimator(total_cost, len(self.progress.losses) / (epochs * self.steps_per_epoch))
 
     @property
@@ -188,7 +188,7 @@ class Run:
     def steps(self, epoch):
         """Yield the batches of each step that is left of an epoch; on a CPU a large one comes in parts."""
         for batches in self.plan.steps(self.rows, epoch)[self.progress.step :]:
-            self.cost = self.plan.cost(batches)
+            self.cost = self.plan.num_tokens(batches)
             if self.accelerator.device.type == "cpu":
                 processes = self.accelerator.num_processes
                 batches = [
