@@ -129,7 +129,7 @@ def test_validation_is_held_out_and_its_logits_are_the_archive_s(workspace, prin
     texts = {example.guid: example.text_a for example in examples}
     classifier = tools.Classifier.load(workspace / "cache/tiny.tar.gz")
     predicted = classifier.predict([texts[guid] for guid in validation["id"]])
-    expected = classifier.decide(validation[["logit_0", "logit_1"]].to_numpy())
+    expected = classifier.predictions_from_logits(validation[["logit_0", "logit_1"]].to_numpy())
     np.testing.assert_allclose(predicted["probability"], expected["probability"], atol=1e-6)
 
 

@@ -23,9 +23,11 @@ import pandas as pd
 import papermill
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import tools  # noqa: E402 (found by the line above)
+import exports  # noqa: E402 (found by the line above)
+
+import tools  # noqa: E402
 from textbert.data import tables  # noqa: E402
 from textbert.evaluation import baseline  # noqa: E402
 from textbert.inference import export  # noqa: E402
@@ -69,14 +71,14 @@ def check_exports(classifier, texts):
 
     with tempfile.TemporaryDirectory() as folder:
         path = export.export(classifier, "huggingface", folder)
-        largest, other = export.check_huggingface(classifier, path, texts)
-        print(f"transformers: {len(texts):,} texts, {len(other)} cut otherwise {other[:10]}; largest gap {largest:.1e}")
+        largest, other = exports.compare_huggingface(classifier, path, texts)
+        print(f"transformers: {len(texts):,} texts, {len(other)} tokenized differently {other[:10]}; gap {largest:.1e}")
         path = export.export(classifier, "onnx", folder)
         size = path.stat().st_size / 1e6
-        print(f"onnxruntime: largest gap {export.check_onnx(classifier, path, texts):.1e}; {size:,.0f} MB")
+        print(f"onnxruntime: largest gap {exports.compare_onnx(classifier, path, texts):.1e}; {size:,.0f} MB")
         tokenizer = tokenizers.Tokenizer.from_file(str(path.with_name("tokenizer.json")))
-        other = export.find_cut_otherwise(tokenizer, classifier.convert(texts), texts)
-        print(f"tokenizer.json: {len(texts):,} texts, {len(other)} cut otherwise {other[:10]}")
+        other = exports.find_tokenized_differently(tokenizer, classifier.convert(texts), texts)
+        print(f"tokenizer.json: {len(texts):,} texts, {len(other)} tokenized differently {other[:10]}")
 
 
 def plant(task, share, seed=0):
@@ -97,7 +99,7 @@ def rank_planted(task, planted, share=0.05):
     examples = tools.BinaryClassificationProcessor().get_train_examples(ROOT / "data" / task)
     texts, labels = [e.text_a for e in examples], np.array([int(e.label) for e in examples])
     logits = tools.predict_logits(classifier.model, classifier.convert(texts), 64)
-    positive = classifier.decide(logits)["probability"].to_numpy()
+    positive = classifier.predictions_from_logits(logits)["probability"].to_numpy()
     table = baseline.find_label_issues(texts, labels, positive, baseline.make_baseline())
     first = round(share * len(texts))
     print(

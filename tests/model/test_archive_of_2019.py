@@ -160,7 +160,7 @@ def test_evaluate_ipynb_judges_it(guide, tmp_path, monkeypatch, capsys, refit):
     session.run(TASK_NAME="guide", OLD_ARCHIVE=given, REFIT=refit, EXPORT=["huggingface"])
     said = capsys.readouterr().out
     assert "Nothing is known of its training." in said and "texts of train.tsv serve as validation part" in said
-    assert "cannot be checked, for" in said  # whether it has seen them
+    assert "cannot check for training-set overlap" in said  # whether it has seen them
     assert ("were fitted on them" in said) == refit == (session.names["temperature"] != 1.0)
     report = (tmp_path / "outputs/guide/report/report.html").read_text(encoding="utf-8")
     card = (tmp_path / "outputs/guide/huggingface/README.md").read_text(encoding="utf-8")

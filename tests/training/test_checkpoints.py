@@ -262,6 +262,14 @@ def test_trials_of_another_base_are_tried_again(tmp_path):
     assert search(path, {**BASE, CONTENT: "2b"}, [0.2])[0] == [(0.2, 2)]
 
 
+def test_trials_from_before_the_base_was_hashed_are_not_run_again(tmp_path):
+    path = tmp_path / "trials.json"
+    search(path, {"BERT_MODEL": "mybert", "SEED": 1}, [0.1])
+    assert search(path, {**BASE, "SEED": 1}, [None])[0] == []
+    for identity in ({**BASE, "SEED": 2}, {**BASE, "BERT_MODEL": "other", "SEED": 1}):
+        assert search(path, identity, [0.2])[0] == [(0.2, 2)]
+
+
 def test_trials_that_cannot_be_read_now_are_kept(tmp_path, monkeypatch):
     path = tmp_path / "trials.json"
     search(path, {}, [0.1])

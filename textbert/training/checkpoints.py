@@ -197,23 +197,27 @@ class TrialCache:
         """
         from accelerate.utils import broadcast_object_list
 
-        identity = {
-            key: value for key, value in self.identity.items() if key != "BERT_MODEL" or CONTENT not in self.identity
-        }
-        key = old = json.dumps([name, identity], sort_keys=True)  # as files of before have it
-        if parts := [argument for argument in arguments if isinstance(argument, np.ndarray)]:
-            key = json.dumps([name, identity | {SPLIT: hash_rows(*parts)}], sort_keys=True)
+        keys = self._get_keys(name, arguments)
         (known,) = broadcast_object_list([self._read()])  # what the first process finds, even on another disk
         if isinstance(known, OSError):
             raise known
-        if (done := known.get(key, known.get(old))) is not None:
+        if results := [known[key] for key in keys if known.get(key) is not None]:
             accelerator.print(f"{name}: done before")
-            return done
+            return results[0]
         accelerator.print(f"{name}:")
         summary = fine_tune(*arguments).summary
         if accelerator.is_main_process:
-            write_text(self.path, json.dumps(known | {key: summary}))
+            write_text(self.path, json.dumps(known | {keys[0]: summary}))
         return summary
+
+    def _get_keys(self, name, arguments):
+        """Return the key of a trial in the file, followed by those that older files have for it."""
+        identities = [{key: value for key, value in self.identity.items() if key != CONTENT}]
+        if CONTENT in self.identity:
+            identities.insert(0, {key: value for key, value in self.identity.items() if key != "BERT_MODEL"})
+        if rows := [argument for argument in arguments if isinstance(argument, np.ndarray)]:
+            identities.insert(0, identities[0] | {SPLIT: hash_rows(*rows)})
+        return [json.dumps([name, identity], sort_keys=True) for identity in identities]
 
     def _read(self):
         """Return the results in the file, {} if there are none, or the error for a file that cannot be read."""
