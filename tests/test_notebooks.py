@@ -106,8 +106,8 @@ def test_train_leaves_a_model_that_the_library_loads(workspace, printed):
     model = BertForSequenceClassification.from_pretrained(str(workspace / "outputs/tiny"), num_labels=2)
     for name, tensor in weights(workspace).items():
         assert torch.equal(model.state_dict()[name], tensor)
-    assert "new, and learned from your data as they should be: classifier.weight" in printed["train"]
-    assert "left out, not needed to classify" in printed["train"]
+    assert "newly initialized (will be trained on your data): classifier.weight" in printed["train"]
+    assert "left out, not needed for classification" in printed["train"]
     history = pd.read_csv(workspace / "outputs/tiny/history.csv")
     assert history["epoch"].tolist() == [1, 2]
     settings = json.loads((workspace / "outputs/tiny/config.json").read_text())["classifier"]

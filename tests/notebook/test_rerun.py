@@ -43,7 +43,9 @@ def read_results(notebook):
     files = read_archive("cache/tiny.tar.gz")
     config = json.loads(files["config.json"])
     del config["classifier"]["trained"]
-    weights = {name: tensor.numpy().tobytes() for name, tensor in read_weights(files, "tiny").items()}
+    weights = {
+        name: tensor.numpy().tobytes() for name, tensor in read_weights(files["pytorch_model.bin"], "tiny").items()
+    }
     return config, weights, files["validation.csv"], files["seen.bin"]
 
 

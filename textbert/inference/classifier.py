@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,7 @@ from textbert.features.tokenization import TokenizationConfig
 from textbert.inference.file_prediction import predict_file
 from textbert.inference.target_file import output_columns
 from textbert.inference.texts import validate_texts
-from textbert.model.archive import read_training_hashes, read_validation
-from textbert.model.config import TRAINING_HASHES, VOCABULARY, merge_settings, read_config
+from textbert.model.config import VOCABULARY, merge_settings
 from textbert.model.loading import build_model, build_tokenizer
 from textbert.model.prediction import predict_logits
 from textbert.model.sources import load_model_files
@@ -98,23 +98,21 @@ class Classifier:
         """
         if not is_folder(archive_path):
             check_file(archive_path, "train.ipynb makes it")
-        files, path = load_model_files(archive_path, cache_dir=None)
+        files = load_model_files(archive_path)
         if vocabulary is not None:
-            if VOCABULARY in files:
-                raise ValueError(f"{path} has a {VOCABULARY} of its own: leave out vocabulary={str(vocabulary)!r}")
+            if VOCABULARY in files.contents:
+                raise ValueError(f"{archive_path} already has a {VOCABULARY}; remove that argument")
             check_file(vocabulary, "the 2019 guide saved it beside its model")
             with translate_read_errors(vocabulary):
-                files[VOCABULARY] = Path(vocabulary).read_bytes()
-        config = read_config(files, path)
-        model = build_model(files, path, num_labels=2, new_weights=False)
-        given: dict[str, Any] = {"threshold": threshold, "temperature": temperature}
-        given |= {"max_seq_length": max_seq_length, "label_names": label_names}
-        given = {n: v.item() if isinstance(v, np.generic) else v for n, v in given.items() if v is not None}
-        settings = merge_settings(config, given, path)
+                files = replace(files, contents={**files.contents, VOCABULARY: Path(vocabulary).read_bytes()})
+        model = build_model(files, num_labels=2)
+        arguments: dict[str, Any] = {"threshold": threshold, "temperature": temperature}
+        arguments |= {"max_seq_length": max_seq_length, "label_names": label_names}
+        overrides = {n: v.item() if isinstance(v, np.generic) else v for n, v in arguments.items() if v is not None}
+        settings = merge_settings(files.config, overrides, files.source)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        validation = read_validation(files["validation.csv"], path) if "validation.csv" in files else None
-        seen = read_training_hashes(files[TRAINING_HASHES], path) if TRAINING_HASHES in files else None
-        return cls(model.to(device).eval(), build_tokenizer(files, path), settings, validation, seen, path)
+        validation, seen = files.validation, files.training_hashes
+        return cls(model.to(device).eval(), build_tokenizer(files), settings, validation, seen, files.source)
 
     def describe(self) -> list[str]:
         """Return sentences: when it was trained, on how many rows, and how a prediction is made."""
@@ -206,7 +204,7 @@ class Classifier:
         Raises
         ------
         TypeError : for anything else, such as a single string or a DataFrame, or an element that is not a string
-        ValueError : for a batch_size that is not an integer from 1
+        ValueError : for a batch_size that is not a positive integer
         """
         check_positive_int("batch_size", batch_size)
         predictions = self.predict_features(self.convert(texts, progress), batch_size, progress)
@@ -292,7 +290,7 @@ class Classifier:
         FileNotFoundError
         WriteError
         ValueError : for a file that is not such a table, a target that cannot be written, or a batch_rows or batch_size
-            that is not an integer from 1
+            that is not a positive integer
         """
         return predict_file(
             self, source, target, text_column, batch_rows, batch_size, progress, encoding=encoding, header=header

@@ -1,6 +1,7 @@
-"""Logits of a model, for many texts."""
+"""Logits of a model for any number of examples."""
 
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -13,13 +14,15 @@ from textbert.features.features import Features
 from textbert.utils.display import progress_bar
 from textbert.utils.validation import check_type
 
-# tensors of more word pieces leave a CPU's caches and what malloc keeps at hand
-MAX_TOKENS_PER_CPU_BATCH = 1024  # in a batch that one core predicts; twice as many where all cores work on one
+# tensors of more tokens exceed a CPU's caches, and the memory that malloc keeps for reuse
+MAX_TOKENS_PER_CPU_BATCH = 1024  # in a batch for one thread; twice as many where all threads share a batch
+
+MIN_BATCHES_PER_THREAD = 4  # with fewer, some threads would be idle at the end
 
 
 @contextmanager
-def tf32_matmul(device):
-    """Let a GPU that can round to TF32, of 10 bits, what it multiplies in float32: many times as fast."""
+def tf32_matmul(device: torch.device) -> Iterator[None]:
+    """Context manager in which a GPU may use TF32 (10 bits of mantissa) for float32 matmuls, which is much faster."""
     before = torch.get_float32_matmul_precision()
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
@@ -29,63 +32,81 @@ def tf32_matmul(device):
         torch.set_float32_matmul_precision(before)
 
 
-def plan_prediction(lengths, batch_size, device):
-    """Return (the batches of a prediction, how many cores take one each at the same time).
+def plan_prediction(lengths: np.ndarray, batch_size: int, device: torch.device) -> tuple[list[np.ndarray], int]:
+    """Return (batches of row numbers for examples of these lengths, how many threads predict a batch each at a time).
 
-    Cores that need not wait for each other after each operation are faster, two of them by a tenth to a quarter, if
-    there are batches enough that none is idle at the end. In other threads than the main one they work together, on one
-    batch after the other: how many do is a setting of the whole process, which only its main thread should change.
+    On a CPU, threads that each have a batch of their own need not wait for each other after every operation: with two
+    of them that is 10 to 25 % faster. It needs enough batches, and the main thread, because the number of threads that
+    share an operation is a setting of the whole process. Otherwise all threads share one batch after the other.
     """
     if device.type != "cpu":
         return length_grouped_batches(lengths, batch_size), 1
-    cores = torch.get_num_threads() if threading.current_thread() is threading.main_thread() else 1
-    if cores > 1:
+    num_threads = torch.get_num_threads()
+    if num_threads > 1 and threading.current_thread() is threading.main_thread():
         batches = length_grouped_batches(lengths, batch_size, max_pieces=MAX_TOKENS_PER_CPU_BATCH)
-        if len(batches) >= 4 * cores:
-            return batches, cores
+        if len(batches) >= MIN_BATCHES_PER_THREAD * num_threads:
+            return batches, num_threads
     return length_grouped_batches(lengths, batch_size, max_pieces=2 * MAX_TOKENS_PER_CPU_BATCH), 1
 
 
 @contextmanager
-def one_thread_per_batch(cores):
-    """Yield a function like `map` that lets each of `cores` threads compute by itself; for one core it is `map`."""
-    if cores == 1:
+def one_thread_per_batch(num_threads: int) -> Iterator[Callable[..., Iterator]]:
+    """Context manager that yields a function like `map` that runs in `num_threads` threads, for 1 the builtin `map`.
+
+    Meanwhile torch does not distribute an operation over threads.
+    """
+    if num_threads == 1:
         yield map
         return
-    together = torch.get_num_threads()
-    torch.set_num_threads(1)  # of each thread that starts from now on
-    pool = ThreadPoolExecutor(cores)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # it holds for threads that are started from now on
+    pool = ThreadPoolExecutor(num_threads)
     try:
         yield pool.map
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(together)
+        torch.set_num_threads(before)
 
 
-def predict_logits(model, features, batch_size, rows=None, description="Predicting", progress=True):
+def predict_logits(
+    model: BertForSequenceClassification,
+    features: Features,
+    batch_size: int,
+    rows: np.ndarray | None = None,
+    description: str = "Predicting",
+    progress: bool = True,
+) -> np.ndarray:
     """Return the logits of a model for features, a float32 array of shape (n, num_labels).
 
-    `rows` are the indices of the features to predict, in the order of the result; None takes all. Computes in float32
-    whatever the training used, so a text gets the same answer everywhere, but for rounding: `tf32_matmul` moved no
-    probability of 38,000 by more than 0.0004. Raises TypeError for another library's model, or other features.
+    Parameters
+    ----------
+    model : a model from `load_model`; it is in evaluation mode afterwards
+    features : what `convert_examples_to_features` returns
+    batch_size : the maximum number of examples in a batch; on a CPU long ones make smaller batches
+    rows : row numbers of the features to predict, of shape (n,), in the order of the result; None takes all
+    description, progress : the text of the progress bar, and whether to show one
+
+    It computes in float32, whatever precision training used, so that an example gets the same logits everywhere, apart
+    from rounding: `tf32_matmul` changed no probability of 38,000 by more than 0.0004. Raises TypeError for another
+    library's model or features.
     """
     check_type("model", model, BertForSequenceClassification, "load_model")
     check_type("features", features, Features, "load_features or convert_examples_to_features")
     device = next(model.parameters()).device
     rows = np.arange(len(features))[slice(None) if rows is None else rows]
     logits = np.zeros((len(rows), model.num_labels), np.float32)
-    batches, cores = plan_prediction(features.lengths[rows], batch_size, device)
+    batches, num_threads = plan_prediction(features.lengths[rows], batch_size, device)
 
-    def predict(batch):
-        with torch.inference_mode():  # which holds for one thread
+    def predict(batch: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():  # which is a setting of each thread
             inputs, _ = collate(features, rows[batch], device)
-            # the class's own forward: accelerate gives the instance another one, in training's precision
+            # not model(**inputs): accelerate replaces the instance's forward by one in training's precision
             return type(model).forward(model, **inputs).cpu().numpy()
 
     model.eval()
     bar = progress_bar(len(rows), description, " texts", progress)
-    with tf32_matmul(device), bar, one_thread_per_batch(cores) as map_batches:
-        for batch, found in zip(batches, map_batches(predict, batches)):
-            logits[batch] = found
+    with tf32_matmul(device), bar, one_thread_per_batch(num_threads) as map_batches:
+        for batch, batch_logits in zip(batches, map_batches(predict, batches)):
+            logits[batch] = batch_logits
             bar.update(len(batch))
     return logits

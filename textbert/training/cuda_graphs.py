@@ -25,8 +25,8 @@ class GraphedEncoder(torch.nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, hidden_states, blocked):
-        return type(self.model).encode(self.model, hidden_states, blocked)
+    def forward(self, hidden_states, extended_attention_mask):
+        return type(self.model).forward_from_embeddings(self.model, hidden_states, extended_attention_mask)
 
 
 class GraphedStep:
@@ -152,9 +152,9 @@ def capture_layers(model, pieces):
     size = BYTES * pieces * config.num_hidden_layers * config.hidden_size
     free, _ = torch.cuda.mem_get_info()
     if 5 * size < free:  # for what is captured and what is not, should each text come twice, and to spare
-        model.encode = GraphedLayers(model)
+        model.forward_from_embeddings = GraphedLayers(model)
 
 
 def release_layers(model):
     """Let a model work by itself again."""
-    vars(model).pop("encode", None)
+    vars(model).pop("forward_from_embeddings", None)
