@@ -250,7 +250,7 @@ def test_score_on_partitions_with_a_label_and_on_empty_ones(score):
     for empty in (partition.head(0), partition[["text"]].head(0)):
         answers = score(empty)
         assert len(answers) == 0 and answers.dtypes.tolist()[-2:] == scored.dtypes.tolist()[-2:]
-    with pytest.raises(ValueError, match="columns of the names that would be added"):
+    with pytest.raises(ValueError, match="already has columns named"):
         score(scored)
     with pytest.raises(ValueError, match="expected one column 'text', got the columns 'review'"):
         score(pd.DataFrame({"review": TEXTS}))

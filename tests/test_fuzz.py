@@ -43,10 +43,11 @@ from pytorch_pretrained_bert.tokenization import BertTokenizer
 
 import converter
 import tools
-from textbert.data import labels as data_labels
 from textbert.data import tables, tsv
 from textbert.data.file_formats import to_string
+from textbert.data.labels import encode_labels, infer_classes
 from textbert.model import sources
+from textbert.notebook.parameters import check_parameters
 
 resource = pytest.importorskip("resource")
 if not Path("/proc/self/clear_refs").is_file():
@@ -232,7 +233,7 @@ def damage(content, changes):
     return bytes(content)
 
 
-# ---------- Tables: what data_prep.ipynb is given ---------------------------------------------------------------------
+# ---------- Tables: the input of data_prep.ipynb ----------------------------------------------------------------------
 
 
 def to_zip(content):
@@ -265,7 +266,7 @@ fields = texts | st.sampled_from(["good", 'say "hi", twice', "NA", "null", "1", 
 
 
 def write_table(kind, rows, end, quoting):
-    """Return rows of (label, text) as a table, with or without correct quotes."""
+    """Return rows of (label, text) as the text of a table, correctly quoted or not quoted."""
     if kind == "jsonl":
         return end.join(json.dumps({"label": label, "text": text}) for label, text in rows)
     if kind == "tsv" or not quoting:
@@ -279,7 +280,7 @@ def write_table(kind, rows, end, quoting):
 
 @st.composite
 def any_table(draw):
-    """Return (kind of table, how it is compressed, its content, damages of the whole or "bomb", encoding to read)."""
+    """Return (extension without dot, that of compression, content, damages of the file or "bomb", encoding to read)."""
     kind = draw(st.sampled_from(["csv", "csv", "tsv", "jsonl"]))
     two_labels = draw(st.sampled_from([("1", "2"), ("0", "1"), ("good", "bad"), ("ham", "1.0")])).__getitem__
     label = draw(st.sampled_from([st.integers(0, 1).map(two_labels)] * 3 + [labels]))
@@ -297,14 +298,14 @@ def any_table(draw):
 
 
 def prepare(folder, encoding):
-    """Do with a table what data_prep.ipynb does; return (the table as read, what was written)."""
+    """Process a table as data_prep.ipynb does; return (the table as read, the frame that was written as TSV)."""
     path, _ = tables.find_data_files(folder)
     frame = tables.read_table(path, encoding)
-    found, columns = tables.infer_columns(frame, path.name)
-    classes = data_labels.infer_classes(found["label"], path.name)
-    binary = data_labels.encode_labels(found["label"], classes)
-    texts = tools.clean_text(found["text"], classes == [["1"], ["2"]] and columns == {"label": 0, "text": 1})
-    written = pd.DataFrame({"id": found.index, "label": binary, "alpha": "a", "text": texts})
+    columns, names = tables.infer_columns(frame, path.name)
+    classes = infer_classes(columns["label"], path.name)
+    binary = encode_labels(columns["label"], classes)
+    texts = tools.clean_text(columns["text"], classes == [["1"], ["2"]] and names == {"label": 0, "text": 1})
+    written = pd.DataFrame({"id": columns.index, "label": binary, "alpha": "a", "text": texts})
     tsv.write_tsv(written, folder / "train.tsv")
     return frame, written
 
@@ -314,8 +315,8 @@ def read_plainly(kind, content, encoding):
     text = content.decode("utf-8-sig" if encoding == "utf-8" else encoding)
     if kind == "jsonl":
         return [json.loads(line) for line in io.StringIO(text, newline=None) if line.strip()]
-    form = {} if kind == "csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-    return [row for row in csv.reader(io.StringIO(text, newline=""), **form) if row]
+    options = {} if kind == "csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+    return [row for row in csv.reader(io.StringIO(text, newline=""), **options) if row]
 
 
 @given(table=any_table())
@@ -452,8 +453,8 @@ def test_an_error_quotes_no_more_than_the_beginning_of_a_text(folder):
     frame = pd.DataFrame({"label": [text, "x", "y"], "text": text})
     tries = [
         lambda: tools.BinaryClassificationProcessor().get_examples(folder / "x.tsv"),
-        lambda: data_labels.infer_classes(frame["label"], "x.csv"),
-        lambda: data_labels.infer_classes(frame["label"], "x.csv", [["z"], ["x"]]),
+        lambda: infer_classes(frame["label"], "x.csv"),
+        lambda: infer_classes(frame["label"], "x.csv", [["z"], ["x"]]),
         lambda: tables.infer_columns(frame[["text"]], "x.csv"),
         lambda: tables.infer_columns(frame.set_axis(["p", "q"], axis=1).assign(r=text), "x.csv", None, "p"),
     ]
@@ -557,7 +558,7 @@ def test_features_are_loaded_as_saved_or_refused(folder, content):
     empty(folder)
     path = folder / "x.pkl"
     path.write_bytes(content)
-    result = outcome(folder, lambda: tools.load_features(path), "x.pkl is not a sound features file")
+    result = outcome(folder, lambda: tools.load_features(path), "x.pkl is not a valid features file")
     assert names_in(folder) == ["x.pkl"]
     if isinstance(result, ValueError):
         return
@@ -793,7 +794,7 @@ names = st.sampled_from(known_names * 3 + ["LEARNING_RATES", "XXX"]) | st.from_r
 def test_parameters_are_taken_as_they_are_or_refused_by_name(folder, notebook, changes, left_out):
     given_names = SOUND_PARAMETERS[notebook] | changes
     given_names.pop(left_out, None)
-    result = outcome(folder, lambda: tools.check_parameters(notebook, given_names))
+    result = outcome(folder, lambda: check_parameters(notebook, given_names))
     if isinstance(result, ValueError):
         assert any(name in str(result) for name in [*changes, left_out] if name)
         return
@@ -914,7 +915,7 @@ RUNS = {
     "no_table": (no_table, ["data_prep"], "data/no_table/train.csv"),
     "other_words": (other_words, ["train"], "data/other_words/labels.json"),
     "hostile_pickles": (hostile_pickles, ["train"], "outputs/hostile_pickles/checkpoint/checkpoint.pt is damaged"),
-    "hostile_archive": (hostile_archive, ["evaluate"], "archive.tar.gz: pytorch_model.bin does not hold weights"),
+    "hostile_archive": (hostile_archive, ["evaluate"], "archive.tar.gz: pytorch_model.bin does not contain weights"),
     "hostile_texts": (hostile_texts, ["data_prep", "train", "evaluate"], None),
 }
 ALWAYS = ("hostile_pickles", "hostile_archive")

@@ -106,8 +106,8 @@ def test_train_leaves_a_model_that_the_library_loads(workspace, printed):
     model = BertForSequenceClassification.from_pretrained(str(workspace / "outputs/tiny"), num_labels=2)
     for name, tensor in weights(workspace).items():
         assert torch.equal(model.state_dict()[name], tensor)
-    assert "new, and learned from your data as they should be: classifier.weight" in printed["train"]
-    assert "left out, not needed to classify" in printed["train"]
+    assert "newly initialized (will be trained on your data): classifier.weight" in printed["train"]
+    assert "left out, not needed for classification" in printed["train"]
     history = pd.read_csv(workspace / "outputs/tiny/history.csv")
     assert history["epoch"].tolist() == [1, 2]
     settings = json.loads((workspace / "outputs/tiny/config.json").read_text())["classifier"]
@@ -129,7 +129,7 @@ def test_validation_is_held_out_and_its_logits_are_the_archive_s(workspace, prin
     texts = {example.guid: example.text_a for example in examples}
     classifier = tools.Classifier.load(workspace / "cache/tiny.tar.gz")
     predicted = classifier.predict([texts[guid] for guid in validation["id"]])
-    expected = classifier.decide(validation[["logit_0", "logit_1"]].to_numpy())
+    expected = classifier.predictions_from_logits(validation[["logit_0", "logit_1"]].to_numpy())
     np.testing.assert_allclose(predicted["probability"], expected["probability"], atol=1e-6)
 
 
@@ -194,25 +194,25 @@ def test_another_encoding_is_an_error_that_names_it(workspace, planted):
 
 def test_planted_problems_are_found_and_cleaned_by_parameters_alone(workspace, planted):
     output = run(workspace, "data_prep", **TINY, TASK_NAME="planted", ENCODING="cp1252", CLEAN_TRAIN=True)
-    assert "train.csv.gz: 67 rows, columns taken: {'label': 'target', 'text': 'review'}" in output
+    assert "train.csv.gz: 67 rows, columns used: {'label': 'target', 'text': 'review'}" in output
     assert "label 1, the positive class: '1', from ['1']" in output
-    assert "the rarer class makes up 12% of train" in output and "FALSE_POSITIVE_COST if mistakes differ in" in output
+    assert "the rarer class makes up 12% of train" in output and "FALSE_POSITIVE_COST if errors differ in" in output
     assert "train.csv.gz: 1 rows with empty text left out: row 68" in output
     assert "test.csv.gz: 0 rows with empty text left out" in output
     report = pd.read_csv(workspace / "outputs/planted/data_report.csv", index_col="a text that")
-    assert {what: (row["train"], row["dev"]) for what, row in report.iterrows()} == {
+    assert {issue: (row["train"], row["dev"]) for issue, row in report.iterrows()} == {
         "repeats an earlier text": (3, 0),
-        "is there with both labels": (3, 1),
-        "is in train and in dev": (2, 2),
+        "appears with both labels": (3, 1),
+        "is in both train and dev": (2, 2),
         "has HTML": (1, 0),
-        "has damaged characters": (1, 0),
+        "has mojibake (wrong encoding)": (1, 0),
     }
     assert report["what to do"].str.len().min() > 20
     # two examples of each, with the line in the file (a header is row 1)
     assert "  train, row 62: 'letter 3 was dull'\n  train, row 63: 'Letter  4 WAS dull'\n" in output
-    assert "A text that is in train and in dev:\n  train, row 9: 'letter 7 was dull'\n  train, row 10: " in output
+    assert "A text that is in both train and dev:\n  train, row 9: 'letter 7 was dull'\n  train, row 10: " in output
     assert "  dev, row 22: 'LETTER 7 was dull '\n  dev, row 23: 'letter 8 was dull'" in output
-    assert "CLEAN_TRAIN: 6 texts left out of train, 60 remain" in output
+    assert "CLEAN_TRAIN: 6 texts dropped, 60 remain" in output
     train, dev = read_tsv(planted / "train.tsv"), read_tsv(planted / "dev.tsv")
     assert (len(train), len(dev)) == (60, 22)
     texts = [text for _, _, text in train]
@@ -257,7 +257,7 @@ def stars_printed(workspace, stars):
 def test_classes_and_a_part_held_out(workspace, stars, stars_printed):
     assert "train: 28 rows with other labels left out" in stars_printed
     assert "label 0, the negative class: '1 or 2', from ['1', '2']" in stars_printed
-    assert "1 texts (0.9%) stand inside texts of both: left out" in stars_printed
+    assert "1 texts (0.9%) left out:\n  they are contained in texts of both sets" in stars_printed
     train, dev = read_tsv(stars / "train.tsv"), read_tsv(stars / "dev.tsv")
     assert len(train) + len(dev) == 143 - 28 - 1
     assert 0.2 < len(dev) / 114 < 0.4
@@ -269,7 +269,7 @@ def test_classes_and_a_part_held_out(workspace, stars, stars_printed):
     assert not any(f" {one} " in f" {other} " or f" {other} " in f" {one} " for one in folded[0] for other in folded[1])
     report = pd.read_csv(workspace / "outputs/stars/data_report.csv", index_col=0)
     assert report.loc["repeats an earlier text", ["train", "dev"]].sum() == 2
-    assert report.loc["is in train and in dev", ["train", "dev"]].sum() == 0
+    assert report.loc["is in both train and dev", ["train", "dev"]].sum() == 0
 
 
 def test_training_that_looks_after_itself(workspace, stars, stars_printed):
@@ -385,7 +385,7 @@ def test_converter_in_a_terminal_shows_a_bar_and_no_warning(workspace, printed):
         (["--data-dir", "data/nowhere", "--model", "tiny-bert"], "data_prep.ipynb makes it"),
         (["--data-dir", "data/tiny", "--model", "data/none.tar.gz"], "data/none.tar.gz is missing"),
         (["--data-dir", "data/tiny", "--model", "tiny-bert", "--max-seq-length", "513"], "513"),
-        (["--data-dir", "data/tiny", "--model", "tiny-bert", "--processes", "0"], "processes is 0"),
+        (["--data-dir", "data/tiny", "--model", "tiny-bert", "--processes", "0"], "processes: expected a positive"),
     ],
 )
 def test_converter_refuses(workspace, printed, arguments, message):
@@ -404,8 +404,8 @@ def test_converter_refuses(workspace, printed, arguments, message):
         ("train", {"TASK_NAME": "nowhere"}, "data/nowhere/train.tsv is missing: data_prep.ipynb makes it"),
         ("evaluate", {"TASK_NAME": "nowhere"}, "data_prep.ipynb makes it"),
         ("train", {"LEARNING_RATES": 0.1}, "did you mean LEARNING_RATE?"),
-        ("train", {"MAX_SEQ_LENGTH": 513}, "MAX_SEQ_LENGTH is 513"),
-        ("train", {"TASK_NAME": "bert-base-cased"}, "TASK_NAME is 'bert-base-cased'"),
+        ("train", {"MAX_SEQ_LENGTH": 513}, "MAX_SEQ_LENGTH: expected an integer from 3 to 512, .*, got 513"),
+        ("train", {"TASK_NAME": "bert-base-cased"}, "TASK_NAME: expected .*, got 'bert-base-cased'"),
         ("evaluate", {"LEARNING_RATE": 0.1}, "LEARNING_RATE is not a parameter of evaluate.ipynb"),
     ],
 )

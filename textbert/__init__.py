@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 # pip sees to it, but not where this folder is copied beside other code
 if sys.version_info < (3, 11):  # noqa: UP036
-    raise ImportError(f"Python 3.11 or newer is needed, this is {sys.version_info[0]}.{sys.version_info[1]}")
+    raise ImportError(f"Python 3.11 or newer is required, this is {sys.version_info[0]}.{sys.version_info[1]}")
 
 if TYPE_CHECKING:
     from textbert.inference.classifier import Classifier

@@ -108,7 +108,7 @@ def in_batches(classifier, compute, texts, apart=1):
     with one_thread_per_batch(apart) as map_batches:
         for batch, found in zip(batches, map_batches(predict, batches)):
             logits[batch] = found
-    return classifier.decide(logits)
+    return classifier.predictions_from_logits(logits)
 
 
 def open_onnx(path, cores):

@@ -5,9 +5,9 @@
     python tests/benchmarks/bench_train.py --epoch --length 512
 
 One run measures all on the same texts, IMDB (full-length) and SST-2 (short), truncated to --length tokens, with the
-same weights, learning rate and batches of 24. One data set after the other, each contender is a process that keeps training,
-but only when it is its turn: in each round all do a short slice, so that a noisy machine affects all alike. Not timed
-are the first step of a slice, a shorter warm-up round before the first, and any set-up, such as what `Trainer.train`
+same weights, learning rate and batches of 24. One data set after the other, each contender is a process that keeps
+training, but only when it is its turn: in each round all do a short slice, so that a noisy machine affects all alike.
+Not timed are the first step of a slice, a shorter warm-up round before the first, and any set-up, such as what `Trainer.train`
 does before its first step. Results are medians over the rounds.
 
 All get the same batches. Both `tools.length_grouped_batches` and transformers' LengthGroupedSampler sort a window of 50
@@ -183,7 +183,7 @@ class Pacer:
         self.steps, self.times = 0, [time.perf_counter()]
 
     def tick(self):
-        """Count a step; after the last of a slice send the seconds of its first step and of the rest, and the MB added."""
+        """Count a step; after the last of a slice send the seconds of the first and of the others, and the MB added."""
         self.steps += 1
         if self.steps in (1, self.ends[0]):
             if DEVICE == "cuda":
@@ -312,7 +312,7 @@ def run_before(contender, name, features, batches, start):
     spec = importlib.util.spec_from_file_location("before", script)
     sys.modules["before"] = before = importlib.util.module_from_spec(spec)  # for its dataclasses
     spec.loader.exec_module(before)
-    arrays = features.ids, features.lengths, features.first_lengths, features.labels
+    arrays = features.ids, features.lengths, features.segment_a_lengths, features.labels
     features = before.tools.Features(*arrays, features.max_seq_length)
     before.run_ours(contender, before.make_model(name), features, batches, start)
 

@@ -1,4 +1,4 @@
-"""Ready-made data sets come whole from wherever they can be had, and are kept."""
+"""Public data sets are downloaded completely, from whichever source works, and only once."""
 
 import dataclasses
 import hashlib
@@ -21,7 +21,7 @@ TEXTS = ['Good "soup", really', "No.\\n\\nNever again", "caf\u00e9 <br />\x85 or
 
 
 def make_yelp():
-    """Return an archive as fast.ai has it, and the rows of train.csv and test.csv that must come of it."""
+    """Return an archive like that of fast.ai, and the rows of train.csv and test.csv that are expected from it."""
     train = [(str(1 + i % 2), TEXTS[i % len(TEXTS)] * (i % 50)) for i in range(400)]
     rows = {"train": train, "test": [(label, text) for label, text in train[:4]]}
     content = io.BytesIO()
@@ -65,15 +65,15 @@ def make_sst2():
 
 @pytest.fixture
 def data_server(server, monkeypatch, quick):
-    """The server with small archives of the three ready-made tasks; their rows are in `server.rows`."""
+    """The server with small archives of the three public data sets; their rows are in `server.rows`."""
     server.rows = {}
     for task, make in (("yelp", make_yelp), ("imdb", make_imdb), ("sst2", make_sst2)):
         content, server.rows[task] = make()
-        data = public_datasets.PUBLIC_DATASETS[task]
+        dataset = public_datasets.PUBLIC_DATASETS[task]
         labels = {s: dict(pd.Series([row[0] for row in rows]).value_counts()) for s, rows in server.rows[task].items()}
         small = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest(), "labels": labels, "hub_id": ""}
-        monkeypatch.setitem(public_datasets.PUBLIC_DATASETS, task, dataclasses.replace(data, **small))
-        server.files["/data/" + data.url.rsplit("/", 1)[1]] = content
+        monkeypatch.setitem(public_datasets.PUBLIC_DATASETS, task, dataclasses.replace(dataset, **small))
+        server.files["/data/" + dataset.url.rsplit("/", 1)[1]] = content
     monkeypatch.setenv("BERT_DATA_MIRROR", f"{server.address}/data/")
     return server
 
@@ -90,21 +90,21 @@ def assert_data(folder, rows):
 
 
 @pytest.mark.parametrize("task", ["yelp", "imdb", "sst2"])
-def test_a_ready_made_task_is_fetched_once(tmp_path, data_server, task, capsys):
+def test_a_public_data_set_is_downloaded_once(tmp_path, data_server, task, capsys):
     folder = tmp_path / task
     public_datasets.download_dataset(task, folder)
     assert_data(folder, data_server.rows[task])
     printed = capsys.readouterr().out
-    assert public_datasets.PUBLIC_DATASETS[task].terms in printed and f"{folder}\n" in printed
+    assert public_datasets.PUBLIC_DATASETS[task].licence in printed and f"{folder}\n" in printed
     data_server.requests.clear()
     public_datasets.download_dataset(task, folder)
     assert data_server.requests == [] and "Downloading" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("task", ["yelp", "imdb", "sst2"])
-def test_real_ready_made_tasks_are_described(task):
-    data = public_datasets.PUBLIC_DATASETS[task]
-    counts = {split: sum(labels.values()) for split, labels in data.labels.items()}
+def test_the_real_public_data_sets(task):
+    dataset = public_datasets.PUBLIC_DATASETS[task]
+    counts = {split: sum(labels.values()) for split, labels in dataset.labels.items()}
     assert (
         counts
         == {
@@ -113,13 +113,14 @@ def test_real_ready_made_tasks_are_described(task):
             "sst2": {"train": 67_349, "test": 872},
         }[task]
     )
-    assert data.url.startswith("https://") and re.fullmatch("[0-9a-f]{64}", data.sha256) and "https://" in data.terms
+    assert dataset.url.startswith("https://") and "https://" in dataset.licence
+    assert re.fullmatch("[0-9a-f]{64}", dataset.sha256)
 
 
 @pytest.mark.parametrize(
     "faults", [["cut"], ["cut", "cut", 503], [503, 500], ["damaged"], ["slow"], ["cut", "damaged"]]
 )
-def test_a_fault_in_a_data_set_on_the_way_does_not_matter(tmp_path, data_server, faults):
+def test_transient_faults_do_not_matter(tmp_path, data_server, faults):
     data_server.faults[YELP] = [*faults]
     public_datasets.download_dataset("yelp", tmp_path / "yelp")
     assert_data(tmp_path / "yelp", data_server.rows["yelp"])
@@ -137,28 +138,28 @@ def test_a_fault_in_a_data_set_on_the_way_does_not_matter(tmp_path, data_server,
         (["damaged"] * 9, "checksum mismatch"),
     ],
 )
-def test_a_fault_that_stays_leaves_no_data(tmp_path, data_server, faults, message):
+def test_a_persistent_fault_leaves_no_data(tmp_path, data_server, faults, message):
     folder = tmp_path / "yelp"
     data_server.faults[YELP] = [*faults]
-    with pytest.raises(FileNotFoundError, match=f"{message}.*put train.csv and test.csv into {folder} by hand"):
+    with pytest.raises(FileNotFoundError, match=f"{message}.*Put train.csv and test.csv into {folder} by hand"):
         public_datasets.download_dataset("yelp", folder)
     assert not list(folder.glob("*.csv"))
     data_server.faults.clear()
     data_server.requests.clear()
     public_datasets.download_dataset("yelp", folder)
     assert_data(folder, data_server.rows["yelp"])
-    assert bool(data_server.requests[0][2]) == (faults[0] == "cut")  # goes on where the first run was cut off
+    assert bool(data_server.requests[0][2]) == (faults[0] == "cut")  # resumes where the first run was cut off
 
 
 @pytest.mark.parametrize("size", ["longer", "as long", "shorter"])
-def test_an_unsound_part_is_not_trusted(tmp_path, data_server, size):
+def test_a_corrupt_partial_download_is_not_trusted(tmp_path, data_server, size):
     part = tmp_path / "yelp_review_polarity_csv.tgz.part"
     part.write_bytes(b"x" * (len(data_server.files[YELP]) + {"longer": 9, "as long": 0, "shorter": -9}[size]))
     public_datasets.download_dataset("yelp", tmp_path)
     assert_data(tmp_path, data_server.rows["yelp"])
 
 
-def test_what_a_run_left_that_was_killed_when_the_tables_were_done_goes(tmp_path, data_server):
+def test_the_archive_of_a_killed_run_is_removed(tmp_path, data_server):
     public_datasets.download_dataset("yelp", tmp_path)
     data_server.requests.clear()
     (tmp_path / "yelp_review_polarity_csv.tgz.part").write_bytes(data_server.files[YELP])
@@ -167,17 +168,17 @@ def test_what_a_run_left_that_was_killed_when_the_tables_were_done_goes(tmp_path
     assert data_server.requests == []
 
 
-def test_other_contents_are_refused(tmp_path, data_server, monkeypatch):
-    wrong = dataclasses.replace(
+def test_unexpected_labels_are_refused(tmp_path, data_server, monkeypatch):
+    altered = dataclasses.replace(
         public_datasets.PUBLIC_DATASETS["sst2"], labels={"train": {"0": 3, "1": 3}, "test": {"0": 1}}
     )
-    monkeypatch.setitem(public_datasets.PUBLIC_DATASETS, "sst2", wrong)
-    with pytest.raises(FileNotFoundError, match=r"train\.csv would have the labels .* are expected"):
+    monkeypatch.setitem(public_datasets.PUBLIC_DATASETS, "sst2", altered)
+    with pytest.raises(FileNotFoundError, match=r"train\.csv: expected the labels .*, got "):
         public_datasets.download_dataset("sst2", tmp_path)
     assert not list(tmp_path.glob("*.csv"))
 
 
-def test_what_is_there_is_kept(tmp_path, data_server):
+def test_existing_files_are_kept(tmp_path, data_server):
     (tmp_path / "train.csv").write_text("1,mine\n")
     public_datasets.download_dataset("imdb", tmp_path)
     assert (tmp_path / "train.csv").read_text() == "1,mine\n"
@@ -192,32 +193,32 @@ def test_archives_from_a_folder(tmp_path, data_server, monkeypatch):
     assert_data(tmp_path / "sst2", data_server.rows["sst2"])
 
 
-def test_the_hub_has_yelp_too(tmp_path, data_server, hub, monkeypatch):
-    """Where pyarrow, an extra, is absent there is no Parquet, and what stands in for it reads JSON."""
+def test_yelp_from_the_hub(tmp_path, data_server, hub, monkeypatch):
+    """Without pyarrow, an extra, JSON takes the place of Parquet."""
     monkeypatch.setitem(
         public_datasets.PUBLIC_DATASETS,
         "yelp",
         dataclasses.replace(public_datasets.PUBLIC_DATASETS["yelp"], hub_id="me/yelp"),
     )
-    real = importlib.util.find_spec("pyarrow") is not None
+    has_pyarrow = importlib.util.find_spec("pyarrow") is not None
     for split, rows in data_server.rows["yelp"].items():
         table = pd.DataFrame({"text": [text for _, text in rows], "label": [int(label) - 1 for label, _ in rows]})
         path = f"/datasets/me/yelp/resolve/main/plain_text/{split}-00000-of-00001.parquet"
-        data_server.files[path] = table.to_parquet() if real else table.to_json().encode()
+        data_server.files[path] = table.to_parquet() if has_pyarrow else table.to_json().encode()
     data_server.faults[YELP] = [404] * 2
-    with monkeypatch.context() as without:
-        without.setitem(sys.modules, "pyarrow", None)
+    with monkeypatch.context() as no_pyarrow:
+        no_pyarrow.setitem(sys.modules, "pyarrow", None)
         with pytest.raises(FileNotFoundError, match=r"\(.*404.*; .*pyarrow.*\).*by hand"):
             public_datasets.download_dataset("yelp", tmp_path / "yelp")
-    if not real:
+    if not has_pyarrow:
         monkeypatch.setitem(sys.modules, "pyarrow", types.ModuleType("pyarrow"))
         monkeypatch.setattr(pd, "read_parquet", lambda path: pd.DataFrame(json.loads(Path(path).read_text())))
     public_datasets.download_dataset("yelp", tmp_path / "yelp")
     assert_data(tmp_path / "yelp", data_server.rows["yelp"])
 
 
-def test_other_tasks_are_left_alone(tmp_path, capsys):
+def test_nothing_happens_for_other_tasks(tmp_path, capsys):
     public_datasets.download_dataset("mytask", tmp_path / "mytask")
     assert not list(tmp_path.iterdir()) and capsys.readouterr().out == ""
-    with pytest.raises(FileNotFoundError, match="mytask holds no table: .*fetched for you: yelp, imdb, sst2"):
+    with pytest.raises(FileNotFoundError, match="mytask holds no table: .*use a built-in dataset: yelp, imdb, sst2"):
         tables.find_data_files(tmp_path / "mytask")

@@ -1,4 +1,4 @@
-"""Parts of a data set: nothing leaks, checked in O(n²), and the seed alone decides."""
+"""Splits of a data set: no data leakage, checked in O(n²), and only the seed decides."""
 
 import json
 import os
@@ -22,29 +22,29 @@ def fold(text):
     return " ".join(text.lower().split())
 
 
-def is_inside(part, text):
-    """Word for word, with case and white space folded; a text is inside itself."""
-    part, text = fold(part), fold(text)
-    return part == text or (part != "" and f" {part} " in f" {text} ")
+def is_contained(text, other):
+    """Return True if a text is contained in another word for word, with case and white space folded, or equals it."""
+    text, other = fold(text), fold(other)
+    return text == other or (text != "" and f" {text} " in f" {other} ")
 
 
 def check_split(texts, train, validation):
-    """Check by O(n²) that nothing leaks, and that a text is left out only where it would."""
+    """Check all pairs for data leakage, and that a text is left out only where it would leak."""
     train, validation = train.tolist(), validation.tolist()
     assert train == sorted(set(train))
     assert validation == sorted(set(validation))
     assert not set(train) & set(validation)
     for i in train:
         for j in validation:
-            assert not is_inside(texts[i], texts[j]), (texts[i], texts[j])
-            assert not is_inside(texts[j], texts[i]), (texts[j], texts[i])
+            assert not is_contained(texts[i], texts[j]), (texts[i], texts[j])
+            assert not is_contained(texts[j], texts[i]), (texts[j], texts[i])
     for row in set(range(len(texts))) - set(train) - set(validation):
-        assert any(is_inside(texts[row], texts[i]) for i in train), texts[row]
-        assert any(is_inside(texts[row], texts[j]) for j in validation), texts[row]
+        assert any(is_contained(texts[row], texts[i]) for i in train), texts[row]
+        assert any(is_contained(texts[row], texts[j]) for j in validation), texts[row]
 
 
 def make_texts(n, seed=0):
-    """Return n texts with labels: each its own words, so that none contains another."""
+    """Return n texts with labels; each has a word of its own, so that none contains another."""
     rng = np.random.default_rng(seed)
     labels = (rng.random(n) < 0.3).astype(int)
     return [f"text{i} word{rng.integers(5)} common" for i in range(n)], labels
@@ -56,14 +56,14 @@ def test_the_split_is_stratified_and_seeded():
     assert (len(train), len(validation)) == (270, 30)
     assert labels[validation].sum() == pytest.approx(0.1 * labels.sum(), abs=1)
     check_split(texts, train, validation)
-    again = split_train_validation(texts, labels, 0.1, 42)
-    assert all(np.array_equal(a, b) for a, b in zip((train, validation), again))
+    repeated = split_train_validation(texts, labels, 0.1, 42)
+    assert all(np.array_equal(a, b) for a, b in zip((train, validation), repeated))
     assert not np.array_equal(split_train_validation(texts, labels, 0.1, 43)[1], validation)
     assert len(split_train_validation(texts, labels, 0.5, 42)[1]) == 150
 
 
 def test_two_fresh_processes_split_alike():
-    """Python hashes strings differently in each process; the split must not see it."""
+    """Python hashes strings differently in each process; the split must not depend on it."""
     program = """
 import json, numpy as np, sys
 sys.path.insert(0, sys.argv[1])
@@ -72,8 +72,8 @@ rng = np.random.default_rng(0)
 words = "good bad food soup place very the a and not".split()
 texts = [" ".join(rng.choice(words, rng.integers(1, 12))) for _ in range(400)]
 labels = np.array([i % 2 for i in range(400)])
-parts = split_train_validation(texts, labels, 0.2, 7)
-print(json.dumps([texts, *[part.tolist() for part in parts], stratified_sample(labels, 99, 7).tolist()]))
+splits = split_train_validation(texts, labels, 0.2, 7)
+print(json.dumps([texts, *[rows.tolist() for rows in splits], stratified_sample(labels, 99, 7).tolist()]))
 """
     outputs = []
     for hash_seed in ("1", "2"):
@@ -94,37 +94,37 @@ print(json.dumps([texts, *[part.tolist() for part in parts], stratified_sample(l
 @pytest.mark.parametrize(
     ("sentence", "letter"), [("この店のスープはおいしかった", "あ"), ("อาหารอร่อยมาก", "ก"), ("今天的汤很好", "一")]
 )
-def test_contained_texts_where_words_are_not_parted_by_spaces(sentence, letter):
-    parts = [sentence + chr(ord(letter) + i) for i in range(30)]
-    texts, labels = parts + [f"{letter}{part}{letter}" for part in parts], [0, 1] * 30
+def test_contained_texts_in_scripts_without_spaces(sentence, letter):
+    variants = [sentence + chr(ord(letter) + i) for i in range(30)]
+    texts, labels = variants + [f"{letter}{text}{letter}" for text in variants], [0, 1] * 30
     for train, validation in [split_train_validation(texts, labels, 0.2, 1), *split_folds(texts, labels, 3, 1)]:
         assert len(train) + len(validation) == 60
         assert {row % 30 for row in train}.isdisjoint({row % 30 for row in validation})
 
 
 def test_contained_texts_by_hand():
-    """Equal texts, parts of texts, and a text inside both sides."""
+    """Equal texts, contained texts, and a text that is contained in texts of both sets."""
     texts, labels = make_texts(40)
     labels[:] = np.arange(40) % 2
     train, validation = split_train_validation(texts, labels, 0.25, 3)
     in_train, in_validation = texts[train[0]], texts[validation[0]]
     more = [
-        in_train.upper(),  # equal but for its case
-        f"  {in_validation.replace(' ', chr(9))}\n",  # equal but for its white space
-        in_train.split()[0],  # a part of one text in training
+        in_train.upper(),  # equal except for its case
+        f"  {in_validation.replace(' ', chr(9))}\n",  # equal except for its white space
+        in_train.split()[0],  # contained in a training text
         in_validation.split()[0].capitalize(),
-        "common",  # a part of texts on both sides
-        "comm",  # a part of a word is no part of a text
+        "common",  # contained in texts of both sets
+        "comm",  # a part of a word is not contained word for word
     ]
     both = texts + more
     train, validation = split_train_validation(both, [*labels, 0, 1, 0, 1, 0, 1], 0.25, 3)
     check_split(both, train, validation)
-    side = dict.fromkeys(train, "train") | dict.fromkeys(validation, "validation")
-    assert side[40] == side[42] == side[texts.index(in_train)]
-    assert side[41] == side[43] == side[texts.index(in_validation)]
-    assert 44 not in side
-    assert 45 in side
-    assert len(side) == 45
+    set_of_row = dict.fromkeys(train, "train") | dict.fromkeys(validation, "validation")
+    assert set_of_row[40] == set_of_row[42] == set_of_row[texts.index(in_train)]
+    assert set_of_row[41] == set_of_row[43] == set_of_row[texts.index(in_validation)]
+    assert 44 not in set_of_row
+    assert 45 in set_of_row
+    assert len(set_of_row) == 45
 
 
 fragments = st.lists(st.sampled_from(["a", "B", "b", "ab", "c"]), max_size=5).map(" ".join)
@@ -138,22 +138,22 @@ def test_no_text_leaks(texts, seed, share):
     labels = np.array([*distinct_labels, *(i % 2 for i in range(len(texts) - 24))])
     try:
         train, validation = split_train_validation(texts, labels, share, seed)
-    except ValueError as error:  # a small part may lack a class
-        assert f"use more rows or another share than {share}" in str(error)
+    except ValueError as error:  # a small set may lack a class
+        assert f"use more rows or another fraction than {share}" in str(error)
         return
     check_split(texts, train, validation)
-    for part in (train, validation):
-        assert set(labels[part]) == {0, 1}
+    for rows in (train, validation):
+        assert set(labels[rows]) == {0, 1}
 
 
 @pytest.mark.parametrize(
     ("texts", "labels", "share", "message"),
     [
-        (["a b", "c d", "e f"], [0, 1, 0], 0.1, r"3 rows cannot be split like that .*another share than 0\.1"),
-        (["a", "b", "c", "d"] * 5, [0, 0, 0, 0] * 5, 0.5, r"part of 10 rows has one class only.*share than 0\.5"),
+        (["a b", "c d", "e f"], [0, 1, 0], 0.1, r"cannot split 3 rows like that .*another fraction than 0\.1"),
+        (["a", "b", "c", "d"] * 5, [0, 0, 0, 0] * 5, 0.5, r"set of 10 rows has only one class.*fraction than 0\.5"),
     ],
 )
-def test_a_split_that_cannot_be(texts, labels, share, message):
+def test_an_impossible_split_is_refused(texts, labels, share, message):
     with pytest.raises(ValueError, match=message):
         split_train_validation(texts, np.array(labels), share, 0)
 
@@ -163,20 +163,20 @@ def test_each_text_is_held_out_once(folds):
     texts, labels = make_texts(103)
     texts += [texts[0].upper(), texts[1].split()[0], "common", f"so: {texts[2]}"]
     labels = np.append(labels, [labels[0], 0, 1, labels[2]])
-    parts = list(split_folds(texts, labels, folds, 42))
-    assert len(parts) == folds
-    held_out = np.concatenate([validation for _, validation in parts])
-    # all but what stands in texts of many folds, and what stands in one: it goes where that one goes
+    splits = list(split_folds(texts, labels, folds, 42))
+    assert len(splits) == folds
+    held_out = np.concatenate([validation for _, validation in splits])
+    # all but the row contained in texts of several folds; one contained in a single text goes where that text goes
     assert sorted(held_out) == [row for row in range(107) if row != 105]
-    for train, validation in parts:
+    for train, validation in splits:
         check_split(texts, train, validation)
         assert labels[validation].sum() == pytest.approx(labels.sum() / folds, abs=3)
-        for one, other in ((0, 103), (1, 104), (2, 106)):
-            assert (one in validation) == (other in validation)
-    again = list(split_folds(texts, labels, folds, 42))
-    assert all(np.array_equal(a, b) for one, two in zip(parts, again) for a, b in zip(one, two))
-    other = list(split_folds(texts, labels, folds, 43))
-    assert not np.array_equal(other[0][1], parts[0][1])
+        for row, related in ((0, 103), (1, 104), (2, 106)):
+            assert (row in validation) == (related in validation)
+    repeated = list(split_folds(texts, labels, folds, 42))
+    assert all(np.array_equal(a, b) for fold1, fold2 in zip(splits, repeated) for a, b in zip(fold1, fold2))
+    reseeded = list(split_folds(texts, labels, folds, 43))
+    assert not np.array_equal(reseeded[0][1], splits[0][1])
 
 
 @given(texts=st.lists(fragments, max_size=30), seed=st.integers(0, 99), folds=st.sampled_from([2, 3, 5]))
@@ -196,8 +196,8 @@ def test_no_text_leaks_between_folds(texts, seed, folds):
 @pytest.mark.parametrize(
     ("texts", "labels", "folds", "message"),
     [
-        (["a", "b", "c", "d"], [0, 1, 0, 1], 5, "4 rows cannot be split .*fewer folds than 5"),
-        (list("abcdefgh"), [0, 0, 0, 0, 0, 0, 0, 1], 3, "has one class only: use more rows or fewer folds than 3"),
+        (["a", "b", "c", "d"], [0, 1, 0, 1], 5, "cannot split 4 rows .*fewer folds than 5"),
+        (list("abcdefgh"), [0, 0, 0, 0, 0, 0, 0, 1], 3, "has only one class: use more rows or fewer folds than 3"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
@@ -207,33 +207,33 @@ def test_too_many_folds(texts, labels, folds, message):
 
 
 @pytest.mark.parametrize("rows", [10, 11, 50, 98, 99, 100, 101, 10_000, None])
-def test_pick_rows(rows):
+def test_stratified_sample(rows):
     labels = np.array([0, 0, 0, 1] * 25)
-    picked = stratified_sample(labels, rows, 5)
+    sample = stratified_sample(labels, rows, 5)
     expected = 100 if rows is None else min(rows, 100)
-    assert len(set(picked.tolist())) == len(picked) == expected
-    assert picked.tolist() == sorted(picked)
-    assert labels[picked].sum() == pytest.approx(expected / 4, abs=1)
-    assert np.array_equal(stratified_sample(labels, rows, 5), picked)
+    assert len(set(sample.tolist())) == len(sample) == expected
+    assert sample.tolist() == sorted(sample)
+    assert labels[sample].sum() == pytest.approx(expected / 4, abs=1)
+    assert np.array_equal(stratified_sample(labels, rows, 5), sample)
     if expected < 99:
-        assert not np.array_equal(stratified_sample(labels, rows, 6), picked)
+        assert not np.array_equal(stratified_sample(labels, rows, 6), sample)
 
 
-# ---------- The same text ---------------------------------------------------------------------------------------------
+# ---------- Normalization: when two texts are the same ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("text", "other"),
     [
         ("The SOUP was\tgood", "the soup  was good\r\n"),
         ("caf\u00e9 cr\u00e8me", "cafe\u0301 cre\u0300me"),  # composed and decomposed
-        ("a\u0323\u0307", "a\u0307\u0323"),  # marks in another order
-        ("10\u00a0euros\u202f!", "10 euros !"),  # spaces that do not break
+        ("a\u0323\u0307", "a\u0307\u0323"),  # combining characters in another order
+        ("10\u00a0euros\u202f!", "10 euros !"),  # non-breaking spaces
         ("so\u3000good\u2028indeed\u2029", "so good indeed"),
         ("so\u200bgood", "sogood"),  # zero width
         ("\ufeffgood", "good"),  # a byte order mark
         ("restau\u00adrant", "restaurant"),  # a soft hyphen
-        ("\u200fgood\u200e \u202agood\u202c", "good good"),  # marks of direction
+        ("\u200fgood\u200e \u202agood\u202c", "good good"),  # direction marks
         ("I \u2764\ufe0f tea", "I \u2764 tea"),  # an emoji with and without its variation selector
         ("good\x0b\x00 tea\x1f\x7f", "good tea"),  # control characters
         ("A\x85B", "ab"),  # one word to BERT
@@ -248,13 +248,13 @@ def test_pick_rows(rows):
         ("\u200b\ufeff", ""),
     ],
 )
-def test_the_same_text(one, other):
-    assert normalize_text(one) == normalize_text(other)
-    assert hash_text(one) == hash_text(other)
+def test_equal_texts(text, other):
+    assert normalize_text(text) == normalize_text(other)
+    assert hash_text(text) == hash_text(other)
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("text", "other"),
     [
         ("no where", "nowhere"),
         ("no\u00a0where", "nowhere"),
@@ -272,8 +272,8 @@ def test_the_same_text(one, other):
         ("\U0001f44d", "\U0001f44e"),
     ],
 )
-def test_other_texts(one, other):
-    assert hash_text(one) != hash_text(other)
+def test_different_texts(text, other):
+    assert hash_text(text) != hash_text(other)
 
 
 odd_characters = st.sampled_from(
@@ -287,8 +287,8 @@ odd_characters = st.sampled_from(
 
 
 @given(st.lists(st.one_of(st.characters(), odd_characters), max_size=30).map("".join))
-def test_bert_reads_the_same(text):
-    """Texts that count as the same are the same to BERT, but for foldings that `lower()` does not know, as ß to ss."""
+def test_equal_texts_are_equal_to_bert(text):
+    """Except for case foldings that `lower()` does not do, such as ß to ss."""
     assert normalize_text(normalize_text(text)) == normalize_text(text)
     assert hash_text(f" {text}\u200b\n") == hash_text(text)
     if all(char.casefold() == char.lower() for char in text) and "Σ" not in text:
@@ -297,19 +297,19 @@ def test_bert_reads_the_same(text):
 
 
 @given(st.lists(st.one_of(st.characters(exclude_categories=["Cs"]), odd_characters), max_size=20).map("".join))
-def test_the_form_of_characters_makes_no_difference(text):
+def test_the_unicode_normal_form_makes_no_difference(text):
     for form in ("NFC", "NFD"):
         assert normalize_text(unicodedata.normalize(form, text)) == normalize_text(text)
 
 
-def test_unseen_differences_do_not_leak():
-    """What differs in nothing that is seen stays on one side, and so does a part of a text, also of a Chinese one."""
+def test_texts_with_invisible_differences_stay_together():
+    """So do contained texts, also of Chinese ones."""
     texts, labels = make_texts(40)
     labels[:] = np.arange(40) % 2
     plain = [f"{text} 味道很好{chr(0x4E00 + row)}吃 caf\u00e9 soup" for row, text in enumerate(texts)]
-    same = [text.replace(" ", "\u00a0").replace("\u00e9", "e\u0301") + "\u200b" for text in plain]
-    inside = [f"{chr(0x4E00 + row)}吃\u3000CAFE\u0301" for row in range(40)]
-    both, all_labels = plain + same + inside, [*labels] * 3
+    equal = [text.replace(" ", "\u00a0").replace("\u00e9", "e\u0301") + "\u200b" for text in plain]
+    contained = [f"{chr(0x4E00 + row)}吃\u3000CAFE\u0301" for row in range(40)]
+    both, all_labels = plain + equal + contained, [*labels] * 3
     for train, validation in (split_train_validation(both, all_labels, 0.25, 3), *split_folds(both, all_labels, 4, 3)):
         assert len(train) + len(validation) == 120
         for row in range(40):
@@ -317,7 +317,7 @@ def test_unseen_differences_do_not_leak():
 
 
 @pytest.mark.parametrize("index", [range(60, 0, -1), [7] * 60, pd.MultiIndex.from_product([[1, 2], range(30)])])
-def test_any_index_splits_as_none(index):
+def test_the_index_of_a_series_does_not_matter(index):
     texts, labels = make_texts(60)
     series = pd.Series(texts, index), pd.Series(labels, index)
     pairs = [
@@ -326,7 +326,7 @@ def test_any_index_splits_as_none(index):
         ([stratified_sample(labels, 20, 1)], [stratified_sample(series[1], 20, 1)]),
     ]
     assert len(pairs) == 5
-    assert all(np.array_equal(a, b) for plain, given in pairs for a, b in zip(plain, given))
+    assert all(np.array_equal(a, b) for expected, actual in pairs for a, b in zip(expected, actual))
 
 
 def test_texts_and_labels_of_different_lengths_are_refused():

@@ -1,4 +1,4 @@
-"""BERT's four columns: what is written is read, what would break the table is refused."""
+"""BERT's TSV: what is read is what was written, and what would break the table is refused."""
 
 import os
 import re
@@ -15,17 +15,17 @@ from textbert.utils import files
 
 
 def make_frame(rows):
-    """Return what data_prep.ipynb writes, from a list of texts; labels alternate."""
+    """Return a frame like those that data_prep.ipynb writes, from a list of texts; the labels alternate."""
     return pd.DataFrame(
         {"id": range(len(rows)), "label": [i % 2 for i in range(len(rows))], "alpha": "a", "text": rows}
     )
 
 
 def test_clean_text_by_hand():
-    given_texts = pd.Series(
+    uncleaned = pd.Series(
         ["a\tb", "a\r\nb", "a\rb\n", "a\\nb", "a\\\nb", "\x85\u2028\x0b\x1c", "a \n\r b", 'NA "x" <br />']
     )
-    cleaned = tools.clean_text(given_texts, True)
+    cleaned = tools.clean_text(uncleaned, True)
     assert cleaned.tolist() == ["a b", "a b", "a b ", "a b", "a\\ b", "\x85\u2028\x0b\x1c", "a    b", 'NA "x" <br />']
     assert tools.clean_text(pd.Series(["C:\\new\nd\\\r"]), escaped_newlines=False).tolist() == ["C:\\new d\\ "]
 
@@ -37,7 +37,7 @@ def test_tsv_round_trip(tmp_path, rows):
     frame["text"] = tools.clean_text(frame["text"], True)
     tsv.write_tsv(frame, tmp_path / "train.tsv")
     examples = tools.BinaryClassificationProcessor().get_train_examples(tmp_path)
-    # cleaned by a second, plainer hand
+    # an independent, plainer way to clean them
     expected = [re.sub(r"\r\n|[\t\r\n]", " ", text.replace("\\n", "\t")) for text in rows]
     assert [e.text_a for e in examples] == expected
     assert [e.text_a for e in examples] == frame["text"].tolist()
@@ -57,7 +57,7 @@ def test_the_tsv_is_plain_text_without_quoting(tmp_path):
 def test_write_tsv_refuses_what_would_break_the_table(tmp_path, broken):
     path = tmp_path / "train.tsv"
     path.write_text("old")
-    with pytest.raises(ValueError, match="column text holds a tab or line break"):
+    with pytest.raises(ValueError, match="column text contains a tab or line break"):
         tsv.write_tsv(make_frame(["fine", broken]), path)
     assert path.read_text() == "old"
 
@@ -65,14 +65,14 @@ def test_write_tsv_refuses_what_would_break_the_table(tmp_path, broken):
 def test_a_table_is_never_half_written(tmp_path):
     path = tmp_path / "train.tsv"
     path.write_text("old")
-    # an unpaired surrogate cannot be written as UTF-8: the failure comes after some rows were
+    # an unpaired surrogate cannot be written as UTF-8: this fails after some rows have been written
     with pytest.raises(UnicodeEncodeError):
         tsv.write_tsv(make_frame(["x" * 100_000, "fine", "\ud800"]), path)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["train.tsv"]
 
 
-def test_a_task_is_written_as_a_whole_or_not_at_all(tmp_path):
+def test_a_task_is_written_completely_or_not_at_all(tmp_path):
     tools.write_task({"train": make_frame(["one", "two"]), "dev": make_frame(["three"])}, ["bad", "good"], tmp_path)
     written = {path.name: path.read_bytes() for path in tmp_path.glob("[!.]*")}
     assert written == {
@@ -86,13 +86,24 @@ def test_a_task_is_written_as_a_whole_or_not_at_all(tmp_path):
     assert not list(tmp_path.glob(".*.tmp"))
 
 
+def test_read_tsv_rows(make_file):
+    path = make_file("r1\t0\ta\tone\nr2\t1\ta\t\n", "train.tsv")
+    assert list(tsv.read_tsv_rows(path)) == [("r1", "0", "one"), ("r2", "1", "")]
+    path = make_file("r1\tham\ta\tone\nr2\tspam\ta\ttwo\n", "train.tsv")
+    assert [label for _, label, _ in tsv.read_tsv_rows(path, labels=["ham", "spam"])] == ["ham", "spam"]
+    with pytest.raises(ValueError, match="line 1 has the label 'ham', expected 0 or 1"):
+        next(tsv.read_tsv_rows(path))
+    path = make_file("r1\t0.5\ta\tone\n", "train.tsv")
+    assert list(tsv.read_tsv_rows(path, "regression")) == [("r1", "0.5", "one")]
+
+
 def test_label_names(tmp_path):
     assert tsv.read_label_names(tmp_path) == ["0", "1"]
     files.write_text(tmp_path / "labels.json", '{"label_names": ["bad", "good"]}')
     assert tsv.read_label_names(tmp_path) == ["bad", "good"]
 
 
-def test_what_a_task_says_of_itself(tmp_path):
+def test_task_info(tmp_path):
     unknown = {"label_names": ["0", "1"], "text_column": None, "id_column": "id", "classes": None, "tables": {}}
     assert tsv.read_task_info(tmp_path) == unknown
     files.write_text(
@@ -113,13 +124,13 @@ def test_what_a_task_says_of_itself(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\x00b", "..", ["x"], None, 5])
-def test_what_can_be_no_file_name_is_passed_over(tmp_path, name):
+def test_invalid_file_names_are_skipped(tmp_path, name):
     tools.write_task({}, ["0", "1"], tmp_path, {"tables": {"train": {"file": name, "bytes": 1}}})
     assert tsv.find_changed_tables(tmp_path) == []
 
 
 @pytest.mark.parametrize("content", ["1,b\n", "1,a\n1,b\n"])
-def test_a_table_that_has_changed_is_noticed_by_what_it_holds(tmp_path, content):
+def test_a_changed_table_is_noticed_by_its_content(tmp_path, content):
     table = tmp_path / "train.csv"
     table.write_text("1,a\n")
     tools.write_task({}, ["0", "1"], tmp_path, {"tables": {"train": tsv.describe_table(table)}})
@@ -128,8 +139,8 @@ def test_a_table_that_has_changed_is_noticed_by_what_it_holds(tmp_path, content)
     table.write_text(content)
     os.utime(table, ns=(time, time))
     (sentence,) = tsv.find_changed_tables(tmp_path)
-    assert "train.csv has changed since data_prep.ipynb made train.tsv from it: run data_prep.ipynb" in sentence
-    table.write_text("1,a\n")  # as it was
+    assert "train.csv has changed since data_prep.ipynb made train.tsv from it. Run data_prep.ipynb" in sentence
+    table.write_text("1,a\n")  # its first content again
     assert tsv.find_changed_tables(tmp_path) == []
     table.unlink()
     assert tsv.find_changed_tables(tmp_path) == []
@@ -137,18 +148,18 @@ def test_a_table_that_has_changed_is_noticed_by_what_it_holds(tmp_path, content)
 
 @pytest.mark.parametrize("size", [1, 7, 60, 2**20])
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
-def test_the_parts_of_a_file_are_whole_lines_in_order(tmp_path, monkeypatch, size, end):
-    monkeypatch.setattr(tools.TsvChunk, "BYTES", size)
+def test_chunks_of_a_file_are_whole_lines_in_order(tmp_path, monkeypatch, size, end):
+    monkeypatch.setattr(tsv.TsvChunk, "BYTES", size)
     rows = ["good\x85ly \u2028 soup", "", "caf\u00e9 \x0b\x1c", "x" * 99, " a \x0c b"] * 3
     path = tmp_path / "train.tsv"
     path.write_bytes(("\n".join(f"{i}\t{i % 2}\ta\t{text}" for i, text in enumerate(rows)) + end).encode())
-    parts = tools.TsvChunk.split(path)
-    assert (len(parts) == 15) == (size == 1) and (len(parts) == 1) == (size == 2**20)
-    assert all(size < part.stop - part.start < size + 120 for part in parts[:-1])  # no line has more than 120 bytes
-    assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
-    assert parts[-1].stop == path.stat().st_size
-    assert [pair for part in parts for pair in part] == [(text, None) for text in rows]
+    chunks = tsv.TsvChunk.split(path)
+    assert (len(chunks) == 15) == (size == 1) and (len(chunks) == 1) == (size == 2**20)
+    assert all(size < chunk.stop - chunk.start < size + 120 for chunk in chunks[:-1])  # lines have at most 120 bytes
+    assert [chunk.start for chunk in chunks] == [0, *(chunk.stop for chunk in chunks[:-1])]
+    assert chunks[-1].stop == path.stat().st_size
+    assert [pair for chunk in chunks for pair in chunk] == [(text, None) for text in rows]
 
 
-def test_an_empty_file_has_no_parts(make_file):
-    assert tools.TsvChunk.split(make_file("", "train.tsv")) == []
+def test_an_empty_file_has_no_chunks(make_file):
+    assert tsv.TsvChunk.split(make_file("", "train.tsv")) == []

@@ -1,9 +1,6 @@
-"""Planned batches: each example once, padding that changes nothing, and logits as of each text alone."""
+"""Batches: each example once, of similar length, and padding that changes no logit."""
 
 import math
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -20,8 +17,6 @@ from textbert.features.batching import (
     padded_length,
     split_into_micro_batches,
 )
-from textbert.model.modeling import FastClassifier
-from textbert.model.prediction import predict_logits, tf32_matmul
 
 
 @pytest.fixture
@@ -29,9 +24,9 @@ def features(tokenizers):
     return make_features(tokenizers["uncased"])
 
 
-@pytest.fixture(params=[True, False], ids=["matrix units", "none"])
-def matrix_units(request, monkeypatch):
-    """A machine that has units to multiply matrices, and one that has none."""
+@pytest.fixture(params=[True, False], ids=["tensor cores", "none"])
+def tensor_cores(request, monkeypatch):
+    """A machine with hardware for matrix multiplication, and one without."""
     monkeypatch.setattr("textbert.features.batching.has_tensor_cores_or_amx", lambda: request.param)
     return request.param
 
@@ -65,77 +60,60 @@ def test_without_a_seed_the_longest_come_first():
 @given(
     lengths=st.lists(st.integers(2, 512), max_size=300), batch_size=st.integers(1, 17), max_pieces=st.integers(1, 4096)
 )
-def test_a_batch_has_no_more_pieces_than_it_may(lengths, batch_size, max_pieces):
+def test_a_batch_has_at_most_max_pieces(lengths, batch_size, max_pieces):
     lengths = np.array(lengths, np.uint16)
-    planned = length_grouped_batches(lengths, batch_size, max_pieces=max_pieces)
+    batches = length_grouped_batches(lengths, batch_size, max_pieces=max_pieces)
     order = [row for batch in length_grouped_batches(lengths, batch_size) for row in batch]
-    assert [row for batch in planned for row in batch] == order
-    costs = [len(batch) * padded_length(lengths[batch]) for batch in planned]
-    assert all(len(batch) == 1 or cost <= max_pieces for batch, cost in zip(planned, costs))
-    for batch, cost in list(zip(planned, costs))[:-1]:  # none is smaller than it must be
-        assert len(batch) == batch_size or cost + padded_length(lengths[batch]) > max_pieces
+    assert [row for batch in batches for row in batch] == order
+    sizes = [len(batch) * padded_length(lengths[batch]) for batch in batches]  # in tokens
+    assert all(len(batch) == 1 or size <= max_pieces for batch, size in zip(batches, sizes))
+    for batch, size in list(zip(batches, sizes))[:-1]:  # none is smaller than necessary
+        assert len(batch) == batch_size or size + padded_length(lengths[batch]) > max_pieces
 
 
 @given(lengths=st.lists(st.integers(2, 512), min_size=1, max_size=40), processes=st.integers(1, 3))
-def test_the_parts_of_a_batch(lengths, processes):
+def test_micro_batches(lengths, processes):
     lengths = np.array([2, *lengths], np.uint16)
     batch = np.arange(1, len(lengths))
-    parts, most = (
-        split_into_micro_batches(batch, lengths, processes),
-        processes * (4096 if lengths.max() <= 256 else 2048),
-    )
-    assert sorted(np.concatenate(parts)) == batch.tolist()
-    assert all(len(part) * padded_length(lengths[part]) <= most for part in parts)
-    if len(batch) * padded_length(lengths[batch]) <= most:
-        assert len(parts) == 1 and parts[0] is batch
+    micro_batches = split_into_micro_batches(batch, lengths, processes)
+    max_tokens = processes * (4096 if lengths.max() <= 256 else 2048)
+    assert sorted(np.concatenate(micro_batches)) == batch.tolist()
+    assert all(len(rows) * padded_length(lengths[rows]) <= max_tokens for rows in micro_batches)
+    if len(batch) * padded_length(lengths[batch]) <= max_tokens:
+        assert len(micro_batches) == 1 and micro_batches[0] is batch
 
 
-def test_one_text_may_have_more_word_pieces_than_a_part(monkeypatch):
+def test_one_text_may_have_more_tokens_than_a_micro_batch(monkeypatch):
     monkeypatch.setattr("textbert.features.batching.MAX_TOKENS_PER_CPU_TRAINING_BATCH", 1)
-    assert [part.tolist() for part in split_into_micro_batches(np.array([0, 2]), np.array([9, 2, 17]))] == [[2], [0]]
-
-
-def test_on_a_cpu_long_texts_are_predicted_few_at_a_time(monkeypatch, features):
-    shapes, model = [], make_model()
-    forward = type(model).forward
-
-    def noting(self, input_ids, **others):
-        shapes.append(tuple(input_ids.shape))
-        return forward(self, input_ids, **others)
-
-    monkeypatch.setattr(type(model), "forward", noting)
-    most = 2 * padded_length(features.lengths)
-    monkeypatch.setattr("textbert.model.prediction.MAX_TOKENS_PER_CPU_BATCH", most // 2)  # for one core of several
-    predict_logits(model, features, 64, progress=False)
-    assert shapes[0] == (2, padded_length(features.lengths)) and sum(texts for texts, _ in shapes) == 13
-    assert max(texts * pieces for texts, pieces in shapes) <= most
+    micro_batches = split_into_micro_batches(np.array([0, 2]), np.array([9, 2, 17]))
+    assert [rows.tolist() for rows in micro_batches] == [[2], [0]]
 
 
 def test_the_order_depends_on_seed_and_epoch():
     lengths = np.random.default_rng(0).integers(2, 129, 1000).astype(np.uint16)
-    plans = {
+    orders = {
         (seed, epoch): np.concatenate(length_grouped_batches(lengths, 7, seed, epoch)).tolist()
         for seed in (0, 1)
         for epoch in (0, 1)
     }
-    assert len({tuple(plan) for plan in plans.values()}) == 4
+    assert len({tuple(order) for order in orders.values()}) == 4
 
 
-def test_batches_hold_texts_of_like_length():
+def test_batches_group_similar_lengths():
     lengths = np.random.default_rng(0).integers(2, 129, 1000).astype(np.uint16)
     batches = length_grouped_batches(lengths, 7, seed=5)
     padded = sum(int(lengths[batch].max()) * len(batch) for batch in batches)
-    assert padded < 1.15 * lengths.sum()  # plain shuffling pads to about 1.75 times
-    # and the batches are not themselves in the order of their lengths
+    assert padded < 1.15 * lengths.sum()  # with plain shuffling it would be about 1.75 times
+    # and the batches themselves are not sorted by length
     longest = np.array([lengths[batch].max() for batch in batches], float)
     assert abs(np.corrcoef(longest[:-1], longest[1:])[0, 1]) < 0.3
 
 
 @pytest.mark.parametrize("rows", [[0], [4], [12, 3, 7], list(range(13))])
-def test_a_batch_holds_the_features(features, rows, matrix_units):
+def test_collate_returns_the_features(features, rows, tensor_cores):
     inputs, labels = collate(features, np.array(rows))
     longest = max(int(features.lengths[row]) for row in rows)
-    width = math.ceil(longest / 8) * 8 if matrix_units else longest
+    width = math.ceil(longest / 8) * 8 if tensor_cores else longest
     assert {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in inputs.items()} == dict.fromkeys(
         ("input_ids", "token_type_ids", "attention_mask"), (torch.int64, (len(rows), width))
     )
@@ -159,93 +137,16 @@ def test_padding_does_not_change_logits(features):
         for row in range(13):
             alone = model(**collate(features, np.array([row]))[0])
             length = int(features.lengths[row])
-            exactly = model(**{k: v[:, :length] for k, v in collate(features, np.array([row]))[0].items()})
+            unpadded = model(**{k: v[:, :length] for k, v in collate(features, np.array([row]))[0].items()})
             feature = features[row]
-            to_the_full = model(
+            padded = model(
                 torch.tensor([feature.input_ids]),
                 torch.tensor([feature.segment_ids]),
                 torch.tensor([feature.input_mask]),
             )
-            for logits in (alone, exactly, to_the_full):
+            for logits in (alone, unpadded, padded):
                 torch.testing.assert_close(logits[0], together[row], rtol=0, atol=1e-5)
-    assert together.std(0).min() > 0.1  # different texts, different answers
-
-
-class Watched(FastClassifier):
-    """A model that notes where its batches are computed, and fails from batch number `fails_at` on."""
-
-    def watch(self, fails_at=None):
-        self.fails_at, self.computed = fails_at, []  # (name of the thread, cores that it has) of each batch
-        return self
-
-    def forward(self, *inputs, **others):
-        self.computed.append((threading.current_thread().name, torch.get_num_threads()))
-        if self.fails_at and len(self.computed) >= self.fails_at:  # threads may pass a number together
-            raise RuntimeError("out of luck")
-        return super().forward(*inputs, **others)
-
-
-@pytest.fixture
-def session():
-    """A `Watched` model in a process with three cores."""
-    model = make_model(spread=0.2)
-    model.__class__ = Watched
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield model.watch()
-    torch.set_num_threads(before)
-
-
-def test_each_core_predicts_batches_of_its_own(watched, features):
-    logits = predict_logits(watched, features, 1, progress=False)
-    assert len(watched.computed) == 13 and {cores for _, cores in watched.computed} == {1}
-    assert threading.current_thread().name not in dict(watched.computed)
-    assert torch.get_num_threads() == 3
-    here = threading.current_thread().name
-    together = predict_logits(watched.watch(), features, 5, progress=False)  # three batches are too few for three cores
-    assert watched.computed == [(here, 3)] * 3
-    np.testing.assert_allclose(logits, together, atol=1e-5)
-
-
-def test_other_threads_leave_the_number_of_cores_alone(watched, features):
-    with ThreadPoolExecutor(1, "server") as server:
-        logits = server.submit(predict_logits, watched, features, 1, progress=False).result()
-    assert watched.computed == [("server_0", 3)] * 13
-    np.testing.assert_allclose(logits, predict_logits(watched, features, 1, progress=False), atol=1e-5)
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_prediction_broken_off_gives_back_all_cores(watched, features, error, monkeypatch):
-    if error is RuntimeError:
-        watched.watch(fails_at=2)
-    else:  # as when somebody interrupts what waits for the cores
-        monkeypatch.setattr("concurrent.futures.Future.result", raise_interrupt)
-    running = set(threading.enumerate())
-    with pytest.raises(error):
-        predict_logits(watched, features, 1, progress=False)
-    assert torch.get_num_threads() == 3
-    assert not set(threading.enumerate()) - running
-    monkeypatch.undo()
-    assert len(predict_logits(watched.watch(), features, 1, progress=False)) == 13
-
-
-def raise_interrupt(*_):
-    raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("batch_size", [1, 5, 64])
-def test_predict_logits(features, batch_size):
-    model = make_model(spread=0.2).train()
-    everything = predict_logits(model, features, batch_size, progress=False)
-    assert (everything.shape, everything.dtype) == ((13, 2), np.float32)
-    with torch.no_grad():
-        for row in range(13):
-            expected = model.eval()(**collate(features, np.array([row]))[0])[0]
-            np.testing.assert_allclose(everything[row], expected, atol=1e-5)
-    rows = np.array([7, 0, 12, 7])
-    some = predict_logits(model, features, batch_size, rows, progress=False)
-    np.testing.assert_allclose(some, everything[rows], atol=1e-5)
-    assert predict_logits(model, features, batch_size, rows[:0], progress=False).shape == (0, 2)
+    assert together.std(0).min() > 0.1  # different texts, different logits
 
 
 @pytest.mark.parametrize(
@@ -255,62 +156,38 @@ def test_predict_logits(features, batch_size):
         *(([1, 481, 7], 512), ([512], 512)),
     ],
 )
-def test_the_padded_length_by_hand(lengths, padded, matrix_units):
-    assert padded_length(np.array(lengths, np.uint16)) == (padded if matrix_units else max(lengths))
+def test_padded_length_by_hand(lengths, padded, tensor_cores):
+    assert padded_length(np.array(lengths, np.uint16)) == (padded if tensor_cores else max(lengths))
 
 
-def test_a_gpu_rounds_products_while_it_predicts_and_a_cpu_never():
-    for device, within in (("cpu", "highest"), ("cuda", "high")):
-        assert torch.get_float32_matmul_precision() == "highest"
-        with suppress(ZeroDivisionError), tf32_matmul(torch.device(device)):
-            assert torch.get_float32_matmul_precision() == within
-            raise ZeroDivisionError
-    assert torch.get_float32_matmul_precision() == "highest"
-
-
-def test_a_text_is_not_padded_beyond_the_positions_of_a_model(tokenizers):
-    features = make_features(tokenizers["uncased"], max_seq_length=13)
-    assert features.lengths.max() == 13
-    many, few = make_model(), make_model(max_position_embeddings=13)
-    name = "bert.embeddings.position_embeddings.weight"
-    few.load_state_dict({**many.state_dict(), name: many.state_dict()[name][:13]})
-    logits = (predict_logits(model, features, 4, progress=False) for model in (few, many))
-    np.testing.assert_array_equal(*logits)
-
-
-def test_the_plan_by_hand(matrix_units):
-    plan = BatchSampler(np.array([3, 9, 17, 8, 16, 2], np.uint16), batch_size=2, accumulation=2, seed=5)
-    # two texts padded to 16, one to 24 (without matrix units it stays 17), and two to 8
-    assert plan.cost([np.array([1, 4]), np.array([2])]) == 2 * 16 + (24 if matrix_units else 17)
-    assert plan.cost([np.array([3, 0])]) == 2 * 8
-    assert [len(step) for step in plan.steps(np.arange(6), 0)] == [2, 1]
-    assert [[len(batch) for batch in step] for step in plan.steps(np.array([5, 1, 2]), 0)] in ([[2, 1]], [[1, 2]])
+def test_batch_sampler_by_hand(tensor_cores):
+    sampler = BatchSampler(np.array([3, 9, 17, 8, 16, 2], np.uint16), batch_size=2, accumulation=2, seed=5)
+    # two texts padded to 16, one to 24 (17 without tensor cores), and two to 8
+    assert sampler.num_tokens([np.array([1, 4]), np.array([2])]) == 2 * 16 + (24 if tensor_cores else 17)
+    assert sampler.num_tokens([np.array([3, 0])]) == 2 * 8
+    assert [len(step) for step in sampler.steps(np.arange(6), 0)] == [2, 1]
+    assert [[len(batch) for batch in step] for step in sampler.steps(np.array([5, 1, 2]), 0)] in ([[2, 1]], [[1, 2]])
 
 
 @pytest.mark.parametrize(("batch_size", "accumulation"), [(3, 2), (13, 1), (1, 4), (20, 3)])
 def test_each_row_is_in_one_step_of_an_epoch(features, batch_size, accumulation):
-    plan, rows = BatchSampler(features.lengths, batch_size, accumulation, 7), np.array([12, 0, 3, 4, 8, 9, 11])
-    epochs = [plan.steps(rows, epoch) for epoch in range(3)]
+    sampler, rows = BatchSampler(features.lengths, batch_size, accumulation, 7), np.array([12, 0, 3, 4, 8, 9, 11])
+    epochs = [sampler.steps(rows, epoch) for epoch in range(3)]
     for epoch, steps in enumerate(epochs):
         batches = [batch for step in steps for batch in step]
         assert sorted(np.concatenate(batches).tolist()) == sorted(rows)
         assert {len(step) for step in steps[:-1]} <= {accumulation} and 1 <= len(steps[-1]) <= accumulation
-        planned = length_grouped_batches(features.lengths[rows], batch_size, 7, epoch)
-        assert [batch.tolist() for batch in batches] == [rows[batch].tolist() for batch in planned]
-        assert str(plan.steps(rows, epoch)) == str(steps)
+        grouped = length_grouped_batches(features.lengths[rows], batch_size, 7, epoch)
+        assert [batch.tolist() for batch in batches] == [rows[batch].tolist() for batch in grouped]
+        assert str(sampler.steps(rows, epoch)) == str(steps)
     if batch_size == 1:
         assert len({str(steps) for steps in epochs}) == 3
 
 
-def test_rows_and_lengths_are_taken_in_order_whatever_their_index(tokenizers):
-    model, features = make_model().eval(), make_features(tokenizers["uncased"])
+def test_lengths_and_rows_of_a_series_are_taken_by_position(features):
     rows = pd.Series([2, 0, 3], [0, 1, 2])
-    expected = predict_logits(model, features, 2, np.array([2, 0, 3]), progress=False)
-    assert np.allclose(predict_logits(model, features, 2, rows[::-1], progress=False), expected[::-1], atol=1e-6)
-    chosen = pd.Series(np.isin(np.arange(13), [1, 3]), range(12, -1, -1))
-    by_number = predict_logits(model, features, 2, [1, 3], progress=False)
-    assert np.array_equal(predict_logits(model, features, 2, chosen, progress=False), by_number)
-    plain, given_ = BatchSampler(features.lengths, 2), BatchSampler(pd.Series(features.lengths, range(12, -1, -1)), 2)
-    for one, other in zip(plain.steps(rows.to_numpy(), 0), given_.steps(rows[::-1][::-1], 0), strict=True):
-        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
-        assert plain.cost(one) == given_.cost(other)
+    of_array = BatchSampler(features.lengths, 2)
+    of_series = BatchSampler(pd.Series(features.lengths, range(12, -1, -1)), 2)
+    for step, same_step in zip(of_array.steps(rows.to_numpy(), 0), of_series.steps(rows[::-1][::-1], 0), strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(step, same_step, strict=True))
+        assert of_array.num_tokens(step) == of_series.num_tokens(same_step)

@@ -1,4 +1,4 @@
-"""Features behave as a list and are kept as they are; a file is checked before it is trusted."""
+"""Features behave as a list, are saved and loaded unchanged, and a file is validated before it is trusted."""
 
 import contextlib
 import itertools
@@ -15,15 +15,16 @@ from pytorch_pretrained_bert.tokenization import BertTokenizer
 from reference import HARD_TEXTS, LABELS, rows_of
 
 import tools
-from textbert.features import features as features_features
-from textbert.features import tokenization
+from textbert.features import Features, InputFeatures
+from textbert.features.storage import get_fingerprint
+from textbert.features.tokenization import TokenizationConfig
 
 # ---------- Features as a list, and on disk ---------------------------------------------------------------------------
 
 
 @pytest.fixture
 def features(tokenizers):
-    """Thirteen features of odd lengths, singles and pairs."""
+    """Thirteen features of different lengths, of single texts and of pairs."""
     pairs = [(text, None) for text in HARD_TEXTS[3:11]] + list(zip(HARD_TEXTS[:5], HARD_TEXTS[3:8]))
     examples = [tools.InputExample(i, a, b, str(i % 2)) for i, (a, b) in enumerate(pairs)]
     return tools.convert_examples_to_features(examples, LABELS, 17, tokenizers["cased"], progress=False)
@@ -52,8 +53,8 @@ def test_save_and_load(features, tmp_path):
     features.fingerprint = "f" * 64
     tools.save_features(features, tmp_path / "f.pkl")
     with open(tmp_path / "f.pkl", "rb") as file:
-        plainly = pickle.load(file)
-    for loaded in (tools.load_features(tmp_path / "f.pkl"), plainly):
+        unpickled = pickle.load(file)
+    for loaded in (tools.load_features(tmp_path / "f.pkl"), unpickled):
         assert isinstance(loaded, tools.Features)
         assert rows_of(loaded) == rows_of(features)
         assert loaded.fingerprint == features.fingerprint
@@ -61,7 +62,25 @@ def test_save_and_load(features, tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "f.pkl"]
 
 
-def test_a_failed_save_keeps_the_old_file(features, tmp_path):
+def test_pickles_name_the_classes_where_every_version_finds_them(features):
+    """Files of all versions name `textbert.features` or, before the package existed, `tools`."""
+    assert tools.Features is Features and tools.InputFeatures is InputFeatures
+    for value in (features, features[:]):
+        content = pickle.dumps(value, 2)
+        name = type(value if value is features else value[0]).__name__.encode()
+        assert content.count(b"ctextbert.features\n" + name + b"\n") == 1
+        for module in (b"textbert.features", b"tools"):
+            loaded = pickle.loads(content.replace(b"ctextbert.features\n", b"c" + module + b"\n"))
+            assert type(loaded) is type(value) and rows_of(loaded) == rows_of(features)
+
+
+def test_the_keys_of_a_features_file_are_those_of_every_version(features):
+    names = ("ids", "lengths", "first_lengths", "labels")
+    keys = {"format", "max_seq_length", "fingerprint", "checksum", *names, *(f"{name}_type" for name in names)}
+    assert set(features.__getstate__()) == keys
+
+
+def test_a_failed_save_leaves_the_old_file(features, tmp_path):
     path = tmp_path / "f.pkl"
     tools.save_features(features, path)
     features.fingerprint = lambda: "cannot be pickled"
@@ -72,7 +91,7 @@ def test_a_failed_save_keeps_the_old_file(features, tmp_path):
 
 
 @pytest.mark.parametrize("label", ["1", None, 0.25])
-def test_a_plain_list_can_be_saved(tokenizers, tmp_path, label):
+def test_a_list_of_input_features_can_be_saved(tokenizers, tmp_path, label):
     mode = "regression" if label == 0.25 else "classification"
     examples = [tools.InputExample("x", "good", "food", label), tools.InputExample("y", "very good", None, label)]
     features = tools.convert_examples_to_features(examples, LABELS, 9, tokenizers["cased"], mode, progress=False)
@@ -80,7 +99,7 @@ def test_a_plain_list_can_be_saved(tokenizers, tmp_path, label):
     assert rows_of(tools.load_features(tmp_path / "f.pkl")) == rows_of(features)
 
 
-def test_a_plain_list_without_labels_in_regression(tokenizers, tmp_path):
+def test_a_list_of_input_features_without_labels_in_regression(tokenizers, tmp_path):
     """The label is NaN there, which is not equal to itself."""
     examples = [tools.InputExample("x", "good")]
     features = tools.convert_examples_to_features(examples, {}, 9, tokenizers["cased"], "regression", progress=False)
@@ -94,11 +113,11 @@ def test_a_plain_list_without_labels_in_regression(tokenizers, tmp_path):
 @pytest.mark.parametrize("protocol", [2, 3, 4])
 def test_a_list_pickled_as_in_2019(features, tmp_path, module, protocol):
     pickled, name = pickle.dumps(features[:], protocol), b"textbert.features"
-    if protocol < 4:  # the module is a line of its own
+    if protocol < 4:  # the module is on a line of its own
         old, new = b"c" + name + b"\n", b"c" + module + b"\n"
-    else:  # a short text with its length before it
+    else:  # a short string after its length
         old, new = (b"\x8c" + bytes([len(module)]) + module for module in (name, module))
-        # the frame's length, just after the protocol, grows as well
+        # the length of the frame, just after the protocol, increases as well
         (frame,) = struct.unpack("<Q", pickled[3:11])
         pickled = pickled[:3] + struct.pack("<Q", frame + len(module) - len(name)) + pickled[11:]
     assert pickled.count(old) == 1
@@ -113,23 +132,22 @@ def test_a_list_pickled_as_in_2019(features, tmp_path, module, protocol):
     [
         [tools.InputFeatures([1, 2], [1, 1], [0, 0], 0), tools.InputFeatures([1], [1], [0], 0)],  # two lengths
         [tools.InputFeatures([1, 2], [1], [0, 0], 0)],
-        [tools.InputFeatures([1, 2], [0, 1], [0, 0], 0)],  # padding in front
-        [tools.InputFeatures([1, 2], [1, 0], [0, 0], 0)],  # an id where there is padding
-        [tools.InputFeatures([1, 2], [1, 1], [1, 0], 0)],  # second text before the first
+        [tools.InputFeatures([1, 2], [0, 1], [0, 0], 0)],  # padding on the left
+        [tools.InputFeatures([1, 2], [1, 0], [0, 0], 0)],  # an id in the padding
+        [tools.InputFeatures([1, 2], [1, 1], [1, 0], 0)],  # the second text before the first
         [tools.InputFeatures([-1, 2], [1, 1], [0, 0], 0)],
         [tools.InputFeatures([1, 2], [1, 1], [0, 0], 2**40)],
         [tools.InputFeatures([1, 2], [1, 1], [0, 0], "0")],
         [tools.InputFeatures([1.5, 2], [1, 1], [0, 0], 0)],
-        # BERT has 512 positions; and one long row, held a million times by reference, would be a small file
-        # that takes all memory
+        # BERT has 512 positions; and a long row with a million references to it is a small file that fills memory
         [tools.InputFeatures([1] * 513, [1] * 513, [0] * 513, 0)],
         [1, 2, 3],
         ["good"],
     ],
 )
-def test_lists_that_are_no_features(rows, tmp_path):
+def test_lists_that_are_not_features(rows, tmp_path):
     (tmp_path / "f.pkl").write_bytes(pickle.dumps(rows))
-    with pytest.raises(ValueError, match=r"f\.pkl is not a sound features file"):
+    with pytest.raises(ValueError, match=r"f\.pkl is not a valid features file"):
         tools.load_features(tmp_path / "f.pkl")
 
 
@@ -138,11 +156,11 @@ def test_a_missing_features_file(tmp_path):
         tools.load_features(tmp_path / "absent.pkl")
 
 
-# ---------- What is no sound file -------------------------------------------------------------------------------------
+# ---------- Invalid and malicious files -------------------------------------------------------------------------------
 
 
 class Calls:
-    """Pickles as a call of a function."""
+    """An object that is pickled as a function call."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -151,8 +169,8 @@ class Calls:
         return self.call
 
 
-def hostile_pickles(marker):
-    """Return pickles that would create the file `marker`, or claim 8 GB, by name."""
+def malicious_pickles(marker):
+    """Return a dict from name to a pickle that would create the file `marker`, or allocate 8 GB."""
     harm = f"open({str(marker)!r}, 'w').close()"
     touch = f"touch {marker}"
     huge = struct.pack("<Q", 2**33)
@@ -168,7 +186,7 @@ def hostile_pickles(marker):
         "nested": pickle.dumps([Calls(map, Calls(getattr, Calls(__import__, "os"), "system"), [touch])]),
         "inside a row": pickle.dumps([row]),
         "inside features": pickle.dumps(with_more),
-        "dotted name": b"\x80\x04\x8c\x0etextbert.files\x8c\x09os.system\x93\x8c"
+        "dotted name": b"\x80\x04\x8c\x14textbert.utils.files\x8c\x09os.system\x93\x8c"
         + bytes([len(touch)])
         + touch.encode()
         + b"\x85R.",
@@ -194,9 +212,9 @@ def hostile_pickles(marker):
 
 @pytest.fixture
 def little_memory():
-    """Let this process take 1 GB more, not 8: a test that fails should not fill the machine."""
+    """Limit this process to 1 GB more memory, not 8, so that a test that fails does not fill the machine."""
     resource = pytest.importorskip("resource")
-    pages = Path("/proc/self/statm")  # elsewhere than on Linux there is no limit
+    pages = Path("/proc/self/statm")  # only Linux has it; elsewhere there is no limit
     size = int(pages.read_text().split()[0]) * resource.getpagesize() if pages.exists() else 2**40
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (size + 2**30, hard))
@@ -204,30 +222,30 @@ def little_memory():
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-@pytest.mark.parametrize("name", list(hostile_pickles("x")))
-def test_hostile_pickles_are_refused(name, tmp_path, little_memory):
+@pytest.mark.parametrize("name", list(malicious_pickles("x")))
+def test_malicious_pickles_are_refused(name, tmp_path, little_memory):
     marker = tmp_path / "marker"
-    (tmp_path / "f.pkl").write_bytes(hostile_pickles(marker)[name])
-    with pytest.raises(ValueError, match=r"f\.pkl is not a sound features file") as raised:
+    (tmp_path / "f.pkl").write_bytes(malicious_pickles(marker)[name])
+    with pytest.raises(ValueError, match=r"f\.pkl is not a valid features file") as raised:
         tools.load_features(tmp_path / "f.pkl")
     assert not marker.exists()
-    assert "MemoryError" not in str(raised.value), "it tried to take the memory that is claimed"
+    assert "MemoryError" not in str(raised.value), "it tried to allocate what the pickle claims"
 
 
-HARMFUL = ["os.system", "subprocess", "builtins.eval", "protocol 0", "inside a row", "inside features", "dotted name"]
+EXECUTING = ["os.system", "subprocess", "builtins.eval", "protocol 0", "inside a row", "inside features", "dotted name"]
 
 
-@pytest.mark.parametrize("name", HARMFUL)
-def test_the_hostile_pickles_are_hostile(name, tmp_path):
-    """Python's own unpickler runs what is in them: so the test above says something."""
+@pytest.mark.parametrize("name", EXECUTING)
+def test_the_malicious_pickles_are_malicious(name, tmp_path):
+    """Python's own unpickler executes them; otherwise the test above would prove nothing."""
     marker = tmp_path / "marker"
     with contextlib.suppress(ValueError):
-        pickle.loads(hostile_pickles(marker)[name])
+        pickle.loads(malicious_pickles(marker)[name])
     assert marker.exists()
 
 
-def good_state():
-    """Return the state of sound features of two examples, 3 and 2 word pieces long."""
+def valid_state():
+    """Return the state of valid features of two examples, of 3 and 2 tokens."""
     arrays = (
         np.array([5, 6, 7, 8, 9], "<u2"),
         np.array([3, 2], "<u2"),
@@ -238,13 +256,13 @@ def good_state():
 
 
 def pickle_of(state):
-    """Return a pickle of a Features object with any state."""
-    inner = pickle.dumps(state, 3)[2:-1]  # without the first two bytes, the protocol, and the last, the stop
+    """Return a pickle of a Features object with a given state."""
+    inner = pickle.dumps(state, 3)[2:-1]  # without the protocol, two bytes, and the final STOP
     return b"\x80\x03ctools\nFeatures\n)\x81" + inner + b"b."
 
 
-def test_the_good_state_loads(tmp_path):
-    (tmp_path / "f.pkl").write_bytes(pickle_of(good_state()))
+def test_the_valid_state_is_loaded(tmp_path):
+    (tmp_path / "f.pkl").write_bytes(pickle_of(valid_state()))
     loaded = tools.load_features(tmp_path / "f.pkl")
     assert rows_of(loaded) == [([5, 6, 7, 0], [1, 1, 1, 0], [0, 0, 1, 0], 0), ([8, 9, 0, 0], [1, 1, 0, 0], [0] * 4, 1)]
 
@@ -277,23 +295,23 @@ def test_the_good_state_loads(tmp_path):
         {"fingerprint": ["x"]},
     ],
 )
-def test_unsound_states_are_refused(change, tmp_path):
-    state = {**good_state(), **change}
+def test_invalid_states_are_refused(change, tmp_path):
+    state = {**valid_state(), **change}
     content = pickle_of(state)
     (tmp_path / "f.pkl").write_bytes(content)
-    with pytest.raises(ValueError, match=r"f\.pkl is not a sound features file") as raised:
+    with pytest.raises(ValueError, match=r"f\.pkl is not a valid features file") as raised:
         tools.load_features(tmp_path / "f.pkl")
-    assert "checksum" not in str(raised.value), "a forger gets that right: shapes are refused for themselves"
+    assert "checksum" not in str(raised.value), "an attacker would get that right: shapes must be checked as well"
     with pytest.raises(ValueError):
         pickle.loads(content)
 
 
-@pytest.mark.parametrize("name", sorted(good_state()))
-def test_states_that_lack_something_are_refused(name, tmp_path):
-    state = good_state()
+@pytest.mark.parametrize("name", sorted(valid_state()))
+def test_states_without_a_key_are_refused(name, tmp_path):
+    state = valid_state()
     del state[name]
     (tmp_path / "f.pkl").write_bytes(pickle_of(state))
-    with pytest.raises(ValueError, match=r"f\.pkl is not a sound features file"):
+    with pytest.raises(ValueError, match=r"f\.pkl is not a valid features file"):
         tools.load_features(tmp_path / "f.pkl")
 
 
@@ -304,14 +322,14 @@ def test_truncated_files(features, tmp_path):
     assert len(content) > 500
     for size in range(len(content)):
         path.write_bytes(content[:size])
-        with pytest.raises(ValueError, match="not a sound features file"):
+        with pytest.raises(ValueError, match="not a valid features file"):
             tools.load_features(path)
 
 
 def test_flipped_bits(tmp_path):
-    """A wrong bit is an error, or it changes nothing (at most the fingerprint, which then does not fit the data)."""
+    """A flipped bit is an error or changes nothing, except for the fingerprint, which then does not match the data."""
     path, fingerprint = tmp_path / "f.pkl", "0123456789abcdef" * 4
-    path.write_bytes(pickle_of(good_state()))
+    path.write_bytes(pickle_of(valid_state()))
     features = tools.load_features(path)
     features.fingerprint = fingerprint
     tools.save_features(features, path)
@@ -335,25 +353,23 @@ def test_flipped_bits(tmp_path):
 # ---------- The fingerprint -------------------------------------------------------------------------------------------
 
 
-def test_the_fingerprint_tells_what_features_are_made_from(data_dir, tokenizers, tmp_path):
+def test_the_fingerprint_depends_on_everything_that_features_are_made_from(data_dir, tokenizers, tmp_path):
     tsv = data_dir / "train.tsv"
-    usual = tokenization.TokenizationConfig(tokenizers["uncased"], 7, "head")
-    first = features_features.get_fingerprint(tsv, usual, "classification")
+    config = TokenizationConfig(tokenizers["uncased"], 7, "head")
+    first = get_fingerprint(tsv, config, "classification")
     assert len(first) == 64
-    assert features_features.get_fingerprint(tsv, usual, "classification") == first
-    # the same vocabulary, once with a piece renamed, once with two of its pieces exchanged, once with the other casing
+    assert get_fingerprint(tsv, config, "classification") == first
+    # the same vocabulary with a token renamed, with two tokens swapped, and with the other casing
     paths = [tmp_path / f"{i}.txt" for i in range(3)]
-    pieces = list(tokenizers["uncased"].vocab)
-    changed = [[*pieces[:-1], "new"], [*pieces[:-2], pieces[-1], pieces[-2]], pieces]
-    for path, tokens in zip(paths, changed):
-        path.write_text("\n".join(tokens) + "\n", encoding="utf-8")
-    others = [BertTokenizer(str(path), do_lower_case=i < 2) for i, path in enumerate(paths)]
-    changes = [*({"tokenizer": tokenizer} for tokenizer in others), {"max_seq_length": 8}]
+    tokens = list(tokenizers["uncased"].vocab)
+    vocabularies = [[*tokens[:-1], "new"], [*tokens[:-2], tokens[-1], tokens[-2]], tokens]
+    for path, vocabulary in zip(paths, vocabularies):
+        path.write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+    changed_tokenizers = [BertTokenizer(str(path), do_lower_case=i < 2) for i, path in enumerate(paths)]
+    changes = [*({"tokenizer": tokenizer} for tokenizer in changed_tokenizers), {"max_seq_length": 8}]
     changes += [{"truncation": "tail"}, {"truncation": "head+tail"}]
-    fingerprints = [
-        features_features.get_fingerprint(tsv, replace(usual, **change), "classification") for change in changes
-    ]
-    fingerprints.append(features_features.get_fingerprint(tsv, usual, "regression"))
+    fingerprints = [get_fingerprint(tsv, replace(config, **change), "classification") for change in changes]
+    fingerprints.append(get_fingerprint(tsv, config, "regression"))
     tsv.write_bytes(tsv.read_bytes().replace(b"soup", b"soap"))
-    fingerprints.append(features_features.get_fingerprint(tsv, usual, "classification"))
+    fingerprints.append(get_fingerprint(tsv, config, "classification"))
     assert len({first, *fingerprints}) == 9

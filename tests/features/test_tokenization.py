@@ -1,4 +1,4 @@
-"""Word pieces are bit for bit those of the 2019 reference, however hard the text."""
+"""Token ids are bitwise identical to those of the 2019 reference, however difficult the text."""
 
 import csv
 import gc
@@ -21,10 +21,11 @@ from reference import HARD_TEXTS, as_tuple, convert, reference
 
 import tools
 from textbert.data import quality
-from textbert.features import features as features_features
 from textbert.features import tokenization
+from textbert.features.storage import get_fingerprint
+from textbert.features.tokenization import TRUNCATIONS, TokenCache, measure_unknown_tokens
 
-# what BERT's cleaning and Python's str.split treat in ways of their own is drawn more often than by chance
+# characters that BERT's cleaning and Python's str.split treat differently are drawn more often than by chance
 unicode_texts = st.text(
     st.characters()
     | st.sampled_from("abgod GOD.,'[]#\x00\x0b\x1c\x85\t\r\n\u00a0\u2028\u200b\u0301éÉİß中豈😀\ud800")
@@ -53,8 +54,8 @@ def check(pairs, max_seq_length, tokenizer, truncation="head"):
         assert as_tuple(feature) == expected, (text_a, text_b, max_seq_length, truncation)
 
 
-def test_the_hard_texts_are_what_they_should_be(tokenizers):
-    """The comparison below is worth something only if the reference meets the traps."""
+def test_the_hard_texts_are_hard(tokenizers):
+    """The comparisons below prove something only if the texts contain the difficulties."""
     cased, uncased = tokenizers["cased"], tokenizers["uncased"]
     assert uncased.tokenize("A\x85B good\x1cfood") == ["a", "##b", "good", "##f", "##o", "##o", "##d"]
     assert cased.tokenize("UNaffable The") == ["U", "##N", "##aff", "##able", "The"]
@@ -86,7 +87,7 @@ def test_truncation(tokenizer, max_seq_length, truncation):
 @given(first=any_text, second=st.none() | any_text, size=st.sampled_from([3, 4, 7, 16]), data=st.data())
 @example(first="\x01 \x01 good", second=None, size=3, data=None)
 def test_any_text(tokenizers, first, second, size, data):
-    truncation = "head" if data is None else data.draw(st.sampled_from(tokenization.TRUNCATIONS))
+    truncation = "head" if data is None else data.draw(st.sampled_from(TRUNCATIONS))
     for tokenizer in tokenizers.values():
         check([(first, second), (first, None)], size, tokenizer, truncation)
         (count,) = tools.count_tokens([first], tokenizer)
@@ -94,15 +95,15 @@ def test_any_text(tokenizers, first, second, size, data):
 
 
 @given(texts=st.lists(any_text, max_size=6))
-def test_what_came_before_changes_nothing(tokenizers, texts):
-    """Chunks are remembered: the same text must give the same ids the second time, next to any other."""
+def test_cached_ids_are_the_same(tokenizers, texts):
+    """The same text must get the same ids the second time, after any other text."""
     for tokenizer in tokenizers.values():
         check([(text, None) for text in [*texts, *reversed(texts)]], 16, tokenizer)
 
 
 @pytest.mark.parametrize("max_seq_length", [2, 3, 4, 7, 16])
 def test_very_long_texts(tokenizer, max_seq_length, monkeypatch):
-    monkeypatch.setattr(tokenization.TokenCache, "VERY_LONG", max_seq_length)
+    monkeypatch.setattr(TokenCache, "VERY_LONG", max_seq_length)
     sigmas = ["\u0391\u03a3.\u0392,\u0391\u03a3,\u0392", "[SEP],[SEP] [SEP]", ",\u0301,", "\u4e2d\ufe00\u6587"]
     texts = [a + b for a, b in itertools.product([*HARD_TEXTS, *sigmas], repeat=2)]
     check([(text, None) for text in texts], max_seq_length, tokenizer)
@@ -111,20 +112,20 @@ def test_very_long_texts(tokenizer, max_seq_length, monkeypatch):
 @given(text=any_text, size=st.sampled_from([3, 4, 7, 16]))
 def test_any_very_long_text(tokenizers, text, size):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokenization.TokenCache, "VERY_LONG", size)
+        patch.setattr(TokenCache, "VERY_LONG", size)
         for tokenizer in tokenizers.values():
             check([(text, None)], size, tokenizer)
 
 
 @given(text=st.text(st.sampled_from("\u4e2d\u6587,.\u0301\u03a3[]SEPaA \u00e9"), max_size=30), size=st.integers(1, 5))
-def test_all_of_a_very_long_text_can_be_counted(tokenizers, text, size):
+def test_all_tokens_of_a_very_long_text_are_counted(tokenizers, text, size):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokenization.TokenCache, "VERY_LONG", size)
+        patch.setattr(TokenCache, "VERY_LONG", size)
         for tokenizer in tokenizers.values():
             assert tools.count_tokens([text], tokenizer) == [len(tokenizer.tokenize(text)) + 2]
 
 
-def test_a_very_long_text_without_white_space_is_read_no_further_than_is_needed(tokenizer, monkeypatch):
+def test_a_very_long_text_without_white_space_is_tokenized_no_further_than_necessary(tokenizer, monkeypatch):
     basic, lengths = tokenizer.basic_tokenizer, []
     clean = basic._clean_text
     monkeypatch.setattr(basic, "_clean_text", lambda text: lengths.append(len(text)) or clean(text))
@@ -136,36 +137,36 @@ def test_a_very_long_text_without_white_space_is_read_no_further_than_is_needed(
 def test_truncation_by_hand(tokenizers):
     tokenizer = tokenizers["uncased"]
 
-    def pieces(a, b, size, truncation):
+    def tokenize(a, b, size, truncation):
         (feature,) = convert([(a, b)], size, tokenizer, truncation=truncation)
         return " ".join(tokenizer.convert_ids_to_tokens(feature.input_ids)), feature.segment_ids
 
     text = "a b c d e f g h i"
-    assert pieces(text, None, 10, "head") == ("[CLS] a b c d e f g h [SEP]", [0] * 10)
-    assert pieces(text, None, 10, "tail") == ("[CLS] b c d e f g h i [SEP]", [0] * 10)
-    assert pieces(text, None, 10, "head+tail") == ("[CLS] a b d e f g h i [SEP]", [0] * 10)
-    assert pieces("a b c", "x", 8, "head") == ("[CLS] a b c [SEP] x [SEP] [PAD]", [0] * 5 + [1, 1, 0])
-    # room for five: the pair loses from the longer text, and from the second when both are equally long
-    assert pieces("a b c d", "x y z w", 8, "head") == ("[CLS] a b c [SEP] x y [SEP]", [0] * 5 + [1] * 3)
-    assert pieces("a b c d", "x y z w", 8, "tail") == ("[CLS] b c d [SEP] z w [SEP]", [0] * 5 + [1] * 3)
-    assert pieces("a", "x y z w u v", 8, "head") == ("[CLS] a [SEP] x y z w [SEP]", [0] * 3 + [1] * 5)
-    assert pieces("", "", 4, "head") == ("[CLS] [SEP] [SEP] [PAD]", [0, 0, 1, 0])
+    assert tokenize(text, None, 10, "head") == ("[CLS] a b c d e f g h [SEP]", [0] * 10)
+    assert tokenize(text, None, 10, "tail") == ("[CLS] b c d e f g h i [SEP]", [0] * 10)
+    assert tokenize(text, None, 10, "head+tail") == ("[CLS] a b d e f g h i [SEP]", [0] * 10)
+    assert tokenize("a b c", "x", 8, "head") == ("[CLS] a b c [SEP] x [SEP] [PAD]", [0] * 5 + [1, 1, 0])
+    # five tokens fit: the longer text is truncated first, the second one if both have the same length
+    assert tokenize("a b c d", "x y z w", 8, "head") == ("[CLS] a b c [SEP] x y [SEP]", [0] * 5 + [1] * 3)
+    assert tokenize("a b c d", "x y z w", 8, "tail") == ("[CLS] b c d [SEP] z w [SEP]", [0] * 5 + [1] * 3)
+    assert tokenize("a", "x y z w u v", 8, "head") == ("[CLS] a [SEP] x y z w [SEP]", [0] * 3 + [1] * 5)
+    assert tokenize("", "", 4, "head") == ("[CLS] [SEP] [SEP] [PAD]", [0, 0, 1, 0])
 
 
 @pytest.mark.parametrize("casing", ["cased", "uncased"])
 def test_imdb_with_berts_own_vocabularies(test_data, casing):
-    """Real reviews, with control characters and <br />: no id differs from BertTokenizer's."""
+    """Real reviews, with control characters and <br />: every id is BertTokenizer's."""
     tokenizer = BertTokenizer(str(test_data(f"vocab/bert-base-{casing}-vocab.txt")), do_lower_case=casing == "uncased")
     with gzip.open(test_data("imdb/train.csv.gz"), "rt", encoding="utf-8", newline="") as file:
         texts = [text for _, text in itertools.islice(csv.reader(file), 2000)]
     features = convert([(text, None) for text in texts], 128, tokenizer)
-    assert sum(feature.input_mask[-1] for feature in features) > 1000  # most are cut
+    assert sum(feature.input_mask[-1] for feature in features) > 1000  # most are truncated
     for text, feature in zip(texts, features):
         ids = tokenizer.convert_tokens_to_ids(["[CLS]", *tokenizer.tokenize(text)[:126], "[SEP]"])
         assert feature.input_ids == ids + [0] * (128 - len(ids)), text
 
 
-def test_a_chunk_of_more_ids_than_positions_is_no_cause_for_a_warning(tokenizers, caplog):
+def test_a_chunk_of_more_ids_than_positions_logs_no_warning(tokenizers, caplog):
     assert convert([("\u597d" * 600, None)], 16, tokenizers["uncased"]).lengths.tolist() == [16]
     assert caplog.records == []
 
@@ -179,7 +180,7 @@ def english(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("texts", "share", "remedy"),
+    ("texts", "fraction", "hint"),
     [
         (["good soup", "bad soup and a cat"], 0.0, None),
         (["อาหาร อร่อย", "ห้อง สะอาด"], 1.0, "bert-base-multilingual-cased.*Thai"),
@@ -188,24 +189,24 @@ def english(tmp_path_factory):
         (["とてもいい 料理", "まずい"], 1.0, "bert-base-multilingual-cased"),
         (["\U0001f600 \U0001f621", "\U0001f621"], 1.0, "write emoji"),
         (["good soup " * 20 + "อ", "bad " * 40], 0.0125, None),
-        (["good soup " * 20] * 8 + ["อาหาร"], 0.003, "Thai"),  # few pieces, but all of one text in nine
+        (["good soup " * 20] * 8 + ["อาหาร"], 0.003, "Thai"),  # few tokens, but all those of one text in nine
     ],
 )
-def test_what_a_vocabulary_does_not_know_is_measured(english, texts, share, remedy):
-    shares, total, per_word = tokenization.measure_unknown_tokens(texts, english)
-    assert len(shares) == len(texts) and total == pytest.approx(share, abs=0.001) and per_word >= 1
-    sentences = quality.describe_unknown(texts, shares, total, "tiny-bert")
-    assert f"{share:.1%} of the word pieces are [UNK]" in sentences[0]
-    assert (len(sentences) == 1) == (remedy is None)
-    assert remedy is None or re.search(remedy, sentences[-1])
+def test_unknown_tokens_are_measured(english, texts, fraction, hint):
+    fractions, total, tokens_per_word = measure_unknown_tokens(texts, english)
+    assert len(fractions) == len(texts) and total == pytest.approx(fraction, abs=0.001) and tokens_per_word >= 1
+    sentences = quality.describe_unknown(texts, fractions, total, "tiny-bert")
+    assert f"{fraction:.1%} of the tokens are [UNK]" in sentences[0]
+    assert (len(sentences) == 1) == (hint is None)
+    assert hint is None or re.search(hint, sentences[-1])
 
 
-def test_no_text_and_many_are_measured(english):
-    assert tokenization.measure_unknown_tokens([""], english)[1] == 0
-    assert len(tokenization.measure_unknown_tokens(["good"] * 101, english, 10)[0]) == 10
+def test_unknown_tokens_of_an_empty_text_and_of_many_texts(english):
+    assert measure_unknown_tokens([""], english)[1] == 0
+    assert len(measure_unknown_tokens(["good"] * 101, english, 10)[0]) == 10
 
 
-def test_a_model_is_not_its_own_remedy():
+def test_a_model_is_not_recommended_instead_of_itself():
     model = "bert-base-multilingual-cased"
     sentences = quality.describe_unknown(["อาหาร"], np.array([1.0]), 1.0, model)
     assert model not in sentences[-1]
@@ -213,14 +214,14 @@ def test_a_model_is_not_its_own_remedy():
 
 @pytest.fixture
 def vocabulary(tmp_path):
-    """A vocabulary's path."""
+    """The path of a small vocabulary."""
     path = tmp_path / "vocab.txt"
     path.write_text("\n".join(make_vocabulary(False)) + "\n", encoding="utf-8")
     return path
 
 
-class Own(BertTokenizer):
-    """Looks at a whole text, as one that finds words by a dictionary does."""
+class WholeTextTokenizer(BertTokenizer):
+    """Depends on the whole text, as a tokenizer that segments words with a dictionary does."""
 
     def tokenize(self, text):
         return ["[UNK]", *super().tokenize(text)[::-1]]
@@ -228,25 +229,27 @@ class Own(BertTokenizer):
 
 @pytest.mark.parametrize("truncation", ["head", "tail"])
 @pytest.mark.parametrize("kind", ["class", "instance", "basic", "none"])
-def test_a_tokenizer_with_ways_of_its_own(vocabulary, kind, truncation):
-    tokenizer = (Own if kind == "class" else BertTokenizer)(str(vocabulary), do_basic_tokenize=kind != "none")
+def test_a_tokenizer_with_methods_of_its_own(vocabulary, kind, truncation):
+    tokenizer = (WholeTextTokenizer if kind == "class" else BertTokenizer)(
+        str(vocabulary), do_basic_tokenize=kind != "none"
+    )
     if kind == "instance":
         tokenizer.tokenize = lambda text: ["good"] * len(text)
     if kind == "basic":
         tokenizer.basic_tokenizer.tokenize = lambda text: text.split("o")
     check([("good food", None), ("the Good, THE bad", "a good"), ("", "")], 7, tokenizer, truncation)
-    with pytest.raises(TypeError, match="does not cut words as BertTokenizer does"):
-        features_features.get_fingerprint(vocabulary, tokenization.TokenizationConfig(tokenizer, 8), "classification")
+    with pytest.raises(TypeError, match="does not tokenize as BertTokenizer does"):
+        get_fingerprint(vocabulary, tokenization.TokenizationConfig(tokenizer, 8), "classification")
 
 
-def test_a_piece_that_is_not_in_the_vocabulary(vocabulary):
+def test_a_token_that_is_not_in_the_vocabulary(vocabulary):
     tokenizer = BertTokenizer(str(vocabulary))
     del tokenizer.vocab["[SEP]"]
-    with pytest.raises(ValueError, match=r"the tokenizer gives '\[SEP\]', which is not in its vocabulary"):
+    with pytest.raises(ValueError, match=r"the tokenizer returned '\[SEP\]', which is not in its vocabulary"):
         convert([("good", None)], 7, tokenizer)
 
 
-# ---------- One example after the other -------------------------------------------------------------------------------
+# ---------- One example at a time -------------------------------------------------------------------------------------
 
 
 def convert_one(text, tokenizer, size=12):
@@ -261,26 +264,26 @@ def swap_ids(tokenizer):
     tokenizer.vocab["good"], tokenizer.vocab["food"] = tokenizer.vocab["food"], tokenizer.vocab["good"]
 
 
-def replace_piece(tokenizer):
+def replace_token(tokenizer):
     tokenizer.vocab["goo"] = tokenizer.vocab.pop("good")
 
 
 CHANGES = {
     "ids": swap_ids,
-    "a piece": replace_piece,
-    "a new piece": lambda t: t.vocab.update({"[SEP]good": 7, "gooder": 8}),
+    "a token": replace_token,
+    "a new token": lambda t: t.vocab.update({"[SEP]good": 7, "gooder": 8}),
     "[CLS]": lambda t: t.vocab.update({"[CLS]": 9}),
     "casing": lambda t: setattr(t.basic_tokenizer, "do_lower_case", False),
     "never_split": lambda t: setattr(t.basic_tokenizer, "never_split", ("[SEP]", "GOODER")),
     "accents": lambda t: setattr(t.basic_tokenizer, "_run_strip_accents", lambda text: text),
     "word length": lambda t: setattr(t.wordpiece_tokenizer, "max_input_chars_per_word", 3),
-    "another vocabulary": lambda t: setattr(t, "vocab", {piece: 2 * i for piece, i in t.vocab.items()}),
+    "another vocabulary": lambda t: setattr(t, "vocab", {token: 2 * i for token, i in t.vocab.items()}),
     "tokenize": lambda t: setattr(t, "tokenize", lambda text: ["good"]),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_what_is_remembered_of_a_tokenizer_is_forgotten_when_it_changes(vocabulary, change):
+def test_the_cache_of_a_tokenizer_is_dropped_when_it_changes(vocabulary, change):
     text = "Good gooder café food GOODER [SEP]"
     tokenizer, other = BertTokenizer(str(vocabulary)), BertTokenizer(str(vocabulary))
     before = convert_one(text, tokenizer)
@@ -303,10 +306,10 @@ def test_examples_in_threads_and_pools(tokenizers):
             assert list(map(as_tuple, pool.imap(tools.convert_example_to_feature, rows))) == expected
 
 
-def test_a_tokenizer_that_is_no_longer_needed_goes(vocabulary):
+def test_the_cache_does_not_keep_a_tokenizer_alive(vocabulary):
     tokenizer = BertTokenizer(str(vocabulary))
     convert_one("good", tokenizer)
-    gone = weakref.ref(tokenizer)
+    reference_to_it = weakref.ref(tokenizer)
     del tokenizer
     gc.collect()
-    assert gone() is None
+    assert reference_to_it() is None

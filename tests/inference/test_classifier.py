@@ -53,12 +53,12 @@ def test_predictions_by_hand(classifier):
 
 def test_the_threshold_itself_is_positive(classifier):
     logits = np.array([[0.0, 0.0], [1e-3, 0.0], [0.0, math.log(9) * 2.0]], np.float32)
-    frame = classifier.decide(logits)
+    frame = classifier.predictions_from_logits(logits)
     assert frame["label"].tolist() == ["good", "bad", "good"]
     assert frame["probability"][2] == pytest.approx(0.9)
 
 
-def test_predicting_little(classifier):
+def test_predicting_one_text_or_none(classifier):
     assert len(classifier.predict([""])) == 1
     first, second = classifier.predict(["", " \x85"])["probability"]
     assert first == pytest.approx(second, abs=1e-6)  # both are [CLS][SEP]
@@ -67,8 +67,8 @@ def test_predicting_little(classifier):
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), 3, b"good"])
-def test_what_is_no_text(classifier, value):
-    with pytest.raises(TypeError, match=f"text 1 is {value!r}, but must be a string"):
+def test_elements_that_are_not_strings_are_refused(classifier, value):
+    with pytest.raises(TypeError, match=f"expected strings, got {value!r} as text 1"):
         classifier.predict(["good", value])
 
 
@@ -138,7 +138,7 @@ def test_compressed_files_other_columns_and_a_byte_order_mark(classifier, source
 
 
 @pytest.mark.parametrize("name", ["label", "probability", " label"])
-def test_a_column_of_the_answers_name_stays(classifier, tmp_path, capsys, name):
+def test_a_column_named_like_a_prediction_stays(classifier, tmp_path, capsys, name):
     """A labelled table is scored, too: nothing of it is lost."""
     (tmp_path / "new.csv").write_text(f"text,{name}\ngood,no\nbad,yes\n")
     assert classifier.predict_file(tmp_path / "new.csv", tmp_path / "scored.csv") == 2
@@ -160,14 +160,14 @@ def test_a_header_alone(classifier, tmp_path):
     [
         (b"", "new.csv is empty: it needs a header"),
         (b"id,review\n1,good\n", "has no column 'text': set text_column to one of 'id', 'review'"),
-        (b"text,label,predicted_label\ngood,1,1\n", "has columns of the names that would be added"),
-        (b"probability,text, predicted_probability\n1,good,1\n", "has columns of the names that would be added"),
+        (b"text,label,predicted_label\ngood,1,1\n", "already has columns named 'label' and 'predicted_label'"),
+        (b"probability,text, predicted_probability\n1,good,1\n", "already has columns named 'probability'"),
         (b"text\ngood\ncaf\xe9\n", r"new.csv, line 3: its byte 4 \(0xe9\) is not UTF-8"),
         (b"id,text\n1,good\n2,good,bad\n", "new.csv: the row in line 3 has 3 columns"),
         (b'id,text\n1,good\n2,"bad\n', "new.csv.*never closed"),
     ],
 )
-def test_files_that_are_refused(classifier, tmp_path, content, message):
+def test_invalid_files_are_refused(classifier, tmp_path, content, message):
     """Before any work: nothing is written."""
     (tmp_path / "new.csv").write_bytes(content)
     with pytest.raises(ValueError, match=message):
@@ -181,7 +181,7 @@ def test_a_missing_file(classifier, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["new.csv", "folder/../new.csv", "scored.csv.gz", "scored.zip"])
-def test_targets_that_are_refused(classifier, source, tmp_path, name):
+def test_invalid_targets_are_refused(classifier, source, tmp_path, name):
     before = source.read_bytes()
     with pytest.raises(ValueError, match=r"target is .*(new.csv|scored).*, but must be another file"):
         classifier.predict_file(source, tmp_path / name)
@@ -218,7 +218,7 @@ def test_a_table_without_a_header(classifier, tmp_path, capsys):
     assert classifier.predict_file(tmp_path / "scored.csv", tmp_path / "again.csv", "1") == 3
 
 
-def test_it_reads_the_column_of_the_training(classifier, tmp_path, capsys):
+def test_the_default_is_the_column_of_the_training(classifier, tmp_path, capsys):
     (tmp_path / "new.csv").write_text("subject,mail\nbad,good soup\nbad,good tea\n")
     classifier.settings["text_column"] = "mail"
     classifier.predict_file(tmp_path / "new.csv", tmp_path / "scored.csv")
@@ -230,7 +230,7 @@ def test_it_reads_the_column_of_the_training(classifier, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("batch_rows", [2, 100])
-def test_it_says_how_many_texts_it_could_not_read(classifier, tmp_path, capsys, monkeypatch, batch_rows):
+def test_unreadable_texts_are_counted(classifier, tmp_path, capsys, monkeypatch, batch_rows):
     """Also when it was interrupted: nothing is counted twice or forgotten."""
     texts = ["good", "", "  ", "\u200b\x85", "good " * 6, "good " * 7, "good " * 8, "☃ ☃ good", "☃", "bad"]
     pd.DataFrame({"text": texts}).to_csv(tmp_path / "new.csv", index=False, quoting=1)
@@ -250,7 +250,7 @@ def test_it_says_how_many_texts_it_could_not_read(classifier, tmp_path, capsys, 
 
 @pytest.mark.parametrize(("kind", "garbage"), [("csv", b""), ("csv", b'22,"half a r'), ("tsv", b"22\t")])
 @pytest.mark.parametrize("chunks", range(4))
-def test_it_goes_on_after_any_chunk(classifier, source, tmp_path, monkeypatch, capsys, chunks, kind, garbage):
+def test_it_resumes_after_any_chunk(classifier, source, tmp_path, monkeypatch, capsys, chunks, kind, garbage):
     whole, scored = tmp_path / f"whole.{kind}", tmp_path / f"scored.{kind}"
     classifier.predict_file(source, whole, batch_rows=7)
     with monkeypatch.context() as patched, pytest.raises(Stopped):
@@ -330,18 +330,18 @@ def test_a_killed_process(classifier, bert_files, pack, tmp_path):
 
 
 @pytest.mark.parametrize(("threshold", "label"), [(None, "bad"), (0.0, "good"), (1, "bad")])
-def test_another_threshold_than_the_archives(bert_files, pack, threshold, label):
+def test_a_threshold_other_than_the_archives(bert_files, pack, threshold, label):
     archive = pack(bert_files(classifier={**SETTINGS, "threshold": 0.99}))
     assert Classifier.load(archive, "cpu", threshold).predict(["soup"])["label"].tolist() == [label]
 
 
-def test_a_threshold_that_cannot_be(bert_files, pack):
+def test_an_invalid_threshold_is_refused(bert_files, pack):
     with pytest.raises(ValueError, match="threshold is 1.5"):
         Classifier.load(pack(bert_files(classifier=SETTINGS)), "cpu", threshold=1.5)
 
 
 @pytest.mark.parametrize("kind", [list, tuple, iter, np.array, lambda texts: (text for text in texts), pd.Index])
-def test_predict_takes_texts_in_a_row(classifier, kind):
+def test_predict_accepts_any_iterable_of_strings(classifier, kind):
     expected = classifier.predict(REVIEWS)
     pd.testing.assert_frame_equal(classifier.predict(kind(REVIEWS)), expected)
     assert expected.index.tolist() == [0, 1, 2, 3]
@@ -360,7 +360,7 @@ def test_a_series_keeps_its_index(classifier):
     "index", [[0, 1, 0, 1], pd.MultiIndex.from_tuples([(0, "a")] * 4, names=["file", "row"]), pd.Index([None, 1, 2, 2])]
 )
 @pytest.mark.parametrize("dtype", [object, "string", "category", "str"])
-def test_answers_to_any_series_are_matched_by_position(classifier, index, dtype):
+def test_predictions_for_any_series_are_matched_by_position(classifier, index, dtype):
     texts = pd.Series(REVIEWS, index=index, dtype=dtype, name="text")
     answers = classifier.predict(texts)
     assert answers.index.equals(texts.index) and answers.index.names == texts.index.names
@@ -373,7 +373,7 @@ def test_answers_to_any_series_are_matched_by_position(classifier, index, dtype)
     assert classifier.predict(some)["label"].tolist() == classifier.predict([REVIEWS[1], REVIEWS[3]])["label"].tolist()
 
 
-def test_what_is_no_table_of_pandas(classifier):
+def test_tables_that_are_not_data_frames_are_refused(classifier):
     """Ray gives dicts of arrays, unless it is asked for pandas."""
     for table in ({"text": np.array(["good"])}, pd.Series(["good"], name="text")):
         with pytest.raises(TypeError, match=f"table: expected DataFrame from pandas, got a {type(table).__name__}"):
@@ -383,11 +383,11 @@ def test_what_is_no_table_of_pandas(classifier):
 
 @pytest.mark.parametrize("dtype", [object, "string", "category", "str"])
 def test_a_missing_text_in_a_series_is_named(classifier, dtype):
-    with pytest.raises(TypeError, match="text 2 is .*, but must be a string; '' if there is none"):
+    with pytest.raises(TypeError, match="expected strings, got .* as text 2; use '' for a missing text"):
         classifier.predict(pd.Series(["good", "bad", None], dtype=dtype, index=[5, 5, 5]))
 
 
-def test_no_texts_have_answers_of_the_same_types(classifier):
+def test_predictions_for_no_texts_have_the_same_dtypes(classifier):
     expected = classifier.predict(["good"]).dtypes
     for none in ([], pd.Series([], dtype=str), iter(()), np.array([], object)):
         answers = classifier.predict(none)
@@ -397,18 +397,18 @@ def test_no_texts_have_answers_of_the_same_types(classifier):
 @pytest.mark.parametrize(
     ("texts", "shown"),
     [
-        ("good soup", "a str, 'good soup': put it into a list"),
+        ("good soup", r"got a single string; pass a list: \[text\]"),
         (b"soup", "a bytes"),
-        (pd.DataFrame({"text": ["a"]}), r"a DataFrame, with a shape of \(1, 1\): give one of its columns"),
+        (pd.DataFrame({"text": ["a"]}), r"got a DataFrame of shape \(1, 1\); pass one of its columns"),
         ({"text": ["a"]}, "a dict"),
         ({"a"}, "a set"),
-        (17, "a int, 17"),
+        (17, "got a int 17; pass one text"),
         (None, "a NoneType"),
         (np.array([["a"]]), "a ndarray"),
         (np.array("a"), "a ndarray"),
     ],
 )
-def test_predict_refuses_what_is_no_row_of_texts(classifier, texts, shown):
+def test_predict_refuses_other_types(classifier, texts, shown):
     """A single text is a sequence too: its letters would be classified one by one."""
     with pytest.raises(TypeError, match=shown):
         classifier.predict(texts)
@@ -417,20 +417,20 @@ def test_predict_refuses_what_is_no_row_of_texts(classifier, texts, shown):
 def test_predict_refuses_paths_and_files(classifier, tmp_path):
     path = tmp_path / "texts.txt"
     path.write_text("good\n")
-    with pytest.raises(TypeError, match="Path.*: read its texts, or use predict_file"):
+    with pytest.raises(TypeError, match="Path.*; pass the texts in it, or use predict_file"):
         classifier.predict(path)
     with open(path) as file, pytest.raises(TypeError, match="predict_file"):
         classifier.predict(file)
 
 
-def test_a_number_out_of_a_table_is_a_number(bert_files, pack):
+def test_numpy_numbers_are_accepted_as_settings(bert_files, pack):
     path = pack(bert_files(classifier=SETTINGS))
     loaded = Classifier.load(path, "cpu", threshold=np.float64(0.3), temperature=np.float32(2))
     assert (loaded.settings["threshold"], loaded.settings["temperature"]) == (0.3, 2)
 
 
 @pytest.mark.parametrize("size", [0, -3, 1.0, "8", None, True])
-def test_predict_refuses_sizes_that_are_none(classifier, size):
+def test_predict_refuses_invalid_batch_sizes(classifier, size):
     with pytest.raises(ValueError, match=f"batch_size: expected a positive integer, got {size!r}"):
         classifier.predict(REVIEWS, batch_size=size)
     assert len(classifier.predict(REVIEWS, batch_size=np.int64(3))) == 4
@@ -470,17 +470,17 @@ def trained(bert_files, pack):
     return make
 
 
-def test_seen_texts_are_counted_and_left_out(trained):
+def test_training_texts_are_counted_and_left_out(trained):
     classifier = trained(["Good  SOUP", "tea", "cake"])
     texts, labels = ["new", "good soup", "other", "third", "tea"], np.array([1, 1, 0, 0, 0])
     rows, sentence = classifier.exclude_training_texts(texts, labels, "dev.tsv")
     assert rows.tolist() == [0, 2, 3]
     assert sentence == f"2 of the 5 texts of dev.tsv were in the training of {classifier.path} and are left out"
     rows, sentence = classifier.exclude_training_texts(["x", "y"], np.array([0, 1]), "dev.tsv")
-    assert rows.tolist() == [0, 1] and sentence == "it has seen none of the 2 texts of dev.tsv in training"
+    assert rows.tolist() == [0, 1] and sentence == "the model was trained on none of the 2 texts of dev.tsv"
 
 
-def test_digests_of_before_are_recognized(trained):
+def test_older_hashes_are_recognized(trained):
     """Archives of before hold digests of texts in lower case with single spaces; each is found by either digest."""
     classifier = trained(["soup cafe\u0301", "STRASSE 9"])
     folded = "na\u00efve stra\u00dfe \u597d\u5403 \u2764\ufe0f"
@@ -506,14 +506,14 @@ def test_digests_of_before_are_recognized(trained):
 @pytest.mark.parametrize(
     ("texts", "labels"), [(["soup", "tea", "new", "old"], [0, 1, 0, 1]), (["soup", "new", "old"], [0, 1, 1])]
 )
-def test_too_many_seen_texts_are_refused(trained, texts, labels):
+def test_too_many_training_texts_are_refused(trained, texts, labels):
     with pytest.raises(ValueError, match=r"of the \d texts of d.tsv were in the training of .*: run train.ipynb again"):
         trained(["soup", "tea"]).exclude_training_texts(texts, np.array(labels), "d.tsv")
 
 
-def test_an_archive_of_before_cannot_be_checked(trained):
+def test_an_archive_without_hashes_cannot_be_checked(trained):
     rows, sentence = trained(None).exclude_training_texts(["soup", "tea"], np.array([0, 1]), "dev.tsv")
-    assert rows.tolist() == [0, 1] and "cannot be checked" in sentence and "none" not in sentence
+    assert rows.tolist() == [0, 1] and "cannot check for training-set overlap" in sentence and "none" not in sentence
 
 
 @pytest.mark.parametrize(("names", "right"), [(["bad", "good"], True), (["good", "bad"], False), (["0", "1"], False)])
@@ -537,7 +537,7 @@ def test_labels_are_compared(trained, tmp_path, names, right):
         ([1, {}], [["2"], ["1"]], None),
     ],
 )
-def test_classes_turned_round_under_the_same_names_are_noticed(trained, tmp_path, before, after, moved):
+def test_swapped_classes_under_the_same_names_are_noticed(trained, tmp_path, before, after, moved):
     (tmp_path / "labels.json").write_text(json.dumps({"label_names": ["bad", "good"], "classes": after}))
     classifier = trained([])
     classifier.settings |= {"classes": before}
@@ -552,7 +552,7 @@ def test_labels_without_names_cannot_be_checked(trained, tmp_path):
     assert "cannot be checked" in trained([]).check_labels(tmp_path)
 
 
-def test_folders_and_repacked_archives_are_taken(bert_files, tmp_path):
+def test_folders_and_repacked_archives_are_loaded(bert_files, tmp_path):
     folder = write_folder(tmp_path, bert_files(classifier=SETTINGS))
     with tarfile.open(tmp_path / "plain.tar", "w") as plain, tarfile.open(tmp_path / "mac.tar.gz", "w:gz") as mac:
         mac.add(folder / "vocab.txt", "mine/._vocab.txt")

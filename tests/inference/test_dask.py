@@ -101,7 +101,7 @@ def predict_in_cluster(texts, function, archive, *arguments, **columns):
     return parts.map_partitions(function, archive, *arguments, meta=ANSWERS | columns).compute()
 
 
-def test_two_workers_answer_as_one_process_does(client, texts, archive):
+def test_two_workers_predict_as_one_process_does(client, texts, archive):
     columns = {"process": int, "threads": int, "daemon": bool, "loaded": int}
     found = predict_in_cluster(texts, score_and_tell, archive, **columns)
     expected = predict_here(texts, archive)
@@ -118,7 +118,7 @@ def test_two_workers_answer_as_one_process_does(client, texts, archive):
     assert found["daemon"].all()  # which may not start processes for the conversion
 
 
-def test_what_a_killed_worker_had_is_done_again(client, texts, archive, tmp_path):
+def test_the_partition_of_a_killed_worker_is_done_again(client, texts, archive, tmp_path):
     notes = tmp_path / "notes"
     notes.mkdir()
     found = predict_in_cluster(texts, score_or_die, archive, str(notes))

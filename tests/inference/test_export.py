@@ -8,6 +8,7 @@ import re
 import sys
 from itertools import islice
 
+import exports
 import numpy as np
 import pytest
 from conftest import SETTINGS, make_vocabulary
@@ -67,7 +68,7 @@ OF_THE_BASE = [
 
 
 @pytest.mark.parametrize("said", OF_THE_BASE, ids=lambda said: next(iter(said)))
-def test_the_folder_says_nothing_of_the_base_but_its_sizes(bert_files, pack, tmp_path, said):
+def test_the_folder_has_only_the_sizes_of_the_base_model(bert_files, pack, tmp_path, said):
     files = bert_files(classifier=SETTINGS, hidden_act="relu", type_vocab_size=1, max_position_embeddings=64)
     files["config.json"] = json.dumps(json.loads(files["config.json"]) | said).encode()
     classifier = Classifier.load(pack(files), "cpu")
@@ -79,7 +80,7 @@ def test_the_folder_says_nothing_of_the_base_but_its_sizes(bert_files, pack, tmp
     assert {name: config[name] for name in expected} == expected
     assert not (said.keys() - expected.keys()) & config.keys()
     if importlib.util.find_spec("transformers"):
-        assert export.check_huggingface(classifier, folder, TEXTS) == (pytest.approx(0, abs=1e-5), [])
+        assert exports.compare_huggingface(classifier, folder, TEXTS) == (pytest.approx(0, abs=1e-5), [])
 
 
 @needs("transformers")
@@ -87,14 +88,14 @@ def test_a_vocabulary_without_mask_gets_no_token_that_the_model_lacks(bert_files
     vocabulary = [piece for piece in make_vocabulary(False) if piece != "[MASK]"]
     classifier = Classifier.load(pack(bert_files(classifier=SETTINGS, vocabulary=vocabulary)), "cpu")
     folder = export.export(classifier, "huggingface", tmp_path)
-    assert export.check_huggingface(classifier, folder, ["[MASK] good", "bad"])[0] < 1e-5
+    assert exports.compare_huggingface(classifier, folder, ["[MASK] good", "bad"])[0] < 1e-5
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert max(tokenizer("[MASK] good")["input_ids"]) < len(vocabulary)
 
 
-def test_our_own_classifier_takes_the_folder_for_transformers(taught, tmp_path, monkeypatch):
+def test_classifier_loads_the_folder_for_transformers(taught, tmp_path, monkeypatch):
     monkeypatch.setitem(taught.settings, "temperature", 3.0)
     monkeypatch.setitem(taught.settings, "intercept", -0.7)
     other = Classifier.load(export.export(taught, "huggingface", tmp_path), "cpu")
@@ -108,7 +109,7 @@ def test_our_own_classifier_takes_the_folder_for_transformers(taught, tmp_path, 
 def test_transformers_gives_the_same_probabilities(taught, tmp_path, monkeypatch, truncation):
     monkeypatch.setitem(taught.settings, "truncation", truncation)
     folder = export.export(taught, "huggingface", tmp_path)
-    largest, other = export.check_huggingface(taught, folder, TEXTS)
+    largest, other = exports.compare_huggingface(taught, folder, TEXTS)
     assert largest < 1e-5
     assert other == ([4] if truncation == "head+tail" else [])
 
@@ -133,7 +134,7 @@ def run_card(folder, monkeypatch, texts=None):
         pytest.param("onnx", marks=needs("onnx", "onnxscript", "onnxruntime", "tokenizers")),
     ],
 )
-def test_the_lines_for_a_service_run_as_written(taught, tmp_path, monkeypatch, kind, truncation):
+def test_the_code_for_a_service_runs_as_written(taught, tmp_path, monkeypatch, kind, truncation):
     monkeypatch.setitem(taught.settings, "truncation", truncation)
     path = export.export(taught, kind, tmp_path)
     folder = path if path.is_dir() else path.parent
@@ -147,7 +148,7 @@ def test_the_lines_for_a_service_run_as_written(taught, tmp_path, monkeypatch, k
 def test_onnxruntime_gives_the_same_probabilities(taught, tmp_path):
     path = export.export(taught, "onnx", tmp_path)
     for batch_size in (1, 3, 7):
-        assert export.check_onnx(taught, path, TEXTS, batch_size) < 1e-4
+        assert exports.compare_onnx(taught, path, TEXTS, batch_size) < 1e-4
     found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
     assert found - {"onnx/tokenizer.json"} == {"onnx/model.onnx", "onnx/README.md"}
 
@@ -163,36 +164,36 @@ CONTEXTS = [
 @needs("tokenizers")
 @pytest.mark.parametrize("truncation", ["head", "tail"])
 @pytest.mark.parametrize("length", [2, 3, 9, 64])
-def test_the_tokenizer_cuts_as_we_do(tokenizer, truncation, length):
+def test_the_fast_tokenizer_gives_our_ids(tokenizer, truncation, length):
     how = (tokenizer, length, truncation)
     texts = TEXTS + CONTEXTS
     features = convert_pairs(
         TokenizationConfig(*how), [(text, None) for text in texts], np.zeros(len(texts)), progress=False
     )
     made = export.to_fast_tokenizer(*how)
-    assert export.find_cut_otherwise(made, features, texts) == []
+    assert exports.find_tokenized_differently(made, features, texts) == []
     one, other = made.encode("good soup"), made.encode_batch(["good soup", ""])[1]
     assert sum(one.attention_mask) == len(one.ids) and set(one.type_ids) == {0}
     assert other.ids[:2] == features.ids[features.offsets[2] :][:2].tolist() and sum(other.attention_mask) == 2
 
 
 @needs("tokenizers")
-def test_a_text_that_is_cut_otherwise_is_found(tokenizer):
+def test_a_text_that_is_tokenized_differently_is_found(tokenizer):
     """A mark that Unicode got after the tables of tokenizers, and a special piece in brackets."""
     texts = ["good", "a[SEP] b", "([SEP])", "soup"]
     how = (tokenizer, 9, "head")
     features = convert_pairs(TokenizationConfig(*how), [(text, None) for text in texts], np.zeros(4), progress=False)
-    assert export.find_cut_otherwise(export.to_fast_tokenizer(*how), features, texts) == [2]
+    assert exports.find_tokenized_differently(export.to_fast_tokenizer(*how), features, texts) == [2]
 
 
 @needs("tokenizers")
-def test_the_sigma_that_ends_a_word(tmp_path):
+def test_a_final_sigma(tmp_path):
     letters = [f"{mark}{letter}" for mark in ("", "##") for letter in "οδασς"]
     (tmp_path / "vocab.txt").write_text("\n".join(make_vocabulary(False) + letters), encoding="utf-8")
     how = (BertTokenizer(str(tmp_path / "vocab.txt")), 32, "head")
     texts = ["ΟΔΟΣ", "ΣΑΣ. ΑΣ", "Σ", "ΑΣ1 αΣ", "οδος ΑΣΑ"]
     features = convert_pairs(TokenizationConfig(*how), [(text, None) for text in texts], np.zeros(5), progress=False)
-    assert export.find_cut_otherwise(export.to_fast_tokenizer(*how), features, texts) == []
+    assert exports.find_tokenized_differently(export.to_fast_tokenizer(*how), features, texts) == []
     assert how[0].vocab["##ς"] in features.ids and how[0].vocab["[UNK]"] not in features.ids
 
 
@@ -207,14 +208,14 @@ def read_real_texts(test_data, each):
 
 @needs("tokenizers")
 @pytest.mark.parametrize("casing", ["uncased", "cased"])
-def test_no_real_text_is_cut_otherwise(test_data, casing):
+def test_no_real_text_is_tokenized_differently(test_data, casing):
     texts = read_real_texts(test_data, 5000)
     tokenizer = BertTokenizer(str(test_data(f"vocab/bert-base-{casing}-vocab.txt")), casing == "uncased")
     how = (tokenizer, 256, "head")
     features = convert_pairs(
         TokenizationConfig(*how), [(text, None) for text in texts], np.zeros(len(texts)), 1, progress=False
     )
-    other = export.find_cut_otherwise(export.to_fast_tokenizer(*how), features, texts)
+    other = exports.find_tokenized_differently(export.to_fast_tokenizer(*how), features, texts)
     print(f"{casing}: {len(other)} of {len(texts):,} texts are cut otherwise")
     assert other == [] and len(texts) == 10_000
 
@@ -222,11 +223,11 @@ def test_no_real_text_is_cut_otherwise(test_data, casing):
 @pytest.mark.parametrize(
     ("truncation", "hidden", "reason"),
     [
-        ("head+tail", None, "truncation is 'head+tail', but a tokenizer.json can only say 'head' or 'tail'"),
-        ("head", "tokenizers", "this needs more packages. Run: python -m pip install tokenizers"),
+        ("head+tail", None, "truncation is 'head+tail', but tokenizer.json supports only 'head' and 'tail'"),
+        ("head", "tokenizers", "this export requires tokenizers: python -m pip install tokenizers"),
     ],
 )
-def test_a_tokenizer_that_is_left_out_says_why(taught, tmp_path, monkeypatch, capsys, truncation, hidden, reason):
+def test_a_tokenizer_that_is_left_out_gives_a_reason(taught, tmp_path, monkeypatch, capsys, truncation, hidden, reason):
     monkeypatch.setitem(taught.settings, "truncation", truncation)
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx" / "tokenizer.json").write_text("of an export before")
@@ -238,13 +239,13 @@ def test_a_tokenizer_that_is_left_out_says_why(taught, tmp_path, monkeypatch, ca
     assert reason in capsys.readouterr().out and reason in (path.parent / "README.md").read_text()
 
 
-def test_a_missing_extra_says_which_command_helps(taught, tmp_path, monkeypatch):
+def test_a_missing_extra_names_the_pip_command(taught, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ImportError, match="pip install onnx onnxscript"):
         export.export_onnx(taught, tmp_path / "model.onnx")
 
 
-def test_a_new_export_leaves_no_old_file_with_8_bits(taught, tmp_path, monkeypatch):
+def test_a_new_export_removes_an_old_int8_file(taught, tmp_path, monkeypatch):
     old = tmp_path / "onnx" / "model-int8.onnx"
     old.parent.mkdir()
     old.write_bytes(b"of an export before")

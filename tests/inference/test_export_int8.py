@@ -2,6 +2,7 @@
 
 import re
 
+import exports
 import numpy as np
 from test_export import TEXTS, needs
 from tiny import teach
@@ -11,13 +12,13 @@ from textbert.notebook.parameters import get_parameters
 
 
 @needs("onnx", "onnxscript", "onnxruntime")
-def test_the_quantized_file_answers_alike_and_says_what_it_costs(bert_files, tmp_path):
+def test_the_quantized_file_predicts_alike_and_its_cost_is_reported(bert_files, tmp_path):
     classifier = teach(bert_files, tmp_path)
     path = export.export(classifier, "onnx-int8", tmp_path / "out")
     models = path.parent.glob("*.onnx")
     assert sorted(each.name for each in models) == ["model-int8.onnx", "model.onnx"]
     assert path.name == "model-int8.onnx" and path.stat().st_size < (path.parent / "model.onnx").stat().st_size
-    assert 0 < export.check_onnx(classifier, path, TEXTS) < 0.1
+    assert 0 < exports.compare_onnx(classifier, path, TEXTS) < 0.1
     labels = np.array([1, 0, 1, 1, 1, 0, 1])
     line = export.compare_int8(classifier, path, TEXTS, labels, batch_size=3)
     pattern = r"model-int8\.onnx on 7 texts: (\S+) times as fast as model\.onnx, "
@@ -31,6 +32,6 @@ def test_the_quantized_file_answers_alike_and_says_what_it_costs(bert_files, tmp
     assert abs(expected - ((tp * tn - fp * fn) / product**0.5 if product else 0)) < 1e-3
 
 
-def test_it_can_be_asked_for():
+def test_int8_is_a_valid_export():
     rule = get_parameters("evaluate")["EXPORT"].rule
     assert rule.is_valid(["huggingface", "onnx", "onnx-int8"]) and not rule.is_valid(["onnx-int4"])

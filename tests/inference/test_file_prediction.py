@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from textbert.data.csv_reader import read_delimited
+from textbert.inference.file_prediction import get_prediction_fingerprint
 from textbert.inference.source_table import SourceTable
 from textbert.inference.target_file import TargetFile, output_columns
 from textbert.utils.errors import ReadError
@@ -47,7 +48,7 @@ def read(path, **options):
         (["x", "text"], []),
     ],
 )
-def test_a_header_that_can_be_told(tmp_path, header, rows):
+def test_a_header_is_detected(tmp_path, header, rows):
     path = write(tmp_path / "new.csv", [header, *rows])
     table = SourceTable.open(path, "utf-8", 1)
     assert (table.has_header, table.header, table.count) == (True, header, len(rows))
@@ -68,7 +69,7 @@ def test_a_header_that_can_be_told(tmp_path, header, rows):
     ],
 )
 @pytest.mark.parametrize("before", ["", "\ufeff", "\n\n", "sep=,\n"])
-def test_a_header_that_cannot_be_told_is_asked_for(tmp_path, rows, before):
+def test_an_ambiguous_header_is_refused(tmp_path, rows, before):
     path = write(tmp_path / "new.csv", rows, quoting=csv.QUOTE_ALL)
     path.write_text(before + path.read_text(), encoding="utf-8")
     with pytest.raises(ValueError, match=r"cannot tell whether its first row, .* Set header=True .*, header=False"):
@@ -80,7 +81,7 @@ def test_a_header_that_cannot_be_told_is_asked_for(tmp_path, rows, before):
 
 
 @given(rows=st.lists(st.lists(any_text, min_size=2, max_size=2), min_size=1, max_size=6), name=any_text)
-def test_no_row_of_any_table_is_taken_for_a_header_by_chance(tmp_path_factory, rows, name):
+def test_no_row_of_any_table_is_a_header_by_chance(tmp_path_factory, rows, name):
     """By number none is; by name only one that has it."""
     path = tmp_path_factory.getbasetemp() / "any.csv"
     written = io.StringIO()
@@ -98,7 +99,7 @@ def test_no_row_of_any_table_is_taken_for_a_header_by_chance(tmp_path_factory, r
         assert "header" not in str(error)
 
 
-def test_a_name_that_is_not_there(tmp_path):
+def test_a_missing_column_is_named(tmp_path):
     path = write(tmp_path / "new.csv", [["1", LONG[0]], ["2", LONG[1] * 3]])
     with pytest.raises(ValueError, match=r"no column 'text' in its first row, '1', 'The soup.* header=False"):
         SourceTable.open(path, "utf-8", "text")
@@ -124,23 +125,23 @@ def test_a_name_that_is_not_there(tmp_path):
         (["id", "subject", "mail"], "subject", "mail", 1, "'subject'; in training they were in 'mail'"),
     ],
 )
-def test_another_column_than_the_trainings_is_said(tmp_path, capsys, names, wanted, trained, column, said):
+def test_a_column_other_than_the_trainings_is_reported(tmp_path, capsys, names, wanted, trained, column, said):
     path = write(tmp_path / "new.csv", [names, ["1", *LONG][: len(names)]])
     assert SourceTable.open(path, "utf-8", wanted, trained_column=trained).column == column
     out = capsys.readouterr().out
     assert said in out if said else out == ""
 
 
-def test_a_source_that_changes_meanwhile(tmp_path):
+def test_a_source_that_changes_meanwhile_is_refused(tmp_path):
     path = write(tmp_path / "new.csv", [["text"], ["good"]])
     table, times = SourceTable.open(path, "utf-8", "text"), path.stat()
     path.write_bytes(path.read_bytes().replace(b"good", b"evil"))
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     with pytest.raises(ValueError, match="new.csv changed while it was read"):
-        table.require_unchanged()
+        table.check_unchanged()
 
 
-def test_names_of_answers():
+def test_names_of_added_columns():
     assert output_columns([0, "text"], "it") == ["label", "probability"]
     assert output_columns(["text", " probability "], "it") == ["predicted_label", "predicted_probability"]
 
@@ -154,7 +155,7 @@ def source(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.parquet", "a.XLSX", "a.csv.gz", "a.tsv.bz2", "a.html", "a.zst"])
-def test_a_name_that_promises_another_format(source, name):
+def test_an_extension_of_another_format_is_refused(source, name):
     with pytest.raises(ValueError, match=r"but must be another file than the source, and called .csv .*, .tsv"):
         TargetFile(source.with_name(name), source)
     assert os.listdir(source.parent) == ["new.csv"]
@@ -163,7 +164,7 @@ def test_a_name_that_promises_another_format(source, name):
 @pytest.mark.parametrize(
     ("name", "separator"), [("a.tsv", "\t"), ("B.TSV", "\t"), ("a.csv", ","), ("a.txt", ","), ("a", ",")]
 )
-def test_a_name_decides_on_the_separator(classifier, tmp_path, name, separator):
+def test_the_extension_determines_the_delimiter(classifier, tmp_path, name, separator):
     rows = [["id", "text"], ["1", 'a "b"\tc'], ["2", "x, y; z\r\n|"], ["3", '"'], ["4", "\r"], ["5", "é\\"]]
     source = write(tmp_path / "new.csv", rows, quoting=csv.QUOTE_ALL, lineterminator="\n")
     assert classifier.predict_file(source, tmp_path / name) == 5
@@ -178,7 +179,7 @@ def test_a_name_decides_on_the_separator(classifier, tmp_path, name, separator):
     assert [row[:2] for row in read_delimited(tmp_path / name, kind)[0]] == rows
 
 
-def test_what_is_in_the_way_stays(source):
+def test_existing_files_in_the_way_stay(source):
     part = source.with_name("scored.csv.part")
     part.write_text("half of a download")
     with pytest.raises(ValueError, match=r"scored.csv.part is in its way: move it"):
@@ -208,28 +209,28 @@ def refuse(path):
     raise PermissionError(13, "denied")
 
 
-def test_a_state_that_cannot_be_read_is_not_taken_for_none(source, monkeypatch):
+def test_an_unreadable_state_is_an_error(source, monkeypatch):
     target = TargetFile(source.with_name("scored.csv"), source)
     target.resume("mine")
-    with open(target.part, "ab") as file:
+    with open(target.partial_path, "ab") as file:
         target.write(file, [["text"], ["good"]])
         target.save_progress("mine", 1, file.tell(), {"empty": 1})
-    done = target.part.read_bytes()
+    done = target.partial_path.read_bytes()
     with monkeypatch.context() as patched:
         patched.setattr(
-            type(target.state), "read_bytes", lambda path: (_ for _ in ()).throw(PermissionError(13, "denied"))
+            type(target.state_path), "read_bytes", lambda path: (_ for _ in ()).throw(PermissionError(13, "denied"))
         )
         with pytest.raises(ReadError, match=r"scored.csv.part.json cannot be read \(denied\)"):
             target.resume("mine")
-    assert target.part.read_bytes() == done
+    assert target.partial_path.read_bytes() == done
     assert target.resume("mine") == (1, {"empty": 1})
 
 
-def test_whatever_decides_on_the_answers_is_in_the_fingerprint(classifier, source):
+def test_whatever_affects_predictions_is_in_the_fingerprint(classifier, source):
     table, found = SourceTable.open(source, "utf-8", "text"), []
 
     def note():
-        found.append(classifier._get_fingerprint(table))
+        found.append(get_prediction_fingerprint(classifier, table))
 
     note()
     classifier.settings["threshold"] = np.float32(0.25)  # as a search with numpy leaves it
@@ -249,25 +250,25 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_a_part_that_an_editor_changed_is_not_gone_on_with(source, capsys, change):
+def test_a_partial_file_changed_by_an_editor_is_not_resumed(source, capsys, change):
     target = TargetFile(source.with_name("scored.csv"), source)
     target.resume("mine")
     for rows in (1, 2):  # the second after an interruption
-        with open(target.part, "ab") as file:
+        with open(target.partial_path, "ab") as file:
             target.write(file, [["good"]])
             target.save_progress("mine", rows, file.tell(), {})
         assert target.resume("mine") == (rows, {}) and capsys.readouterr().out == ""
-    target.part.write_bytes(change(target.part.read_bytes()))
+    target.partial_path.write_bytes(change(target.partial_path.read_bytes()))
     assert target.resume("mine") == (0, {}) and "was changed after it was written" in capsys.readouterr().out
-    assert target.part.read_bytes() == b""
+    assert target.partial_path.read_bytes() == b""
 
 
 @pytest.mark.parametrize("state", [b"", b"[]", b'{"rows": 1}', b'{"fingerprint": "mine", "bytes": "x"}', b"\xff"])
-def test_a_damaged_state_starts_again(source, capsys, state):
+def test_a_corrupt_state_starts_again(source, capsys, state):
     target = TargetFile(source.with_name("scored.csv"), source)
-    target.part.write_bytes(b"text")
-    target.state.write_bytes(state)
+    target.partial_path.write_bytes(b"text")
+    target.state_path.write_bytes(state)
     assert target.resume("mine") == (0, {})
-    assert "damaged" in capsys.readouterr().out and target.part.read_bytes() == b""
-    assert json.loads(target.state.read_bytes())["rows"] == 0
-    assert target.resume("other") == (0, {}) and "of a run with another source" in capsys.readouterr().out
+    assert "is corrupt" in capsys.readouterr().out and target.partial_path.read_bytes() == b""
+    assert json.loads(target.state_path.read_bytes())["rows"] == 0
+    assert target.resume("other") == (0, {}) and "is from a run with another source" in capsys.readouterr().out

@@ -52,7 +52,7 @@ def is_right(row):
 @example(table=("csv", ".bz2", b"", "bomb", "utf-8"), rows=2, header=True, target="scored.csv")
 @example(table=("tsv", "", b'x\ttext\n1\t"a ""b"" c"\n', [], "utf-8"), rows=1, header=None, target="scored.tsv")
 @example(table=("csv", "", b"text\na\n\nb\n", [], "utf-8"), rows=2, header=True, target="scored.csv")
-def test_as_many_answers_as_rows_or_a_refusal(folder, table, rows, header, target):
+def test_one_prediction_per_row_or_a_refusal(folder, table, rows, header, target):
     kind, compression, content, changes, encoding = table
     fuzz.empty(folder)
     packed = fuzz.bomb(compression) if changes == "bomb" else fuzz.damage(fuzz.COMPRESS[compression](content), changes)

@@ -1,4 +1,4 @@
-"""An archive of the 2019 guide, made by its own loop on `tools.py`, is loaded by saying what it does not know."""
+"""A legacy archive (2019), made by the guide's own loop on `tools.py`, is loaded with the settings that it lacks."""
 
 import shutil
 import sys
@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT, make_reviews
 from pytorch_pretrained_bert import BertForSequenceClassification, BertTokenizer
 from pytorch_pretrained_bert.optimization import BertAdam
-from test_rerun import Session
+from session import Session
 from torch.nn import CrossEntropyLoss
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -20,13 +20,13 @@ import tools
 from textbert.evaluation.calibration import fit_calibration
 from textbert.model.archive import write_archive
 
-GIVEN = {"max_seq_length": 24, "label_names": ["bad", "good"]}
+SETTINGS = {"max_seq_length": 24, "label_names": ["bad", "good"]}
 REVIEWS = ["good", "bad", "the soup was good", "a bad place", "not good", "very good food, bad soup"]
 
 
 @pytest.fixture(scope="module")
 def guide(bert_files, tmp_path_factory):
-    """The guide's folder after its training: archive, vocabulary, and what its model says of `REVIEWS`."""
+    """The guide's folder after training: archive, vocabulary, and its model's logits of `REVIEWS`."""
     folder = tmp_path_factory.mktemp("guide")
     write_archive(bert_files(), folder / "bert.tar.gz")
     tokenizer = tools.load_tokenizer(folder / "bert.tar.gz")
@@ -55,19 +55,20 @@ def guide(bert_files, tmp_path_factory):
         for name in ("config.json", "pytorch_model.bin"):
             archive.add(folder / name, name)
     model.eval()
-    old, answers = BertTokenizer(str(folder / "vocab.txt"), do_lower_case=True), []
+    guide_tokenizer, logits = BertTokenizer(str(folder / "vocab.txt"), do_lower_case=True), []
     for text in REVIEWS:
-        ids = torch.tensor([old.convert_tokens_to_ids(["[CLS]", *old.tokenize(text), "[SEP]"])])
-        answers.append(model(ids).detach()[0])
-    return SimpleNamespace(folder=folder, archive=folder / "yelp.tar.gz", logits=torch.stack(answers))
+        ids = torch.tensor([guide_tokenizer.convert_tokens_to_ids(["[CLS]", *guide_tokenizer.tokenize(text), "[SEP]"])])
+        logits.append(model(ids).detach()[0])
+    return SimpleNamespace(folder=folder, archive=folder / "yelp.tar.gz", logits=torch.stack(logits))
 
 
-def test_it_answers_as_the_guide_did(guide, capsys):
+def test_predictions_are_the_guides(guide, capsys):
     vocabulary = guide.folder / "vocab.txt"
-    classifier = tools.Classifier.load(guide.archive, "cpu", vocabulary=vocabulary, **GIVEN)
-    said = capsys.readouterr().out
-    assert "temperature 1.0, threshold 0.5" in said and "max_seq_length 24, truncation 'head'" in said
-    assert "texts are put into lower case" in said
+    classifier = tools.Classifier.load(guide.archive, "cpu", vocabulary=vocabulary, **SETTINGS)
+    printed = capsys.readouterr().out
+    assert "is a 2019 archive without classifier settings. Assuming:" in printed
+    assert "temperature 1.0, threshold 0.5" in printed and "max_seq_length 24, truncation 'head'" in printed
+    assert "has no capital letters: assuming uncased" in printed
     predicted = classifier.predict(REVIEWS)
     expected = guide.logits.softmax(1)[:, 1].numpy()
     np.testing.assert_allclose(predicted["probability"], expected, atol=1e-5)
@@ -76,22 +77,22 @@ def test_it_answers_as_the_guide_did(guide, capsys):
     assert classifier.describe()[0] == "Nothing is known of its training."
 
 
-def test_a_folder_has_its_vocabulary(guide, tmp_path):
+def test_a_folder_has_its_own_vocabulary(guide, tmp_path):
     for name in ("config.json", "pytorch_model.bin", "vocab.txt"):
         (tmp_path / name).write_bytes((guide.folder / name).read_bytes())
-    whole = tools.Classifier.load(tmp_path, "cpu", temperature=2, threshold=0.25, **GIVEN)
-    assert whole.settings["temperature"] == 2 and whole.settings["threshold"] == 0.25
+    classifier = tools.Classifier.load(tmp_path, "cpu", temperature=2, threshold=0.25, **SETTINGS)
+    assert classifier.settings["temperature"] == 2 and classifier.settings["threshold"] == 0.25
     expected = (guide.logits / 2).softmax(1)[:, 1].numpy()
-    np.testing.assert_allclose(whole.predict(REVIEWS)["probability"], expected, atol=1e-5)
-    with pytest.raises(ValueError, match=r"has a vocab.txt of its own: leave out vocabulary='.*vocab.txt'"):
-        tools.Classifier.load(tmp_path, "cpu", vocabulary=guide.folder / "vocab.txt", **GIVEN)
+    np.testing.assert_allclose(classifier.predict(REVIEWS)["probability"], expected, atol=1e-5)
+    with pytest.raises(ValueError, match="already has a vocab.txt; remove that argument"):
+        tools.Classifier.load(tmp_path, "cpu", vocabulary=guide.folder / "vocab.txt", **SETTINGS)
 
 
 @pytest.mark.parametrize(
     ("changed", "error", "message"),
     [
-        ({"max_seq_length": None}, ValueError, "max_seq_length must be given"),
-        ({"max_seq_length": None, "label_names": None}, ValueError, "max_seq_length and label_names must be given"),
+        ({"max_seq_length": None}, ValueError, "Pass max_seq_length, as in"),
+        ({"max_seq_length": None, "label_names": None}, ValueError, "Pass max_seq_length and label_names, as in"),
         ({"max_seq_length": 513}, ValueError, "max_seq_length is 513, but must be an integer from 3 to 512"),
         ({"label_names": ["bad"]}, ValueError, r"label_names is \['bad'\], but must be a list of two different"),
         ({"threshold": 1.5}, ValueError, "threshold is 1.5"),
@@ -99,25 +100,25 @@ def test_a_folder_has_its_vocabulary(guide, tmp_path):
         ({"vocabulary": "elsewhere/vocab.txt"}, FileNotFoundError, "elsewhere/vocab.txt is missing"),
     ],
 )
-def test_what_must_be_said(guide, changed, error, message):
+def test_missing_and_invalid_settings_are_refused(guide, changed, error, message):
     with pytest.raises(error, match=message):
-        tools.Classifier.load(guide.archive, "cpu", **{"vocabulary": guide.folder / "vocab.txt", **GIVEN, **changed})
+        tools.Classifier.load(guide.archive, "cpu", **{"vocabulary": guide.folder / "vocab.txt", **SETTINGS, **changed})
 
 
 def test_another_vocabulary_is_refused(guide, tmp_path):
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n" + "a\n" * 1000)
-    with pytest.raises(ValueError, match="vocab.txt has 1004 lines, but its config.json says"):
-        tools.Classifier.load(guide.archive, "cpu", vocabulary=tmp_path / "vocab.txt", **GIVEN)
+    with pytest.raises(ValueError, match="vocab.txt has 1004 lines, but vocab_size in its config.json is"):
+        tools.Classifier.load(guide.archive, "cpu", vocabulary=tmp_path / "vocab.txt", **SETTINGS)
 
 
-def test_an_archive_of_today_says_it_itself(classifier):
-    with pytest.raises(ValueError, match="says itself what its max_seq_length and label_names"):
-        tools.Classifier.load(classifier.path, "cpu", **GIVEN)
+def test_a_newer_archive_stores_these_settings(classifier):
+    with pytest.raises(ValueError, match="already stores max_seq_length; remove that argument"):
+        tools.Classifier.load(classifier.path, "cpu", **SETTINGS)
 
 
 @pytest.mark.parametrize("refit", [False, True])
 def test_the_validation_part_is_that_of_train_ipynb(guide, refit):
-    classifier = tools.Classifier.load(guide.archive, "cpu", vocabulary=guide.folder / "vocab.txt", **GIVEN)
+    classifier = tools.Classifier.load(guide.archive, "cpu", vocabulary=guide.folder / "vocab.txt", **SETTINGS)
     texts = [f"{text} {number}" for number in range(20) for text in REVIEWS]
     labels = np.array([int(text.split()[-2] != "bad") for text in texts])
     examples = [
@@ -154,12 +155,12 @@ def test_evaluate_ipynb_judges_it(guide, tmp_path, monkeypatch, capsys, refit):
     monkeypatch.setenv("TQDM_DISABLE", "1")
     monkeypatch.chdir(tmp_path)
     plt.switch_backend("agg")
-    given = {**GIVEN, "vocabulary": str(guide.folder / "vocab.txt")}
+    given = {**SETTINGS, "vocabulary": str(guide.folder / "vocab.txt")}
     session = Session("evaluate")
     session.run(TASK_NAME="guide", OLD_ARCHIVE=given, REFIT=refit, EXPORT=["huggingface"])
     said = capsys.readouterr().out
     assert "Nothing is known of its training." in said and "texts of train.tsv serve as validation part" in said
-    assert "cannot be checked, for" in said  # whether it has seen them
+    assert "cannot check for training-set overlap" in said  # whether it has seen them
     assert ("were fitted on them" in said) == refit == (session.names["temperature"] != 1.0)
     report = (tmp_path / "outputs/guide/report/report.html").read_text(encoding="utf-8")
     card = (tmp_path / "outputs/guide/huggingface/README.md").read_text(encoding="utf-8")

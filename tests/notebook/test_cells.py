@@ -1,4 +1,4 @@
-"""Cells that are run again: in order, or told from where on."""
+"""Stale cells: sections that are rerun in order, or a message from where to rerun."""
 
 import pytest
 from test_parameters import TRAIN
@@ -6,62 +6,64 @@ from test_parameters import TRAIN
 from textbert.notebook.cells import Stages
 
 
-def run_through(stages, names, *headings):
-    for heading in headings:
-        stages.check_current(heading, names)
+def run_sections(stages, names, *sections):
+    for section in sections:
+        stages.check_current(section, names)
 
 
-def test_cells_are_run_again_in_order_or_told_from_where():
+def test_sections_are_rerun_in_order_or_the_stale_one_is_named():
     names, stages = dict(TRAIN), Stages("train")
-    headings = list(stages.headings)
-    with pytest.raises(ValueError, match="'the check of the parameters' makes is not there.*from there on"):
+    sections = list(stages.sections)
+    with pytest.raises(
+        ValueError, match="'the check of the parameters' has not been run, or is out of date. Rerun from that section"
+    ):
         stages.check_current("The model", names)
-    run_through(stages, names, *headings)
-    run_through(stages, names, "A validation set", "Save and pack", "The model", "Save and pack")
-    names["EVAL_BATCH_SIZE"] = 3  # changes nothing
+    run_sections(stages, names, *sections)
+    run_sections(stages, names, "A validation set", "Save and pack", "The model", "Save and pack")
+    names["EVAL_BATCH_SIZE"] = 3  # affects no section
     stages.check_current("Save and pack", names)
     names["VALIDATION_SHARE"] = 0.3
     with pytest.raises(ValueError, match="VALIDATION_SHARE is 0.3, but was 0.1 when 'A validation set' was run"):
         stages.check_current("Save and pack", names)
     stages.check_current("A validation set", names)
-    with pytest.raises(ValueError, match="'The model' makes is not there, or out of date"):
+    with pytest.raises(ValueError, match="'The model' has not been run, or is out of date"):
         stages.check_current("Save and pack", names)
-    run_through(stages, names, *headings[2:])
+    run_sections(stages, names, *sections[2:])
     names["FALSE_POSITIVE_COST"] = 2
-    run_through(stages, names, *headings[headings.index("The decision threshold") :])
+    run_sections(stages, names, *sections[sections.index("The decision threshold") :])
 
 
-def test_an_old_model_is_not_packed_under_a_new_name():
+def test_stale_model_is_not_packed_under_a_new_name():
     names, stages = dict(TRAIN), Stages("train")
-    run_through(stages, names, *stages.headings)
+    run_sections(stages, names, *stages.sections)
     names["TASK_NAME"] = "another"
     with pytest.raises(ValueError, match="TASK_NAME is 'another', but was"):
         stages.check_current("Save and pack, last cells", names)
     names = dict(TRAIN)
     stages.check_current("Training", names | {"LEARNING_RATE": 0.5})
-    with pytest.raises(ValueError, match="run the cells again from there on"):
+    with pytest.raises(ValueError, match="but was 0.5 when 'Training' was run. Rerun from that section"):
         stages.check_current("Save and pack, last cells", names)
 
 
-def test_what_failed_is_not_made():
+def test_interrupted_section_is_not_completed():
     names, stages = dict(TRAIN), Stages("train")
-    run_through(stages, names, *stages.headings)
+    run_sections(stages, names, *stages.sections)
     with pytest.raises(KeyboardInterrupt), stages.running("Training", names):
         raise KeyboardInterrupt
-    with pytest.raises(ValueError, match="'Training' makes is not there"):
+    with pytest.raises(ValueError, match="'Training' has not been run"):
         stages.check_current("Save and pack", names)
     names["MAX_SEQ_LENGTH"] = "long"
-    with pytest.raises(ValueError, match="MAX_SEQ_LENGTH is 'long'"):
+    with pytest.raises(ValueError, match="MAX_SEQ_LENGTH: expected an integer from 3 to 512, .* got 'long'"):
         stages.check_current("A validation set", names)
 
 
-def test_what_was_made_of_other_content_is_out_of_date():
+def test_section_that_read_other_content_makes_later_ones_stale():
     names, stages = dict(TRAIN), Stages("train")
-    headings = list(stages.headings)
-    run_through(stages, names, *headings)
+    sections = list(stages.sections)
+    run_sections(stages, names, *sections)
     stages.check_current("The model", names, "1a")
-    with pytest.raises(ValueError, match="'What BERT reads' makes is not there, or out of date"):
+    with pytest.raises(ValueError, match="'What BERT reads' has not been run, or is out of date"):
         stages.check_current("Training", names)
-    run_through(stages, names, *headings[headings.index("What BERT reads") :])
+    run_sections(stages, names, *sections[sections.index("What BERT reads") :])
     stages.check_current("The model", names, "1a")  # the same again
-    run_through(stages, names, "Training", "Save and pack, last cells")
+    run_sections(stages, names, "Training", "Save and pack, last cells")

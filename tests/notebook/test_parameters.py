@@ -1,4 +1,4 @@
-"""The notebooks' parameters: one tagged cell of literals each, and one check for all of them."""
+"""The notebooks' parameters: one tagged cell of literals in each, and one function that checks them."""
 
 import ast
 import re
@@ -7,7 +7,6 @@ import nbformat
 import pytest
 from conftest import ROOT
 
-import tools
 from textbert.notebook import parameters
 
 TRAIN = {
@@ -19,7 +18,7 @@ TRAIN = {
     **{"SEARCH_LEARNING_RATES": [], "SEARCH_EPOCHS": [], "FOLDS": 0, "CHECKPOINT_MINUTES": 5, "TRACK_WITH": None},
 }
 
-UNDECIDING = {"EVAL_BATCH_SIZE", "RESUME", "CHECKPOINT_MINUTES", "TRACK_WITH"} | {
+NOT_AFFECTING_TRAINING = {"EVAL_BATCH_SIZE", "RESUME", "CHECKPOINT_MINUTES", "TRACK_WITH"} | {
     *("FALSE_POSITIVE_COST", "SEARCH_LEARNING_RATES", "SEARCH_EPOCHS", "FOLDS")
 }
 
@@ -35,11 +34,11 @@ def read_cell(notebook):
 
 
 def read_values(notebook):
-    """Return what the parameter cell of a notebook sets, as a dict from name to value."""
+    """Return the values in the parameter cell of a notebook, as a dict from name to value."""
     lines = [line for line in read_cell(notebook).splitlines() if not line.startswith("# ")]
-    found = [re.fullmatch(r"([A-Z][A-Z0-9_]+): [a-z]+ = (.+?)  # .+", line) for line in lines]
-    assert all(found), f"{notebook}: a line is not of the form NAME: type = literal  # meaning"
-    return {match[1]: ast.literal_eval(match[2]) for match in found}
+    matches = [re.fullmatch(r"([A-Z][A-Z0-9_]+): [a-z]+ = (.+?)  # .+", line) for line in lines]
+    assert all(matches), f"{notebook}: a line does not have the form NAME: type = literal  # meaning"
+    return {match[1]: ast.literal_eval(match[2]) for match in matches}
 
 
 @pytest.fixture(params=NOTEBOOKS)
@@ -48,8 +47,8 @@ def notebook(request):
     return request.param
 
 
-def test_the_guides_parameters_are_there():
-    """Names that users of the guide know and scripts rely on."""
+def test_parameters_of_the_2019_guide_exist():
+    """Users know these names, and scripts use them."""
     assert {"TASK_NAME", "BERT_MODEL", "MAX_SEQ_LENGTH", "LABEL_NAMES"} <= read_values("data_prep").keys()
     assert {
         *("TASK_NAME", "BERT_MODEL", "MAX_SEQ_LENGTH", "TRAIN_BATCH_SIZE", "EVAL_BATCH_SIZE", "LEARNING_RATE"),
@@ -144,24 +143,24 @@ BAD_DATA = {
 }
 
 
-def cases(**of_notebook):
-    """Return (notebook, name, value) of each value in a dict of dicts."""
-    return [(n, name, value) for n, table in of_notebook.items() for name, values in table.items() for value in values]
+def flatten(**tables):
+    """Return (notebook, name, value) for each value in a dict of values by name, for each notebook."""
+    return [(n, name, value) for n, table in tables.items() for name, values in table.items() for value in values]
 
 
-@pytest.mark.parametrize(("notebook_name", "name", "value"), cases(train=GOOD, data_prep=GOOD_DATA))
-def test_good_values(notebook_name, name, value):
+@pytest.mark.parametrize(("notebook_name", "name", "value"), flatten(train=GOOD, data_prep=GOOD_DATA))
+def test_valid_values(notebook_name, name, value):
     values = {**read_values(notebook_name), name: value}
-    assert tools.check_parameters(notebook_name, values) == values
+    assert parameters.check_parameters(notebook_name, values) == values
 
 
-@pytest.mark.parametrize(("notebook_name", "name", "value"), cases(train=BAD, data_prep=BAD_DATA))
-def test_bad_values_are_named(notebook_name, name, value):
-    with pytest.raises(ValueError, match=re.escape(f"{name} is {value!r}, but must be ")):
-        tools.check_parameters(notebook_name, {**read_values(notebook_name), name: value})
+@pytest.mark.parametrize(("notebook_name", "name", "value"), flatten(train=BAD, data_prep=BAD_DATA))
+def test_invalid_values_are_named(notebook_name, name, value):
+    with pytest.raises(ValueError, match=f"^{name}: expected .*, got {re.escape(repr(value))}$"):
+        parameters.check_parameters(notebook_name, {**read_values(notebook_name), name: value})
 
 
-def test_every_parameter_has_good_and_bad_values():
+def test_every_parameter_has_valid_and_invalid_values():
     assert GOOD.keys() == BAD.keys() == read_values("train").keys()
     assert GOOD_DATA.keys() == BAD_DATA.keys() == read_values("data_prep").keys()
 
@@ -169,9 +168,9 @@ def test_every_parameter_has_good_and_bad_values():
 @pytest.mark.parametrize("value", [-1, 1001, 2.5, None])
 def test_show_mistakes(value):
     values = read_values("evaluate")
-    assert tools.check_parameters("evaluate", {**values, "SHOW_MISTAKES": 0})["SHOW_MISTAKES"] == 0
-    with pytest.raises(ValueError, match=re.escape(f"SHOW_MISTAKES is {value!r}")):
-        tools.check_parameters("evaluate", {**values, "SHOW_MISTAKES": value})
+    assert parameters.check_parameters("evaluate", {**values, "SHOW_MISTAKES": 0})["SHOW_MISTAKES"] == 0
+    with pytest.raises(ValueError, match=f"^SHOW_MISTAKES: expected an integer from 0 to 1000, got {value!r}$"):
+        parameters.check_parameters("evaluate", {**values, "SHOW_MISTAKES": value})
 
 
 @pytest.mark.parametrize(
@@ -184,13 +183,13 @@ def test_show_mistakes(value):
         ("EXPORT", [[], ["onnx"], ["huggingface", "onnx"]], ["onnx", ["tflite"], [1], None, [["onnx"]]]),
     ],
 )
-def test_parameters_of_the_evaluation(name, good, bad):
+def test_parameters_of_evaluate(name, good, bad):
     values = read_values("evaluate")
     for value in good:
-        assert tools.check_parameters("evaluate", {**values, name: value})[name] == value
+        assert parameters.check_parameters("evaluate", {**values, name: value})[name] == value
     for value in bad:
-        with pytest.raises(ValueError, match=re.escape(f"{name} is {value!r}, but must be ")):
-            tools.check_parameters("evaluate", {**values, name: value})
+        with pytest.raises(ValueError, match=f"^{name}: expected .*, got {re.escape(repr(value))}$"):
+            parameters.check_parameters("evaluate", {**values, name: value})
 
 
 @pytest.mark.parametrize(
@@ -206,10 +205,10 @@ def test_parameters_of_the_evaluation(name, good, bad):
         "bert-base-chinese",
     ],
 )
-def test_a_task_may_not_take_a_pretrained_models_name(notebook, name):
-    """Its archive would stand where the pretrained one does."""
-    with pytest.raises(ValueError, match=f"TASK_NAME is '{name}'.*pretrained model"):
-        tools.check_parameters(notebook, {**read_values(notebook), "TASK_NAME": name})
+def test_task_may_not_have_the_name_of_a_pretrained_model(notebook, name):
+    """Its archive would overwrite the pretrained one."""
+    with pytest.raises(ValueError, match=f"TASK_NAME: expected .* pretrained model, got '{name}'"):
+        parameters.check_parameters(notebook, {**read_values(notebook), "TASK_NAME": name})
 
 
 @pytest.mark.parametrize(
@@ -228,32 +227,32 @@ def test_a_task_may_not_take_a_pretrained_models_name(notebook, name):
         ("evaluate", "SHOW_ERRORS", "SHOW_MISTAKES"),
     ],
 )
-def test_an_unknown_name_gives_the_nearest(notebook_name, wrong, nearest):
+def test_unknown_name_gives_the_nearest(notebook_name, wrong, nearest):
     with pytest.raises(ValueError, match=rf"{wrong} is not a parameter of {notebook_name}\.ipynb.* {nearest}\?"):
-        tools.check_parameters(notebook_name, {**read_values(notebook_name), wrong: 1})
+        parameters.check_parameters(notebook_name, {**read_values(notebook_name), wrong: 1})
 
 
-def test_a_parameter_of_another_notebook_is_unknown():
+def test_parameter_of_another_notebook_is_unknown():
     with pytest.raises(ValueError, match=r"LEARNING_RATE is not a parameter of evaluate\.ipynb"):
-        tools.check_parameters("evaluate", {**read_values("evaluate"), "LEARNING_RATE": 1e-5})
+        parameters.check_parameters("evaluate", {**read_values("evaluate"), "LEARNING_RATE": 1e-5})
 
 
-def test_a_missing_parameter(notebook):
+def test_missing_parameter(notebook):
     values = read_values(notebook)
     for name in values:
-        rest = {other: value for other, value in values.items() if other != name}
-        with pytest.raises(ValueError, match=rf"{name} of {notebook}\.ipynb is missing"):
-            tools.check_parameters(notebook, rest)
+        rest = {key: value for key, value in values.items() if key != name}
+        with pytest.raises(ValueError, match=rf"^missing parameter {name} of {notebook}\.ipynb \("):
+            parameters.check_parameters(notebook, rest)
 
 
-def test_other_globals_are_no_parameters(notebook):
-    """What a notebook has besides: modules, functions, IPython's In, Out and _, small names."""
-    others = {"np": 1, "In": [], "Out": {}, "_": 0, "__name__": "x", "Path": str, "exit": 0, "_i1": "", "X": 1}
-    assert tools.check_parameters(notebook, {**read_values(notebook), **others}) == read_values(notebook)
+def test_other_globals_are_not_parameters(notebook):
+    """Modules, functions, IPython's In, Out and _, and lowercase or short names."""
+    other_names = {"np": 1, "In": [], "Out": {}, "_": 0, "__name__": "x", "Path": str, "exit": 0, "_i1": "", "X": 1}
+    assert parameters.check_parameters(notebook, {**read_values(notebook), **other_names}) == read_values(notebook)
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "meant"),
+    ("name", "value", "expected"),
     [
         ("SEARCH_LEARNING_RATES", "[1e-4, 3e-4]", [1e-4, 3e-4]),
         ("SEARCH_LEARNING_RATES", ["1e-4", "3e-4"], [1e-4, 3e-4]),
@@ -268,36 +267,40 @@ def test_other_globals_are_no_parameters(notebook):
         ("TASK_NAME", 2031, "2031"),
     ],
 )
-def test_what_a_command_line_gives_is_taken_as_it_was_meant(name, given, meant, capsys):
-    names = {**TRAIN, name: given}
-    assert tools.check_parameters("train", names)[name] == meant == names[name]
-    assert type(names[name]) is type(meant)
-    assert capsys.readouterr().out == f"{name} {given!r} is taken as {meant!r}\n"
+def test_value_from_a_command_line_is_coerced(name, value, expected, capsys):
+    names = {**TRAIN, name: value}
+    assert parameters.check_parameters("train", names)[name] == expected == names[name]
+    assert type(names[name]) is type(expected)
+    assert capsys.readouterr().out == f"{name}: interpreting {value!r} as {expected!r}\n"
 
 
 @pytest.mark.parametrize(
-    ("name", "given"),
+    ("name", "value"),
     [("RESUME", 1), ("RESUME", "no"), ("SEARCH_EPOCHS", "[2, x]"), ("NUM_TRAIN_EPOCHS", 2.5), ("TASK_NAME", 1.5),
      ("LEARNING_RATE", "2"), ("SEARCH_EPOCHS", "3"), ("TRAIN_ROWS", "")],
 )  # fmt: skip
-def test_what_is_in_doubt_is_refused(name, given):
-    with pytest.raises(ValueError, match=f"{name} is .*but must be"):
-        tools.check_parameters("train", {**TRAIN, name: given})
+def test_ambiguous_value_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name}: expected .*, got {value!r}".replace("[", r"\[")):
+        parameters.check_parameters("train", {**TRAIN, name: value})
 
 
 @pytest.mark.parametrize("name", ["my reviews", "обзоры", "-x", "a/b"])
-def test_the_rule_names_the_characters_of_a_task(name):
+def test_message_lists_the_characters_of_a_task_name(name):
     with pytest.raises(ValueError, match="letters A to Z and a to z, digits"):
-        tools.check_parameters("train", {**TRAIN, "TASK_NAME": name})
+        parameters.check_parameters("train", {**TRAIN, "TASK_NAME": name})
 
 
-def test_a_checkpoint_depends_on_what_its_training_depends_on():
-    assert parameters.get_training_config(TRAIN) == {name: TRAIN[name] for name in TRAIN if name not in UNDECIDING}
+def test_training_config_has_the_parameters_that_affect_training():
+    assert parameters.get_training_config(TRAIN) == {
+        name: TRAIN[name] for name in TRAIN if name not in NOT_AFFECTING_TRAINING
+    }
 
 
-def test_two_parameters_that_say_the_same_are_refused():
+def test_class_weights_and_false_positive_cost_exclude_each_other():
     both = TRAIN | {"CLASS_WEIGHTS": "balanced", "FALSE_POSITIVE_COST": 0.2}
-    with pytest.raises(ValueError, match="CLASS_WEIGHTS is 'balanced' and FALSE_POSITIVE_COST is 0.2.*use one of them"):
-        tools.check_parameters("train", both)
-    tools.check_parameters("train", both | {"FALSE_POSITIVE_COST": 1})
-    tools.check_parameters("train", both | {"CLASS_WEIGHTS": None})
+    with pytest.raises(
+        ValueError, match="CLASS_WEIGHTS is 'balanced' and FALSE_POSITIVE_COST is 0.2.*set CLASS_WEIGHTS = None or"
+    ):
+        parameters.check_parameters("train", both)
+    parameters.check_parameters("train", both | {"FALSE_POSITIVE_COST": 1})
+    parameters.check_parameters("train", both | {"CLASS_WEIGHTS": None})

@@ -1,4 +1,4 @@
-"""A parameter changed and some cells run again: what comes out is what the parameters say, or a word from where on."""
+"""Rerun cells after a parameter has changed: results match the parameters, or a message says from where to rerun."""
 
 import json
 import os
@@ -8,24 +8,16 @@ import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import nbformat
 import numpy as np
 import pytest
 from conftest import ROOT
+from session import BASE, Session
 
 from textbert.model import archive
 from textbert.model.archive import read_archive
 from textbert.model.state_dict import read_weights
 from textbert.notebook.parameters import get_parameters
 
-BASE = {
-    "data_prep": {"TASK_NAME": "raw", "BERT_MODEL": "tiny-bert", "MAX_SEQ_LENGTH": 12},
-    "train": {
-        **{"TASK_NAME": "tiny", "BERT_MODEL": "tiny-bert", "MAX_SEQ_LENGTH": 12, "TRAIN_BATCH_SIZE": 16},
-        **{"NUM_TRAIN_EPOCHS": 1, "LEARNING_RATE": 3e-3, "VALIDATION_SHARE": 0.2, "CHECKPOINT_MINUTES": 5},
-    },
-    "evaluate": {"TASK_NAME": "tiny", "SHOW_MISTAKES": 2, "CHECK_LABELS": 0},
-}
 CHANGED = {
     "data_prep": {
         **{"TRAIN_FILE": "other.csv", "TEST_FILE": "third.csv", "TEXT_COLUMN": "summary", "LABEL_COLUMN": "verdict"},
@@ -40,33 +32,8 @@ CHANGED = {
 }
 
 
-class Session:
-    """A notebook whose code cells are run in one namespace, in any order."""
-
-    def __init__(self, notebook):
-        cells = nbformat.read(ROOT / f"{notebook}.ipynb", as_version=4).cells
-        self.notebook = notebook
-        self.cells = [cell.source for cell in cells if cell.cell_type == "code"]
-        self.parameters = next(i for i, cell in enumerate(self.cells) if re.match("TASK_NAME: str", cell))
-        self.names = {"__name__": "__main__"}
-
-    def run(self, start=0, stop=None, **changed):
-        """Run the cells from `start` on, up to `stop`; the parameters are those of the notebook, or given."""
-        self.names.update(changed)
-        for number, cell in enumerate(self.cells[start:stop], start=start):
-            exec(compile(cell, f"{self.notebook}, code cell {number}", "exec"), self.names)
-            if number == self.parameters:
-                self.names.update(BASE[self.notebook] | changed)
-            plt.close("all")
-
-    def cells_with(self, parameter):
-        """Return the numbers of the cells, but for that of the parameters, that name a parameter."""
-        found = [i for i, cell in enumerate(self.cells) if re.search(rf"\b{parameter}\b", cell)]
-        return [i for i in found if i > self.parameters]
-
-
 def read_results(notebook):
-    """Return what a notebook has left, but for the time of day."""
+    """Return the results that a notebook has written, without the time of training."""
     if notebook == "data_prep":
         names = ("data/raw/train.tsv", "data/raw/dev.tsv", "data/raw/labels.json", "outputs/raw/data_report.csv")
         return [Path(name).read_bytes() for name in names]
@@ -76,14 +43,16 @@ def read_results(notebook):
     files = read_archive("cache/tiny.tar.gz")
     config = json.loads(files["config.json"])
     del config["classifier"]["trained"]
-    weights = {name: tensor.numpy().tobytes() for name, tensor in read_weights(files["pytorch_model.bin"], "tiny").items()}
+    weights = {
+        name: tensor.numpy().tobytes() for name, tensor in read_weights(files["pytorch_model.bin"], "tiny").items()
+    }
     return config, weights, files["validation.csv"], files["seen.bin"]
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, bert_files):
-    """A folder with a tiny data set and a tiny BERT, which is the current one."""
-    folder, before, path = tmp_path_factory.mktemp("project"), os.getcwd(), sys.path.copy()
+    """A folder with a tiny data set and a tiny BERT, the current one."""
+    folder, old_folder, old_path = tmp_path_factory.mktemp("project"), os.getcwd(), sys.path.copy()
     shutil.copy(ROOT / "tools.py", folder)
     (folder / "textbert").symlink_to(ROOT / "textbert")
     (folder / "data/tiny").mkdir(parents=True)
@@ -103,18 +72,18 @@ def project(tmp_path_factory, bert_files):
     os.chdir(folder)
     plt.switch_backend("agg")
     yield folder
-    os.chdir(before)
-    sys.path[:] = path
+    os.chdir(old_folder)
+    sys.path[:] = old_path
     del os.environ["TQDM_DISABLE"]
 
 
 @pytest.mark.parametrize("notebook", list(BASE))
 @pytest.mark.usefixtures("fresh_accelerator")
-def test_cells_run_again_give_what_the_parameters_say(project, notebook):
+def test_rerun_cells_match_the_parameters(project, notebook):
     assert CHANGED[notebook].keys() <= get_parameters(notebook).keys()
     if notebook == "evaluate":
         Session("train").run()
-    session, told, right = Session(notebook), 0, 0
+    session, refused, correct = Session(notebook), 0, 0
     for parameter, value in CHANGED[notebook].items():
         Session(notebook).run(**{parameter: value})
         expected = read_results(notebook)
@@ -125,16 +94,16 @@ def test_cells_run_again_give_what_the_parameters_say(project, notebook):
             try:
                 session.run(start)
             except ValueError as error:
-                assert "again from there on" in str(error)
-                told += 1
+                assert "Rerun from that section" in str(error)
+                refused += 1
             else:
                 assert read_results(notebook) == expected, (parameter, start)
-                right += 1
-    assert right >= len(CHANGED[notebook]) and told <= right
+                correct += 1
+    assert correct >= len(CHANGED[notebook]) and refused <= correct
 
 
 @pytest.mark.usefixtures("fresh_accelerator")
-def test_a_search_forgets_the_one_before(project):
+def test_search_forgets_the_previous_one(project):
     base = {"LEARNING_RATE": 1e-6, "NUM_TRAIN_EPOCHS": 20}
     expected = {}
     for rates in ((), (1e-2,), (3e-2,)):
@@ -153,7 +122,7 @@ def test_a_search_forgets_the_one_before(project):
 
 LABELS, TEXTS = "Labels: to 0 and 1", "Texts: what must go, and what must stay"
 MORE, FOLDS, CALIBRATION = "More from the same data", "Cross-validation", "Calibration"
-SKIPPED = {  # which parameter is changed, the headings of the cells that are then run, and the one that is left out
+SKIPPED = {  # the parameter that is changed, its new value, the sections that are then run, and the skipped one
     "data_prep": ("CLASSES", [["good"], ["bad"]], [LABELS, f"{LABELS}, second cell"], TEXTS),
     "train": ("LEARNING_RATE", 1e-3, ["Training", MORE, f"{MORE}, second cell", FOLDS], CALIBRATION),
     "evaluate": ("TASK_NAME", "other", ["the check of the parameters", "The model"], "Predict"),
@@ -162,30 +131,30 @@ SKIPPED = {  # which parameter is changed, the headings of the cells that are th
 
 @pytest.mark.parametrize("notebook", list(SKIPPED))
 @pytest.mark.usefixtures("fresh_accelerator")
-def test_a_cell_that_is_left_out_is_missed(project, notebook):
-    parameter, value, run, missing = SKIPPED[notebook]
+def test_skipped_cell_is_named(project, notebook):
+    parameter, value, rerun, skipped = SKIPPED[notebook]
     Session("train").run(RESUME=False)
     shutil.copytree("data/tiny", "data/other", dirs_exist_ok=True)
     shutil.copy("cache/tiny.tar.gz", "cache/other.tar.gz")
     session = Session(notebook)
     session.run()
     session.names[parameter] = value
-    for heading in run:
-        (cell,) = (cell for cell in session.cells if f'"{heading}", globals()' in cell)
+    for section in rerun:
+        (cell,) = (cell for cell in session.cells if f'"{section}", globals()' in cell)
         exec(cell, session.names)
-    (place,) = (i for i, cell in enumerate(session.cells) if f'"{missing}", globals()' in cell)
-    with pytest.raises(ValueError, match=f"'{re.escape(missing)}' makes is not there, or out of date"):
-        session.run(place + 1)
+    (position,) = (i for i, cell in enumerate(session.cells) if f'"{skipped}", globals()' in cell)
+    with pytest.raises(ValueError, match=f"'{re.escape(skipped)}' has not been run, or is out of date"):
+        session.run(position + 1)
 
 
 @pytest.mark.usefixtures("fresh_accelerator")
-def test_a_file_that_is_written_anew_in_between_is_noticed(project):
+def test_file_that_changed_in_between_is_noticed(project):
     session, path = Session("train"), Path("data/tiny/train.tsv")
-    before = path.read_text()
+    content = path.read_text()
     session.run(stop=session.parameters + 4)  # the examples are read
     try:
-        path.write_text("".join(before.splitlines(keepends=True)[1:]))
-        with pytest.raises(ValueError, match=r"train\.tsv was written anew"):
+        path.write_text("".join(content.splitlines(keepends=True)[1:]))
+        with pytest.raises(ValueError, match=r"train\.tsv changed on disk"):
             session.run(session.parameters + 4)
     finally:
-        path.write_text(before)
+        path.write_text(content)

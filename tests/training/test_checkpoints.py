@@ -262,6 +262,14 @@ def test_trial_with_another_model_is_run(tmp_path):
     assert search(path, {**BASE, CONTENT: "2b"}, [0.2])[0] == [(0.2, 2)]
 
 
+def test_trials_of_before_the_model_was_hashed_are_not_repeated(tmp_path):
+    path = tmp_path / "trials.json"
+    search(path, {"BERT_MODEL": "mybert", "SEED": 1}, [0.1])
+    assert search(path, {**BASE, "SEED": 1}, [None])[0] == []
+    for config in ({**BASE, "SEED": 2}, {**BASE, "BERT_MODEL": "other", "SEED": 1}):
+        assert search(path, config, [0.2])[0] == [(0.2, 2)]
+
+
 def test_unreadable_trials_are_kept(tmp_path, monkeypatch):
     path = tmp_path / "trials.json"
     search(path, {}, [0.1])

@@ -492,7 +492,7 @@ def test_refused_checkpoint_leaves_the_model_unpruned(features, tmp_path):
     learn(features, Checkpoint(path, {"SEED": 0}))
     model = make_model()
     initial_state = clone_state_dict(model)
-    columns = (features.ids[: features.offsets[2]], features.lengths[:2], features.first_lengths[:2])
+    columns = (features.ids[: features.offsets[2]], features.lengths[:2], features.segment_a_lengths[:2])
     few = Features(*columns, features.labels[:2], features.max_seq_length)  # fewer tokens
     with pytest.raises(ValueError, match="SEED was 0 and is 1"):
         train(model, few, 1, 5, checkpoint=Checkpoint(path, {"SEED": 1}))

@@ -1,201 +1,225 @@
-"""Which texts stand word for word inside others, found in time that hardly grows faster than the texts."""
+"""Find texts that are contained word for word in others, in time that grows little faster than the number of words."""
 
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from itertools import chain, count
 
 import numpy as np
 
-MANY_WORDS = 5_000_000  # from here on it takes more than a few seconds
+ANNOUNCED_WORDS = 5_000_000  # from here on the search takes more than a few seconds
 
-WIDTHS = (1, 2, 4, 8, 16)  # words by which a beginning is looked for
+NGRAM_SIZES = (1, 2, 4, 8, 16)  # how many words of a text's beginning are hashed: as many of them as the text has
 
-BLOCK_TEXTS = 1000  # at a time, for the sake of memory
+BLOCK_TEXTS = 1000  # texts split into words at a time, to bound memory
 
 
-def _hash_windows(texts):
-    """Yield (width, a hash of that many words from each place on) for each of `WIDTHS`; texts are lists of words.
+def ngram_hashes(texts: list[list[str]]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each of `NGRAM_SIZES` with the hashes of that many words, one from each word of the texts on.
 
-    The hashes are uint64 arrays of shape (words,); those that run over a text's end mean nothing.
+    The hashes are uint64 arrays of shape (words,) over all texts; those that run beyond the end of a text are
+    meaningless.
     """
     hashes = np.fromiter(map(hash, chain.from_iterable(texts)), np.int64).view(np.uint64)
-    for width in WIDTHS:
-        yield width, hashes
-        ahead = np.zeros_like(hashes)
-        ahead[:-width] = hashes[width:]
-        hashes = hashes * np.uint64(pow(0x9E3779B97F4A7C15, width, 2**64)) + ahead
+    for size in NGRAM_SIZES:
+        yield size, hashes
+        following = np.zeros_like(hashes)
+        following[:-size] = hashes[size:]
+        hashes = hashes * np.uint64(pow(0x9E3779B97F4A7C15, size, 2**64)) + following
 
 
-class _Beginnings:
-    """The first words of texts, as many of them as the largest of `WIDTHS` that a text has."""
+class _HashSet:
+    """A set of hashes in which those of a long array are looked up fast: the first 20 bits rule most of them out."""
 
-    def __init__(self, texts, fold):
-        self.of_text = np.zeros(len(texts), np.uint64)
-        self.width = np.zeros(len(texts), int)  # 0 where a text has no words
-        for start in range(0, len(texts), BLOCK_TEXTS):
-            block = [fold(text).split(None, WIDTHS[-1])[: WIDTHS[-1]] for text in texts[start : start + BLOCK_TEXTS]]
-            lengths = np.array(list(map(len, block)))
-            places, rows = np.cumsum(lengths) - lengths, np.arange(start, start + len(block))
-            for width, hashes in _hash_windows(block):
-                self.of_text[rows[lengths >= width]] = hashes[places[lengths >= width]]
-                self.width[rows[lengths >= width]] = width
-        self.known, self.elsewhere, self.maybe = {}, {}, {}
-        for width in WIDTHS:
-            known, counts = np.unique(self.of_text[self.width == width], return_counts=True)
-            if len(known):
-                self.known[width], self.elsewhere[width] = known, counts > 1
-                self.maybe[width] = np.zeros(2**20, bool)  # most hashes are in no table: this tells it at once
-                self.maybe[width][known >> np.uint64(44)] = True
+    def __init__(self, hashes: np.ndarray) -> None:
+        self.members = np.unique(hashes)
+        self._may_contain = np.zeros(2**20, bool)
+        self._may_contain[self.members >> np.uint64(44)] = True
 
-    def find_elsewhere(self, width, hashes, own):
-        """Return the places where a text could begin, but for the places `own`; and note which beginnings they are."""
-        if width not in self.known:
-            return own[:0]
-        hits = np.setdiff1d(np.flatnonzero(self.maybe[width][hashes >> np.uint64(44)]), own, assume_unique=True)
-        number = np.minimum(np.searchsorted(self.known[width], hashes[hits]), len(self.known[width]) - 1)
-        found = self.known[width][number] == hashes[hits]
-        self.elsewhere[width][number[found]] = True
-        return hits[found]
-
-    def are_elsewhere(self):
-        """Return for each text whether its beginning was found elsewhere."""
-        found = np.zeros(len(self.width), bool)
-        for width, known in self.known.items():
-            rows = self.width == width
-            found[rows] = self.elsewhere[width][np.searchsorted(known, self.of_text[rows])]
-        return found
+    def find(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the positions of the hashes that are members, and the index of each of them in `members`."""
+        positions = np.flatnonzero(self._may_contain[hashes >> np.uint64(44)])
+        indices = np.minimum(np.searchsorted(self.members, hashes[positions]), len(self.members) - 1)
+        is_member = self.members[indices] == hashes[positions]
+        return positions[is_member], indices[is_member]
 
 
-def _find_candidates(texts, fold):
-    """Return the positions of all texts that may stand in others or have others inside, by hashes of beginnings.
-
-    Of natural texts they are few, and what is not among them needs little memory.
-    """
-    beginnings = _Beginnings(texts, fold)
-    around = np.zeros(len(texts), bool)  # another text may begin inside this one
+def _split_blocks(
+    texts: list[str], split: Callable[[str], list[str]]
+) -> Iterator[tuple[list[list[str]], np.ndarray, np.ndarray]]:
+    """Yield (words of each text, positions of the texts, lengths in words) for `BLOCK_TEXTS` texts at a time."""
     for start in range(0, len(texts), BLOCK_TEXTS):
-        block = [fold(text).split() for text in texts[start : start + BLOCK_TEXTS]]
-        lengths = np.array(list(map(len, block)))
-        places, widths = np.cumsum(lengths) - lengths, beginnings.width[start : start + len(block)]
-        owner = np.repeat(np.arange(start, start + len(block)), lengths)
-        for width, hashes in _hash_windows(block):
-            around[owner[beginnings.find_elsewhere(width, hashes, places[widths == width])]] = True
-    return np.flatnonzero(around | beginnings.are_elsewhere())
+        words = [split(text) for text in texts[start : start + BLOCK_TEXTS]]
+        yield words, np.arange(start, start + len(words)), np.array(list(map(len, words)))
 
 
-def _number_words(texts, fold):
-    """Return the words of texts as numbers from 1, one text after the other, and how many each text has.
+def _hash_beginnings(texts: list[str], fold: Callable[[str], str]) -> dict[int, _HashSet]:
+    """Return the hashes of the first words of all texts, by how many words they are: the most that the text has."""
+    beginnings: dict[int, list[np.ndarray]] = {size: [] for size in NGRAM_SIZES}
+    most = NGRAM_SIZES[-1]
+    for words, _, lengths in _split_blocks(texts, lambda text: fold(text).split(None, most)[:most]):
+        sizes = np.array((0, *NGRAM_SIZES))[np.searchsorted(NGRAM_SIZES, lengths, side="right")]
+        starts = np.cumsum(lengths) - lengths
+        for size, hashes in ngram_hashes(words):
+            beginnings[size].append(hashes[starts[sizes == size]])
+    return {size: _HashSet(np.concatenate(parts)) for size, parts in beginnings.items() if any(map(len, parts))}
+
+
+def _find_candidates(texts: list[str], fold: Callable[[str], str]) -> np.ndarray:
+    """Return the sorted positions of all texts that may contain others or be contained in others.
+
+    These are the texts that share a text's beginning with another one: it stands anywhere in both. Few natural texts
+    do, and only those that do are kept in memory as words.
+    """
+    beginnings = _hash_beginnings(texts, fold)
+    matches: dict[int, list[np.ndarray]] = {size: [] for size in beginnings}
+    for words, rows, lengths in _split_blocks(texts, lambda text: fold(text).split()):
+        owner = np.repeat(rows, lengths)
+        for size, hashes in ngram_hashes(words):
+            if size in beginnings:
+                positions, indices = beginnings[size].find(hashes)
+                matches[size].append(np.unique(indices * len(texts) + owner[positions]))  # pairs, each as one integer
+    is_candidate = np.zeros(len(texts), bool)
+    for pairs in matches.values():
+        beginning, row = np.divmod(np.concatenate(pairs), len(texts))
+        is_candidate[row[np.bincount(beginning)[beginning] > 1]] = True
+    return np.flatnonzero(is_candidate)
+
+
+def _encode_words(texts: list[str], fold: Callable[[str], str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the words of all texts as ids from 1, one text after the other, and the number of words of each text.
 
     The arrays are int32 of shape (words,) and int64 of shape (n,).
     """
-    numbers = defaultdict(count(1).__next__)
-    parts, lengths = [], np.zeros(len(texts), np.int64)
-    for row, text in enumerate(texts):
-        part = [numbers[word] for word in fold(text).split()]
-        parts.append(np.array(part, np.int32))
-        lengths[row] = len(part)
-    return np.concatenate([np.array([], np.int32), *parts]), lengths
+    ids: dict[str, int] = defaultdict(count(1).__next__)
+    encoded = [np.array([ids[word] for word in fold(text).split()], np.int32) for text in texts]
+    return np.concatenate([np.array([], np.int32), *encoded]), np.array(list(map(len, encoded)), np.int64)
 
 
-def sort_suffixes(words, left):
-    """Sort the places in texts by the words that follow there, up to the end of the text they are in.
+def sort_suffixes(words: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sort the positions of words by the words that follow there, up to the end of the text that they are in.
 
-    Places are first sorted by as many words as a whole number of 64 bits can hold; each round then looks twice as far
-    ahead, through the ranks that the round before has given, at those places that are not yet told apart (Larsson and
-    Sadakane 2007, Faster suffix sorting).
+    This makes a suffix array by prefix doubling. Positions are first sorted by as many words as fit into 64 bits. Each
+    round then compares twice as many words, but only where positions are still tied: what follows a position's first
+    words is compared by the rank that an earlier round gave to the position where it begins (Larsson and Sadakane
+    2007, Faster suffix sorting).
 
-    words, left : arrays of shape (words,); the number of each word, and how many there are from it to its text's end
-    Returns (the places in order, the rank of each place from 1, the same where the same words follow to the end).
+    words : array of shape (words,), ids from 1
+    left : array of shape (words,), the number of words from each position to the end of its text
+
+    Returns (positions in sorted order, rank of each position), both of shape (words,). Ranks count from 1, and are
+    equal where the same words follow up to the end of the text.
     """
 
-    def look_ahead(values, width):  # 0 beyond the text's end
-        ahead = np.zeros_like(values)
-        ahead[:-width] = values[width:]
-        ahead[left <= width] = 0
-        return ahead
+    def pack_following(keys: np.ndarray, width: int, bits: int) -> np.ndarray:
+        following = np.zeros_like(keys)  # 0 beyond the end of the text: a text sorts before its continuations
+        following[:-width] = keys[width:]
+        following[left <= width] = 0
+        return keys << bits | following
 
-    keys, width, bits = words.astype(np.int64), 1, int(words.max()).bit_length()
+    keys, width, bits = words.astype(np.int64), 1, int(words.max()).bit_length()  # a key holds `width` words
     while 2 * bits * width < 64:
-        keys = keys << bits * width | look_ahead(keys, width)
+        keys = pack_following(keys, width, bits * width)
         width *= 2
     order = np.argsort(keys)
     keys, slots, ranks = keys[order], np.arange(len(words)), np.empty(len(words), np.int64)
-    while len(slots):
-        first = np.append(True, keys[1:] != keys[:-1])
-        places = order[slots]
-        ranks[places] = np.maximum.accumulate(np.where(first, slots, 0)) + 1
-        alone = first & np.append(first[1:], True)
-        open_ = ~alone & (left[places] >= width)
-        slots, places = slots[open_], places[open_]
-        ahead = np.where(left[places] > width, ranks[np.minimum(places + width, len(words) - 1)], 0)
-        keys = ranks[places] << 32 | ahead
+    while len(slots):  # the indices in `order` that are not final yet
+        positions = order[slots]
+        is_first = np.append(True, keys[1:] != keys[:-1])  # of those with its key
+        ranks[positions] = np.maximum.accumulate(np.where(is_first, slots, 0)) + 1
+        is_only = is_first & np.append(is_first[1:], True)
+        is_tied = ~is_only & (left[positions] >= width)
+        slots, positions = slots[is_tied], positions[is_tied]
+        following = np.where(left[positions] > width, ranks[np.minimum(positions + width, len(words) - 1)], 0)
+        keys = ranks[positions] << 32 | following
         by_key = np.argsort(keys)
-        order[slots], keys = places[by_key], keys[by_key]
+        order[slots], keys = positions[by_key], keys[by_key]
         width *= 2
     return order, ranks
 
 
-class Overlaps:
-    """Which of some texts stand word for word inside others of them.
+class Containment:
+    """Which of some texts are contained word for word in others of them.
+
+    All positions of words are sorted by the words that follow. The occurrences of a text, also those inside other
+    texts, are then a range that begins with the text itself. Of "so good", "good" and "good tea":
+
+        slot 0: good      (in "so good")
+        slot 1: good      (the text "good")
+        slot 2: good tea  (the text "good tea")
+        slot 3: so good   (the text "so good")
+        slot 4: tea       (in "good tea")
+
+    "good" occurs in slots 0 to 2 and is contained in both others; "good tea" occurs in slot 2 only.
 
     texts : list of n texts, no two of which have the same words
     fold : function from a text to one whose words, by `str.split`, are compared
-    `inside` is an array of n booleans: whether the text stands inside another one. A text without words never does.
+
+    `is_contained` is an array of n booleans. A text without words is not contained in any.
     """
 
-    def __init__(self, texts, fold=str.lower):
-        rows = _find_candidates(texts, fold)
-        words, lengths = _number_words([texts[row] for row in rows], fold)
-        if len(words) > MANY_WORDS:
-            print(f"Looking which of {len(rows):,} texts stand inside others ({len(words):,} words) ...")
-        ends = np.cumsum(lengths)
-        self.inside = np.zeros(len(texts), bool)
-        self._rows = rows
+    def __init__(self, texts: list[str], fold: Callable[[str], str] = str.lower) -> None:
+        self.is_contained = np.zeros(len(texts), bool)
+        self._rows = rows = _find_candidates(texts, fold)
+        words, lengths = _encode_words([texts[row] for row in rows], fold)
+        if len(words) > ANNOUNCED_WORDS:
+            print(f"Checking which of {len(rows):,} texts are contained in others ({len(words):,} words) ...")
         if not len(words):
             return
+        ends = np.cumsum(lengths)
         self._words, self._lengths, self._starts = words, lengths, ends - lengths
         owner = np.repeat(np.arange(len(rows)), lengths)
         self._left = (ends[owner] - np.arange(len(words))).astype(np.int32)
         self._order, ranks = sort_suffixes(words, self._left)
-        self._owner = rows[owner[self._order]]  # the text of each place, in order
-        # a text comes first of all that begins with it, and is inside another one if there is anything else
-        self._low = ranks[self._starts] - 1
-        follows = np.minimum(self._low + 1, len(words) - 1)
-        found = (self._low + 1 < len(words)) & self._begins(follows, np.arange(len(self._rows)))
-        self._rows, self._low = self._rows[found], self._low[found]
-        self._lengths, self._starts = self._lengths[found], self._starts[found]
-        self.inside[self._rows] = True
-        self._high = self._find_last()
+        self._slot_owner = rows[owner[self._order]]  # the position in `texts` of the text of each slot
 
-    def _begins(self, slots, texts):
-        """Tell for some slots of the order whether there begins the text of the same position in `texts`."""
-        places, lengths, starts = self._order[slots], self._lengths[texts], self._starts[texts]
-        fits = self._left[places] >= lengths
-        places, lengths, starts = places[fits], lengths[fits], starts[fits]
-        before = np.cumsum(lengths) - lengths
-        step = np.arange(lengths.sum()) - np.repeat(before, lengths)
-        same = self._words[np.repeat(places, lengths) + step] == self._words[np.repeat(starts, lengths) + step]
-        if len(before):
-            fits[fits] = np.logical_and.reduceat(same, before)
-        return fits
+        # a text's range begins at the slot of its rank; the text is contained if the next slot belongs to it, too
+        self._first_slot = ranks[self._starts] - 1
+        next_slot = np.minimum(self._first_slot + 1, len(words) - 1)
+        is_contained = self._begins_at(next_slot, np.arange(len(rows))) & (self._first_slot + 1 < len(words))
+        self._keep_texts(is_contained)
+        self.is_contained[self._rows] = True
+        self._last_slot = self._find_last_slots()
 
-    def _find_last(self):
-        """Return for each text that is inside another the last slot where it begins, by bisection."""
-        low, high = self._low + 1, np.full(len(self._low), len(self._order))
-        while len(search := np.flatnonzero(high - low > 1)):
-            middle = (low[search] + high[search]) // 2
-            begins = self._begins(middle, search)
-            low[search[begins]], high[search[~begins]] = middle[begins], middle[~begins]
+    def _keep_texts(self, is_kept: np.ndarray) -> None:
+        self._rows, self._first_slot = self._rows[is_kept], self._first_slot[is_kept]
+        self._lengths, self._starts = self._lengths[is_kept], self._starts[is_kept]
+
+    def _begins_at(self, slots: np.ndarray, texts: np.ndarray) -> np.ndarray:
+        """Return, for slots and texts of shape (k,), whether the words from each slot on begin with its text."""
+        positions, lengths, starts = self._order[slots], self._lengths[texts], self._starts[texts]
+        begins = self._left[positions] >= lengths
+        positions, lengths, starts = positions[begins], lengths[begins], starts[begins]
+        if len(positions):
+            bounds = np.cumsum(lengths) - lengths  # where the words of each text begin in the concatenation of all
+            offsets = np.arange(lengths.sum()) - np.repeat(bounds, lengths)  # 0, 1, ... in each text
+            is_same_word = (
+                self._words[np.repeat(positions, lengths) + offsets]
+                == self._words[np.repeat(starts, lengths) + offsets]
+            )
+            begins[begins] = np.logical_and.reduceat(is_same_word, bounds)
+        return begins
+
+    def _find_last_slots(self) -> np.ndarray:
+        """Return the last slot of the range of each contained text, by bisection of all of them at once."""
+        low, high = self._first_slot + 1, np.full(len(self._first_slot), len(self._order))
+        while len(unfinished := np.flatnonzero(high - low > 1)):
+            middle = (low[unfinished] + high[unfinished]) // 2
+            begins = self._begins_at(middle, unfinished)
+            low[unfinished[begins]], high[unfinished[~begins]] = middle[begins], middle[~begins]
         return low
 
-    def get_shares(self, chosen):
-        """Return for each text how much of it is among chosen ones, from 0 to 1, as an array of shape (n,).
+    def get_fractions(self, is_chosen: np.ndarray) -> np.ndarray:
+        """Return which fraction of each text's occurrences is in chosen texts, as an array of shape (n,).
 
-        chosen : array of n booleans, False for texts inside others. Those have the share of the places where they stand
-            in texts that are inside no other.
+        Occurrences are counted in texts that are not contained in others: such a text itself has 1 or 0.
+
+        is_chosen : array of n booleans, False for contained texts
         """
-        shares = chosen.astype(float)
+        fractions = is_chosen.astype(float)
         if len(self._rows):
-            counts = [np.append(0, np.cumsum(kind[self._owner])) for kind in (chosen, ~self.inside)]
-            ours, all_ = (total[self._high + 1] - total[self._low] for total in counts)
-            shares[self._rows] = ours / all_
-        return shares
+            chosen, total = (
+                np.append(0, np.cumsum(counted[self._slot_owner])) for counted in (is_chosen, ~self.is_contained)
+            )
+            first, end = self._first_slot, self._last_slot + 1
+            fractions[self._rows] = (chosen[end] - chosen[first]) / (total[end] - total[first])
+        return fractions

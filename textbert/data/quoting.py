@@ -1,213 +1,235 @@
-"""What the quotes of a delimited file prove: how its columns are quoted, and whether a quote has swallowed rows."""
+"""What the quotes of a delimited file show: how its columns are quoted, and whether a quoted field swallowed rows."""
 
-import dataclasses
 import re
-from array import array
+from collections.abc import Collection
 
-import numpy as np
+MAX_LABEL_VALUES = 20  # different values in a column of labels
 
-FEW = 20  # different values that a column of labels has at most
+MAX_SHAPES = 5  # different shapes in a column of numbers, dates or ids
 
-SHAPES = 5  # different shapes that a column of numbers, dates or ids has at most
+MAX_SHAPE_LENGTH = 40  # characters of a cell that has a shape
 
 
-def _shape(cell):
-    """Return what a cell looks like: "0-0-0" for a date, "x" for a word with digits; "" for what is too long."""
-    if len(cell) > 40:
+def _shape(cell: str) -> str:
+    """Return what a cell looks like: "0-0-0" for a date, "x" for a word with digits, "" for a long cell."""
+    if len(cell) > MAX_SHAPE_LENGTH:
         return ""
     return re.sub(r"\w+", lambda match: "0" if match[0].isdigit() else "x" if re.search(r"\d", match[0]) else "a", cell)
 
 
-def is_name(cell):
-    """Return True if a cell may be the name of a column: short, and no sentence, but for "Ticket No." or "Nr."."""
-    cell = re.sub(r"\b(No|Nr)\.$", r"\1", cell.rstrip())
-    return len(cell) <= 50 and len(cell.split()) <= 4 and not cell.endswith((".", "!", "?", "\u3002"))
+def is_multiline(field: str) -> bool:
+    """Return True if a field contains a line break."""
+    return "\n" in field or "\r" in field
 
 
-def is_question(cell, wordy=True):
-    """Return True if a cell is a question or an instruction, as forms have it in their first row.
+class ColumnSummary:
+    """The different values of a column, if they are few, and their different shapes.
 
-    If it is `wordy`, so is what has four words, or a scale such as (0/1).
+    rows : number of cells added
+    spaced_rows : number of those that begin with a space
     """
-    words, cell = len(cell.split()), cell.rstrip()
-    asks = cell.endswith(("\uff1f", "\uff1a")) or (words > 2 and cell.endswith(("?", ":")))
-    return asks or (wordy and (words > 3 or bool(re.search(r"\w ?\([^()]*\d[^()]*\)$", cell))))
 
+    def __init__(self) -> None:
+        self.rows = self.spaced_rows = 0
+        self.values: set[str] = set()
+        self.shapes: set[str] = set()
 
-def is_number(cells):
-    """Return which cells of a Series are numbers, dates, or empty, as a Series of True and False."""
-    return cells.str.fullmatch(r"[-+.,:/%\s\d]*(?:\d[-+.,:/%T\s\dZ]*)?")
-
-
-def is_id(cells):
-    """Return which cells of a Series are one word of ASCII with a digit, as a Series of True and False."""
-    return cells.str.fullmatch(r"[!-~]*\d[!-~]*")
-
-
-@dataclasses.dataclass
-class Tally:
-    """How many rows and columns a file has, and what of its lines is no row."""
-
-    rows: int = 0
-    columns: int = 0
-    lines: int = 0
-    breaks: int = 0  # within fields
-    skip: int = 0
-    empty: array = dataclasses.field(default_factory=lambda: array("q"))  # the number of rows before each
-
-    def number_rows(self):
-        """Return the number of each row as a spreadsheet shows it, minus 1: empty lines count, an array (rows,)."""
-        rows = np.arange(self.rows)
-        return rows + np.searchsorted(np.frombuffer(self.empty, np.int64), rows, side="right") if self.empty else rows
-
-    def describe(self, name):
-        """Return a sentence about a file whose lines are not its rows; "" if they are."""
-        reasons = {"sep= line": self.skip, "empty lines": len(self.empty), "line breaks in quoted fields": self.breaks}
-        reasons = [f"{what}: {count:,}" for what, count in reasons.items() if count]
-        if not reasons:
-            return ""
-        return f"{name}: {self.rows:,} rows of {self.columns} columns in {self.lines:,} lines ({'; '.join(reasons)})"
-
-
-class Column:
-    """What a column holds: the different values if there are few, and their shapes."""
-
-    def __init__(self):
-        self.rows, self.spaced, self.values, self.shapes = 0, 0, set(), set()
-
-    def add(self, cell):
-        """Take note of a cell; that of the first row, perhaps a name, has no shape."""
+    def add(self, cell: str) -> None:
+        """Add a cell; the first row may be a header, so its shape does not count."""
         self.rows += 1
-        self.spaced += cell[:1] == " "
-        if len(self.values) <= FEW:
+        self.spaced_rows += cell[:1] == " "
+        if len(self.values) <= MAX_LABEL_VALUES:
             self.values.add(cell)
-        if self.rows > 1 and len(self.shapes) <= SHAPES:
+        if self.rows > 1 and len(self.shapes) <= MAX_SHAPES:
             self.shapes.add(_shape(cell))
 
     @property
-    def has_few_values(self):
-        """Whether its values come again and again, as labels do."""
-        return len(self.values) <= FEW and 2 * len(self.values) <= self.rows
+    def is_categorical(self) -> bool:
+        """Whether its values repeat, as labels do."""
+        return len(self.values) <= MAX_LABEL_VALUES and 2 * len(self.values) <= self.rows
 
     @property
-    def is_typed(self):
-        """Whether it holds labels, numbers, dates or ids, by which a row can be told from a line of prose."""
-        numbered = self.shapes and all(re.search("[0x]", shape) and shape.count(" ") < 2 for shape in self.shapes)
-        return self.has_few_values or bool(numbered and len(self.shapes) <= SHAPES)
+    def is_typed(self) -> bool:
+        """Whether it holds labels, numbers, dates or ids, by which a row differs from a line of prose."""
+        has_digits = self.shapes and all(re.search("[0x]", shape) and shape.count(" ") < 2 for shape in self.shapes)
+        return self.is_categorical or bool(has_digits and len(self.shapes) <= MAX_SHAPES)
 
-    def fits(self, cell):
-        """Return True if a typed column could hold a cell."""
-        return cell in self.values if self.has_few_values else _shape(cell) in self.shapes
+    def accepts(self, cell: str) -> bool:
+        """Return True if a cell would fit in this column, which must be typed."""
+        return cell in self.values if self.is_categorical else _shape(cell) in self.shapes
 
 
-def find_quoted(record, row, spaced):
-    """Return (the set of columns that are quoted in a record, whether an unquoted field holds a quote)."""
-    quoted, stray, position = set(), False, 0
-    for number, field in enumerate(row):
-        while spaced and record[position : position + 1] == " ":
+def find_quoted_columns(raw: str, fields: list[str], skipinitialspace: bool) -> tuple[set[int], bool]:
+    """Return (the positions of a row's quoted fields, whether an unquoted field contains a quote).
+
+    raw : the row as it is in the file, with quotes in quoted fields doubled
+    fields : the fields that csv.reader makes of it
+    """
+    columns, has_stray_quote, position = set(), False, 0
+    for number, field in enumerate(fields):
+        while skipinitialspace and raw[position : position + 1] == " ":
             position += 1
-        if record[position : position + 1] == '"':
-            quoted.add(number)
-            position += len(field) + field.count('"') + 3
+        if raw[position : position + 1] == '"':
+            columns.add(number)
+            position += len(field) + field.count('"') + 3  # doubled quotes, the two around the field, a delimiter
         else:
-            stray = stray or '"' in field
+            has_stray_quote = has_stray_quote or '"' in field
             position += len(field) + 1
-    return quoted, stray
+    return columns, has_stray_quote
 
 
-class Profile:
-    """What is seen in all rows of a file, read in one dialect.
+class QuotingProfile:
+    """How the fields of a file are quoted, and what its columns hold, when it is read in one dialect.
 
-    `stray` : an unquoted field holds a quote, which no program that writes CSV lets stand.
-    `escapes` : a quoted field holds a quote, properly doubled.
+    rows : number of rows added
+    columns : a ColumnSummary for each column, of its fields without a line break
+    has_stray_quote : an unquoted field contains a quote, which no program that writes CSV allows
     """
 
-    def __init__(self, separator, spaced=False):
-        self.separator, self.is_spaced = separator, spaced
-        self.rows, self.columns, self.stray, self.escapes, self.encloses = 0, [], False, False, False
-        self._first = self._always = frozenset()
-        self._commas = [0, 0]  # fields with a comma: unquoted, quoted
-        self._needless = False  # a quoted field without quote or comma
+    def __init__(self, delimiter: str, skipinitialspace: bool = False) -> None:
+        self.delimiter, self.skipinitialspace = delimiter, skipinitialspace
+        self.rows = 0
+        self.columns: list[ColumnSummary] = []
+        self.has_stray_quote = False
+        self._has_doubled_quote = False  # in a quoted field
+        self._has_necessary_quotes = False  # a quoted field of one line contains a quote or delimiter
+        self._has_needless_quotes = False  # a quoted field contains no quote, comma or line break
+        self._quoted_in_first_row: Collection[int] = frozenset()
+        self._quoted_in_later_rows: set[int] = set()  # in all of them
+        self._unquoted_commas = self._quoted_commas = 0  # fields with a comma
 
-    def add(self, row, record):
-        """Take note of a row and of the text that it was read from."""
+    def add(self, fields: list[str], raw: str) -> None:
+        """Add a row: its fields, and the text that they were read from."""
         self.rows += 1
-        quoted = set()
-        if '"' in record:
-            quoted, stray = find_quoted(record, row, self.is_spaced)
-            self.stray = self.stray or stray
+        quoted_columns: set[int] = set()
+        if '"' in raw:
+            quoted_columns, has_stray_quote = find_quoted_columns(raw, fields, self.skipinitialspace)
+            self.has_stray_quote = self.has_stray_quote or has_stray_quote
         if self.rows == 1:
-            self._first, self.columns = quoted, [Column() for _ in row]
+            self._quoted_in_first_row, self.columns = quoted_columns, [ColumnSummary() for _ in fields]
         else:
-            self._always = quoted if self.rows == 2 else self._always & quoted
-        for number, (column, field) in enumerate(zip(self.columns, row)):
-            several = "\n" in field or "\r" in field
-            if number in quoted:
-                self.escapes = self.escapes or '"' in field
-                self.encloses = self.encloses or not several and ('"' in field or self.separator in field)
-                self._needless = self._needless or not ("," in field or '"' in field or several)
-            self._commas[number in quoted] += "," in field
-            if not several:
+            self._quoted_in_later_rows = (
+                quoted_columns if self.rows == 2 else self._quoted_in_later_rows & quoted_columns
+            )
+        for number, (column, field) in enumerate(zip(self.columns, fields)):
+            if number in quoted_columns:
+                self._add_quoted(field)
+            else:
+                self._unquoted_commas += "," in field
+            if not is_multiline(field):
                 column.add(field)
 
+    def _add_quoted(self, field: str) -> None:
+        has_quote, has_break = '"' in field, is_multiline(field)
+        self._has_doubled_quote |= has_quote
+        self._has_necessary_quotes |= not has_break and (has_quote or self.delimiter in field)
+        self._has_needless_quotes |= not (has_quote or has_break or "," in field)
+        self._quoted_commas += "," in field
+
     @property
-    def always_quoted(self):
-        """The columns that are quoted in each row; in a file of two rows the first must say so, too."""
+    def always_quoted(self) -> Collection[int]:
+        """The columns that are quoted in each row below the first; if there is only one, in the first as well.
+
+        Of a file of one row these are its columns, if they are at least two and all quoted.
+        """
+        first, later = self._quoted_in_first_row, self._quoted_in_later_rows
         if self.rows == 1:
-            return self._first if 1 < len(self._first) == len(self.columns) else frozenset()
-        return self._always if self.rows > 2 else self._always & self._first
+            return first if 1 < len(first) == len(self.columns) else frozenset()
+        return later if self.rows > 2 else later.intersection(first)
 
     @property
-    def is_proper(self):
-        """Whether its writer knows how to quote: single lines show it, and none shows the opposite."""
-        return self.encloses and not self.stray
+    def quotes_when_necessary(self) -> bool:
+        """Whether fields of one line are quoted where they have to be, and none of them lacks its quotes."""
+        return self._has_necessary_quotes and not self.has_stray_quote
 
     @property
-    def is_quoted_as_a_rule(self):
-        """Whether the quotes of a file that could be read without them belong to the format and not to the texts."""
-        spreadsheet = self._commas[1] > 2 and not self._commas[0] and not self._needless  # quotes commas, too
-        return not self.stray and (self.escapes or bool(self.always_quoted) or spreadsheet)
+    def has_format_quotes(self) -> bool:
+        """Whether quotes, in a file that can be read without them, belong to the format and not to the texts.
 
-    def has_swallowed(self, row):
-        """Return True if a field of several lines in a row seems to hold rows of their own."""
-        fields = [i for i, field in enumerate(row) if "\n" in field or "\r" in field]
-        return any(self._looks_like_rows(row, i) for i in fields if i not in self.always_quoted)
+        So it is if quotes are doubled, if a column is always quoted, or if exactly the fields with commas are quoted,
+        as spreadsheets do also where the delimiter is a tab.
+        """
+        quotes_commas = self._quoted_commas > 2 and not self._unquoted_commas and not self._has_needless_quotes
+        return not self.has_stray_quote and (self._has_doubled_quote or bool(self.always_quoted) or quotes_commas)
 
-    def _looks_like_rows(self, row, place):
-        """Return True if the lines of a field are rows, by their number of columns and by what stands in them."""
-        lines = split_lines(row, place, self.separator)
-        typed = {number for number, column in enumerate(self.columns) if column.is_typed}
-        whole = [
-            (cells, own) for cells, own in lines if len(cells) == len(row) and not self._is_prose(cells, own, typed)
+
+def _split_field(fields: list[str], position: int, delimiter: str) -> list[tuple[list[str], set[int]]]:
+    """Return the rows that a multiline field would be if each of its lines were one.
+
+    They are pairs of (cells, the positions of the cells that come from the field); the first has the fields before it,
+    the last the fields after it. Empty lines are left out where the table has several columns.
+    """
+    first, *inner, last = re.split(r"\r\n|\r|\n", fields[position])
+    inner = [line for line in inner if line.strip() or len(fields) == 1]
+    width = len(fields)
+    return [
+        ([*fields[:position], *first.split(delimiter)], set(range(position, width))),
+        *((line.split(delimiter) if line.strip() else [], set(range(width))) for line in inner),
+        ([*last.split(delimiter), *fields[position + 1 :]], set(range(position + 1))),
+    ]
+
+
+def may_have_swallowed_rows(fields: list[str], delimiter: str) -> bool:
+    """Return True if a line of a multiline field has as many columns as its row: a SwallowedRowDetector must decide."""
+    lines = [
+        line for i, field in enumerate(fields) if is_multiline(field) for line in _split_field(fields, i, delimiter)
+    ]
+    return any(len(cells) == len(fields) and len(positions) > (len(fields) > 1) for cells, positions in lines)
+
+
+class SwallowedRowDetector:
+    r"""Tells a text of several lines from rows that a quote, not doubled where it should be, has joined into a field.
+
+    profile : QuotingProfile of the whole file
+
+    This file has four rows. A quote at the start of the second one's text is a part of it, and was not doubled:
+
+        1,soup
+        0,"we loved it
+        1,never again"
+        0,tea
+
+    csv.reader reads three rows, the second of which is ``["0", "we loved it\n1,never again"]``. Its field has two
+    lines. If each were a row, they would be ``["0", "we loved it"]`` and ``["1", "never again"]``: both have two cells,
+    as the table has columns, and "1" fits in the first column, which holds numbers. So `has_swallowed_rows` returns
+    True. If the second line were ``so good``, which is one cell, or ``then,never again``, where "then" is not a number,
+    the field would be a text of two lines.
+
+    What is quoted in each row is not suspected, for there the writer of the file knew how to quote.
+    """
+
+    def __init__(self, profile: QuotingProfile) -> None:
+        self.profile = profile
+        self.typed_columns = {number for number, column in enumerate(profile.columns) if column.is_typed}
+
+    def has_swallowed_rows(self, fields: list[str]) -> bool:
+        """Return True if a multiline field of this row seems to hold rows."""
+        multiline = [i for i, field in enumerate(fields) if is_multiline(field)]
+        return any(self._holds_rows(fields, i) for i in multiline if i not in self.profile.always_quoted)
+
+    def _holds_rows(self, fields: list[str], position: int) -> bool:
+        """Return True if the lines of a field are rows, by their number of cells and by what is in them."""
+        lines = _split_field(fields, position, self.profile.delimiter)
+        rows = [
+            (cells, own) for cells, own in lines if len(cells) == len(fields) and not self._is_punctuation(cells, own)
         ]
-        if not typed:
-            parted = len(row) > 1 and self.separator == "\t" and any(len(own) > 1 for _, own in whole)
-            return not self.is_proper and (parted or len(whole) == len(lines))
-        alike = any(typed & own and all(self.columns[i].fits(cells[i]) for i in typed & own) for cells, own in whole)
-        return alike and (len(whole) == len(lines) or not self.is_proper)
+        if not self.typed_columns:
+            has_tab = len(fields) > 1 and self.profile.delimiter == "\t" and any(len(own) > 1 for _, own in rows)
+            return not self.profile.quotes_when_necessary and (has_tab or len(rows) == len(lines))
+        has_fitting_row = any(self._fits_columns(cells, self.typed_columns & own) for cells, own in rows)
+        return has_fitting_row and (len(rows) == len(lines) or not self.profile.quotes_when_necessary)
 
-    def _is_prose(self, cells, own, typed):
-        """Return True for a line in which a separator is punctuation: a space or the rest of a number follows."""
-        if self.separator not in (",", ";") or (typed and not self.is_proper):
+    def _fits_columns(self, cells: list[str], positions: set[int]) -> bool:
+        """Return True if the cells at these positions, one or more, fit in their typed columns."""
+        return bool(positions) and all(self.profile.columns[i].accepts(cells[i]) for i in positions)
+
+    def _is_punctuation(self, cells: list[str], positions: set[int]) -> bool:
+        """Return True if a delimiter in the line is punctuation of prose: before a space, or within a number."""
+        profile = self.profile
+        if profile.delimiter not in (",", ";") or (self.typed_columns and not profile.quotes_when_necessary):
             return False
         return any(
-            (cells[i][:1] == " " and 2 * self.columns[i].spaced < self.rows)
-            or (cells[i - 1][-1:].isdigit() and i not in typed and re.match(r"\d{3}(?!\d)", cells[i]))
-            for i in own - {min(own)}
+            (cells[i][:1] == " " and 2 * profile.columns[i].spaced_rows < profile.rows)
+            or (cells[i - 1][-1:].isdigit() and i not in self.typed_columns and re.match(r"\d{3}(?!\d)", cells[i]))
+            for i in positions - {min(positions)}
         )
-
-
-def split_lines(row, place, separator):
-    """Return what a field of several lines holds if its lines are rows: (cells, the places of those from the field)."""
-    first, *inner, last = re.split(r"\r\n|\r|\n", row[place])
-    inner = [line for line in inner if line.strip() or len(row) == 1]
-    found = [([*row[:place], *first.split(separator)], set(range(place, len(row))))]
-    found += [(line.split(separator) if line.strip() else [], set(range(len(row)))) for line in inner]
-    return [*found, ([*last.split(separator), *row[place + 1 :]], set(range(place + 1)))]
-
-
-def may_hold_rows(row, separator):
-    """Return True if a line of a field has as many columns as the row, so that a `Profile` of the file must judge."""
-    fields = [i for i, field in enumerate(row) if "\n" in field or "\r" in field]
-    lines = [line for i in fields for line in split_lines(row, i, separator)]
-    return any(len(cells) == len(row) and len(own) > (len(row) > 1) for cells, own in lines)

@@ -1,13 +1,16 @@
-"""BERT's four columns, without quoting: texts made fit, tables written, lines read, large files in parts."""
+"""BERT's TSV files of four columns without quoting: cleaning texts, writing, reading, and chunks of large files."""
 
 import io
 import json
+import math
 import os
 import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pandas as pd
 
@@ -16,60 +19,68 @@ from textbert.utils.files import atomic_write, check_encoding, check_file, exclu
 from textbert.utils.validation import TWO_CLASSES, TWO_NAMES, find_violation
 
 
-def clean_text(texts, escaped_newlines):
-    r"""Turn each tab and line break of a Series of texts into a space, and nothing else.
+def clean_text(texts: pd.Series, escaped_newlines: bool) -> pd.Series:
+    r"""Return a Series of texts with a space for each tab and line break; nothing else is changed.
 
-    `escaped_newlines` does the same to the two characters `\n` that Yelp writes for a line break; elsewhere, as in
-    `C:\new`, they mean something else.
+    escaped_newlines : replace the two characters `\n`, too, which Yelp writes for a line break. Elsewhere, as in
+        `C:\new`, they mean something else.
     """
     breaks = re.compile(r"\t|\r\n|\r|\n" + (r"|\\n" if escaped_newlines else ""))
-    return pd.Series([breaks.sub(" ", text) for text in texts], texts.index, texts.dtype)  # unchanged ones are shared
+    return pd.Series([breaks.sub(" ", text) for text in texts], texts.index, texts.dtype)  # unchanged texts are shared
 
 
-def _write_rows(frame, path):
+def _write_rows(frame: pd.DataFrame, path: str | Path) -> None:
     columns = [frame[name] for name in ("id", "label", "alpha", "text")]
     for column in columns:
         if any(map(re.compile(r"[\t\r\n]").search, map(str, column))):
-            raise ValueError(f"column {column.name} holds a tab or line break: use clean_text first")
+            raise ValueError(f"column {column.name} contains a tab or line break. Use clean_text first")
     with open(path, "w", encoding="utf-8", newline="") as file:
         file.writelines("\t".join(map(str, row)) + "\n" for row in zip(*columns))
 
 
-def write_tsv(frame, path):
+def write_tsv(frame: pd.DataFrame, path: str | Path) -> None:
     """Write the columns id, label, alpha, text of `frame` as BERT's TSV: UTF-8, no header, no quoting.
 
-    Raises ValueError if a field holds a tab or line break, which would break the table.
+    Raises ValueError if a field contains a tab or line break, which would break the table.
     """
     with atomic_write(path) as temporary:
         _write_rows(frame, temporary)
 
 
-def describe_table(path):
-    """Return a table's file name, SHA-256 and size, as `labels.json` keeps them to notice when it changes."""
+def describe_table(path: str | Path) -> dict[str, Any]:
+    """Return the file name, SHA-256 and size of a table, which `labels.json` stores to detect changes of it."""
     return {"file": Path(path).name, "sha256": hash_file(path), "bytes": os.path.getsize(path)}
 
 
-def write_task(frames, label_names, data_dir, about=None, beside=None):
-    """Write a TSV file for each frame, a dict from "train" or "dev" to what `write_tsv` takes, and `labels.json`.
+def write_task(
+    frames: dict[str, pd.DataFrame],
+    label_names: list[str],
+    data_dir: str | Path,
+    about: dict[str, Any] | None = None,
+    beside: dict[Path, str] | None = None,
+) -> None:
+    """Write a TSV file for each frame and `labels.json`.
 
-    All are whole under other names before the first takes its place: labels under the names of other classes would
-    mislead whoever reads them. One process at a time writes.
+    All files are complete under temporary names before the first is renamed, because labels beside the names of other
+    classes would mislead their readers. Only one process writes at a time.
 
-    about : dict of what else `labels.json` keeps, see `read_task_info`
-    beside : dict from paths to texts that are written along
+    frames : dict from "train" or "dev" to the DataFrame that `write_tsv` takes
+    label_names : names of classes 0 and 1
+    about : dict of further entries of `labels.json`, see `read_task_info`
+    beside : dict from paths of other files to write at the same time to their texts
     """
-    with exclusive_lock(Path(data_dir, "train.tsv")), ExitStack() as places:
+    with exclusive_lock(Path(data_dir, "train.tsv")), ExitStack() as renames:
         for name, frame in frames.items():
             with translate_write_errors(path := Path(data_dir, f"{name}.tsv")):
-                _write_rows(frame, places.enter_context(atomic_write(path)))
+                _write_rows(frame, renames.enter_context(atomic_write(path)))
         labels = json.dumps({"label_names": label_names, **(about or {})}) + "\n"
         for path, text in {**(beside or {}), Path(data_dir, "labels.json"): labels}.items():
             with translate_write_errors(path):
-                places.enter_context(atomic_write(path)).write_text(text, encoding="utf-8", newline="\n")
+                renames.enter_context(atomic_write(path)).write_text(text, encoding="utf-8", newline="\n")
 
 
-def _read_labels(path):
-    """Return the object in a `labels.json`, {} if it is absent or holds none."""
+def _read_labels(path: Path) -> dict[str, Any]:
+    """Return the object in a `labels.json`, {} if the file is absent or contains no object."""
     try:
         with translate_read_errors(path):
             content = json.loads(path.read_bytes()) if is_file(path) else {}
@@ -78,24 +89,29 @@ def _read_labels(path):
     return content if isinstance(content, dict) else {}
 
 
-def read_label_names(data_dir):
-    """Return what classes 0 and 1 are called: from `labels.json` of data_prep.ipynb, else "0" and "1".
+def read_label_names(data_dir: str | Path) -> list[str]:
+    """Return the names of classes 0 and 1 from `labels.json` of data_prep.ipynb, "0" and "1" if there is none.
 
-    Raises ValueError if that file does not hold two names.
+    Raises ValueError if that file does not contain two names.
     """
     path = Path(data_dir, "labels.json")
     if not is_file(path):
         return ["0", "1"]
-    names = _read_labels(path).get("label_names")
+    names: Any = _read_labels(path).get("label_names")
     if find_violation(names, TWO_NAMES):
-        raise ValueError(f"{path} does not hold two different label_names: run data_prep.ipynb again, it writes them")
+        raise ValueError(
+            f"{path} does not contain two different label_names. Run data_prep.ipynb again, it writes them"
+        )
     return names
 
 
-def read_lines(path):
-    """Yield (line number, list of fields) of a tab-separated file without quoting; ValueError if it is not UTF-8."""
+def read_lines(path: str | Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number, list of fields) of a tab-separated file without quoting.
+
+    Raises FileNotFoundError, and ValueError if the file is not UTF-8.
+    """
     check_file(path, "data_prep.ipynb makes it")
-    with translate_read_errors(path), open(path, "rb") as file:  # bytes: only "\n" ends a line, whatever Unicode thinks
+    with translate_read_errors(path), open(path, "rb") as file:  # bytes: only "\n" ends a line
         for number, line in enumerate(file, start=1):
             try:
                 yield number, split_line(line)
@@ -103,70 +119,114 @@ def read_lines(path):
                 check_encoding(path, setting=None)
 
 
-def read_task_info(data_dir):
-    """Return what `labels.json` of data_prep.ipynb says of the TSV files, as a dict.
+def _is_number(label: str) -> bool:
+    try:
+        return math.isfinite(float(label))
+    except ValueError:
+        return False
+
+
+def read_tsv_rows(
+    path: str | Path, output_mode: str = "classification", labels: Sequence[str] = ("0", "1")
+) -> Iterator[tuple[str, str, str]]:
+    """Yield (guid, label, text) of each line of BERT's TSV, as strings.
+
+    output_mode : "classification", where both of `labels` must occur and no others, or "regression", where each label
+        is a number
+
+    Raises FileNotFoundError, and ValueError (file, line, value, rule) if the file is empty or not UTF-8, a line does
+    not have four columns, or a label is not allowed or missing.
+    """
+    counts: Counter[str] = Counter()
+    for number, fields in read_lines(path):
+        if len(fields) != 4:
+            raise ValueError(
+                f"{path}, line {number} has {len(fields)} columns, expected four, separated by tabs: id, label, the "
+                "letter a, text. data_prep.ipynb writes such a file"
+            )
+        guid, label, _, text = fields
+        if not (label in labels if output_mode == "classification" else _is_number(label)):
+            header = ". It looks like a header: delete that line" if number == 1 else ""
+            raise ValueError(
+                f"{path}, line {number} has the label {label[:50]!r}, expected {' or '.join(labels)} (in regression a "
+                f"number); data_prep.ipynb turns 1 and 2 into 0 and 1{header}"
+            )
+        counts[label] += 1
+        yield guid, label, text
+    if output_mode == "classification" and len(counts) < 2:
+        raise ValueError(
+            f"{path} has {counts.total()} examples with the labels {list(counts)}, but needs both "
+            f"{' and '.join(labels)}: with one class there is nothing to learn or measure"
+        )
+    if not counts:
+        raise ValueError(f"{path} is empty: data_prep.ipynb writes a line for each text")
+
+
+def read_task_info(data_dir: str | Path) -> dict[str, Any]:
+    """Return what `labels.json` of data_prep.ipynb stores about the TSV files, as a dict.
 
     label_names : see `read_label_names`, which raises ValueError
-    text_column : name or number of the column that the texts are from, None if unknown
+    text_column : name or number of the column of the texts, None if unknown
     id_column : name or number of the column of ids, None if they are row numbers, "id" if unknown
     classes : the labels of classes 0 and 1 in the table, two lists, None if unknown
     tables : dict from "train" and "dev" to `describe_table` of the tables that were read, {} if unknown
     """
     content = _read_labels(Path(data_dir, "labels.json"))
-    known = {"text_column": None, "id_column": "id"}
-    info = {name: content.get(name, default) for name, default in known.items()}
-    info = {name: value if type(value) in (str, int, type(None)) else known[name] for name, value in info.items()}
+    defaults = {"text_column": None, "id_column": "id"}
+    info = {name: content.get(name, default) for name, default in defaults.items()}
+    info = {name: value if type(value) in (str, int, type(None)) else defaults[name] for name, value in info.items()}
     classes, tables = content.get("classes"), content.get("tables")
     info["classes"] = None if find_violation(classes, TWO_CLASSES) else classes
     return {"label_names": read_label_names(data_dir), **info, "tables": tables if isinstance(tables, dict) else {}}
 
 
-def find_changed_tables(data_dir):
+def find_changed_tables(data_dir: str | Path) -> list[str]:
     """Return a sentence for each table of a task that has changed since data_prep.ipynb read it.
 
-    A table that is gone, or of which nothing is known, is passed over. Its content is read where its size is the same.
+    A table that no longer exists, or about which nothing is stored, is skipped. Its content is only read if its size
+    is the same.
     """
     sentences = []
     for name, about in read_task_info(data_dir)["tables"].items():
         about = about if isinstance(about, dict) else {}
-        path = Path(data_dir, Path(str(about.get("file") or "")).name[:255])  # no file has a longer name
+        path = Path(data_dir, Path(str(about.get("file") or "")).name[:255])  # file names are not longer
         if not is_file(path):
             continue
         if path.stat().st_size != about.get("bytes") or describe_table(path) != about:
             sentences.append(
-                f"{path} has changed since data_prep.ipynb made {name}.tsv from it: run data_prep.ipynb again"
+                f"{path} has changed since data_prep.ipynb made {name}.tsv from it. Run data_prep.ipynb again"
             )
     return sentences
 
 
-def split_line(line):
-    """Return the fields of a line of BERT's TSV, given as bytes; UnicodeDecodeError if it is not UTF-8."""
+def split_line(line: bytes) -> list[str]:
+    """Return the fields of a line of BERT's TSV; raise UnicodeDecodeError if it is not UTF-8."""
     return line.decode("utf-8").rstrip("\r\n").split("\t")
 
 
 @dataclass(frozen=True)
 class TsvChunk:
-    """The texts of a TSV file from byte `start` to `stop`, as pairs with None, read where they are encoded."""
+    """The texts of a TSV file from byte `start` to `stop`, as pairs (text, None), read only when iterated over."""
 
     path: Path
     start: int
     stop: int
-    BYTES: ClassVar = 2**20
-    MANY: ClassVar = 200  # parts of a file that takes one process over ten seconds
+    BYTES: ClassVar[int] = 2**20
+    MANY: ClassVar[int] = 200  # such a file takes one process more than ten seconds
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[str, None]]:
         with open(self.path, "rb") as file:
             file.seek(self.start)
             for line in io.BytesIO(file.read(self.stop - self.start)):
                 yield split_line(line)[3], None
 
     @classmethod
-    def split(cls, path):
-        """Return the parts of a file, of whole lines and about BYTES bytes each."""
+    def split(cls, path: str | Path) -> list["TsvChunk"]:
+        """Return the chunks of a file, each of whole lines and about `BYTES` bytes."""
         bounds, size = [0], os.path.getsize(path)
         with open(path, "rb") as file:
             while bounds[-1] < size:
                 file.seek(bounds[-1] + cls.BYTES)
                 file.readline()
                 bounds.append(min(file.tell(), size))
-        return [cls(path, *bound) for bound in zip(bounds, bounds[1:])]
+        return [cls(Path(path), start, stop) for start, stop in zip(bounds, bounds[1:])]

@@ -1,1 +1,1 @@
-"""Metrics and intervals, calibration, baselines, explanations, plots and the report."""
+"""Metrics and intervals, calibration, the TF-IDF baseline, label issues, explanations, plots and the report."""

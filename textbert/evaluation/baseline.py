@@ -1,116 +1,97 @@
-"""The model that BERT is compared with: words counted, weighed by logistic regression, and tuned as BERT is."""
+"""The baseline that BERT is compared with: TF-IDF and logistic regression, calibrated and tuned as BERT is."""
 
 import numpy as np
-import pandas as pd
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
+from sklearn.model_selection import StratifiedKFold
+from sklearn.pipeline import Pipeline, make_pipeline
 
 from textbert.data.normalization import hash_text
 from textbert.data.words import WORD
 from textbert.evaluation.calibration import default_threshold, fit_calibration, format_threshold, probabilities
 from textbert.evaluation.metrics import choose_threshold
 
-_find_words = TfidfVectorizer(ngram_range=(1, 2)).build_analyzer()
+_analyze_ascii = TfidfVectorizer(ngram_range=(1, 2)).build_analyzer()
 
-_find_words_of_any_script = TfidfVectorizer(ngram_range=(1, 2), token_pattern=WORD).build_analyzer()
+_analyze_unicode = TfidfVectorizer(ngram_range=(1, 2), token_pattern=WORD).build_analyzer()
 
 
-def _find_terms(text):
-    """Return the words and word pairs of a text; where it has no word of two letters, what stands between spaces.
+def _analyze(text: str) -> list[str]:
+    """Return the words and word pairs of a text; if it has no word of two letters, what is between its spaces.
 
-    Where words are not parted by spaces each character counts as one, as it does to BERT.
+    In scripts without spaces between words each character counts as a word, as it does for BERT.
     """
-    find = _find_words if text.isascii() else _find_words_of_any_script  # the same for English, and faster
-    return find(text) or text.lower().split() or [""]
+    analyze = _analyze_ascii if text.isascii() else _analyze_unicode  # the same for ASCII, and faster
+    return analyze(text) or text.lower().split() or [""]
 
 
-def make_baseline(class_weights=None):
-    """Return the cheap model that BERT is compared with: TF-IDF of words and word pairs, and logistic regression.
+def make_baseline(class_weights: str | None = None) -> Pipeline:
+    """Return an unfitted scikit-learn pipeline: TF-IDF of words and word pairs, then logistic regression.
 
-    class_weights : None, or "balanced" if BERT was trained so
+    class_weights : None, or "balanced" if BERT was trained with class weights
     """
     model = LogisticRegression(C=10, max_iter=1000, class_weight=class_weights)
-    return make_pipeline(TfidfVectorizer(analyzer=_find_terms, sublinear_tf=True), model)
+    return make_pipeline(TfidfVectorizer(analyzer=_analyze, sublinear_tf=True), model)
 
 
-def assign_folds(texts, labels, folds, seed):
-    """Return [(rows to learn, rows held out), ...], equal texts in one fold; fewer folds where a class has few texts.
+def assign_folds(texts: list[str], labels: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Split rows into stratified folds that keep equal texts together; return [(training rows, held-out rows), ...].
 
-    The list is empty where a class has fewer than two different texts.
+    There are fewer than `folds` where a class has few texts, and none where it has fewer than two different ones.
     """
-    digests = np.array([hash_text(text) for text in texts], np.int64)
-    group = np.unique(digests, return_inverse=True)[1]
-    holds_positive = np.zeros(group.max(initial=-1) + 1, int)  # a text may be there with both labels
-    np.maximum.at(holds_positive, group, labels)
-    folds = min(folds, *np.bincount(holds_positive, minlength=2))
+    hashes = np.array([hash_text(text) for text in texts], np.int64)
+    groups = np.unique(hashes, return_inverse=True)[1]  # equal texts are one group
+    has_positive = np.zeros(groups.max(initial=-1) + 1, int)  # a text may occur with both labels
+    np.maximum.at(has_positive, groups, labels)
+    folds = min(folds, *np.bincount(has_positive, minlength=2))
     if folds < 2:
         return []
-    splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(holds_positive, holds_positive)
-    held_out = [np.isin(group, chosen) for _, chosen in splits]
-    return [(np.flatnonzero(~held), np.flatnonzero(held)) for held in held_out]
+    splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(has_positive, has_positive)
+    masks = [np.isin(groups, held_out_groups) for _, held_out_groups in splits]
+    return [(np.flatnonzero(~mask), np.flatnonzero(mask)) for mask in masks]
 
 
-def _get_logits(baseline, texts):
-    """Return a fitted baseline's answers as BERT gives them: logits of shape (n, 2)."""
+def _get_logits(baseline: Pipeline, texts: list[str]) -> np.ndarray:
+    """Return the predictions of a fitted baseline in BERT's form: logits of shape (n, 2)."""
     log_odds = baseline.decision_function(texts)
     return np.stack([-log_odds / 2, log_odds / 2], axis=1)
 
 
-def tune_baseline(baseline, texts, labels, class_weights=None, false_positive_cost=1.0, seed=0, many=10_000):
-    """Fit calibration and threshold of a baseline as train.ipynb fits BERT's, on texts that it has not learned.
+def tune_baseline(
+    baseline: Pipeline,
+    texts: list[str],
+    labels: np.ndarray,
+    class_weights: str | None = None,
+    false_positive_cost: float = 1.0,
+    seed: int = 0,
+    max_cv_texts: int = 10_000,
+) -> tuple[dict[str, float], str]:
+    """Fit the calibration and decision threshold of a baseline, by the rules of train.ipynb, on held-out predictions.
 
-    Three folds in turn are held out of the texts, a list, and labels, of shape (n,); of more than `many` texts a tenth.
-    Equal texts stay together. Returns (dict with temperature, intercept and threshold, a sentence about them); where a
-    class has fewer than two texts they are 1.0, 0.0 and 0.5.
+    These come from 3-fold cross-validation; of more than `max_cv_texts` texts a tenth is held out, once. Equal texts
+    stay together. Labels are 0 and 1, of shape (n,). The baseline must be fitted again afterwards, on all texts.
+
+    Returns (dict with temperature, intercept and threshold, a description of them). If a class has fewer than two
+    different texts, they are 1.0, 0.0 and 0.5.
     """
-    labels, folds = np.asarray(labels), 3 if len(texts) <= many else 10
+    labels, folds = np.asarray(labels), 3 if len(texts) <= max_cv_texts else 10
     splits = assign_folds(texts, labels, folds, seed)[: 3 if folds == 3 else 1]
     if not splits:
-        return {"temperature": 1.0, "intercept": 0.0, "threshold": 0.5}, "too few texts to fit its threshold on"
-    logits = []
-    for learned, held_out in splits:
-        baseline.fit([texts[row] for row in learned], labels[learned])
-        logits.append(_get_logits(baseline, [texts[row] for row in held_out]))
-    logits, truth = np.concatenate(logits), labels[np.concatenate([held_out for _, held_out in splits])]
-    temperature, intercept = fit_calibration(logits, truth, class_weights)
-    positive = probabilities(logits, temperature, intercept)[:, 1]
-    usual = default_threshold(intercept, class_weights)
-    threshold, reason = choose_threshold(positive, truth, false_positive_cost, seed, usual)
-    tuned = {"temperature": temperature, "intercept": intercept, "threshold": threshold}
-    how = f"it says yes from {format_threshold(threshold)} on: {reason}"
-    return tuned, f"{how}. It was tuned on {len(truth):,} texts held out of train.tsv, and has learned them since"
+        return {"temperature": 1.0, "intercept": 0.0, "threshold": 0.5}, "there are too few to fit its threshold"
+    fold_logits = []
+    for training_rows, held_out_rows in splits:
+        baseline.fit([texts[row] for row in training_rows], labels[training_rows])
+        fold_logits.append(_get_logits(baseline, [texts[row] for row in held_out_rows]))
+    logits, y_true = np.concatenate(fold_logits), labels[np.concatenate([held_out for _, held_out in splits])]
+    temperature, intercept = fit_calibration(logits, y_true, class_weights)
+    y_prob = probabilities(logits, temperature, intercept)[:, 1]
+    default = default_threshold(intercept, class_weights)
+    threshold, reason = choose_threshold(y_prob, y_true, false_positive_cost, seed, default)
+    parameters = {"temperature": temperature, "intercept": intercept, "threshold": threshold}
+    description = f"its threshold is {format_threshold(threshold)}: {reason}"
+    return parameters, f"{description}. Calibration and threshold were fitted on {len(y_true):,} held-out predictions"
 
 
-def predict_baseline(baseline, texts, tuned):
-    """Return a fitted baseline's calibrated probabilities of class 1; `tuned` is what `tune_baseline` returned."""
-    return probabilities(_get_logits(baseline, texts), tuned["temperature"], tuned["intercept"])[:, 1]
-
-
-def find_label_issues(texts, labels, positive, baseline, folds=5, seed=0):
-    """Rank training rows by how little two models believe their labels, the most suspicious first.
-
-    Parameters
-    ----------
-    texts, labels : lists or arrays of shape (n,)
-    positive : BERT's probabilities of class 1, of shape (n,)
-    baseline : a scikit-learn classifier of texts; it judges each row after learning from the other folds, in which that
-        text is not, so that it cannot know the label by heart, as BERT may
-    folds : at most; no more than the rarer class has different texts
-
-    Returns a DataFrame with row, baseline and bert (the probability that each gives to the label); a text that is there
-    more than once has several rows. It is empty, and that is said, where a class has fewer than two different texts.
-    """
-    labels = np.asarray(labels, int)
-    split = assign_folds(texts, labels, folds, seed)
-    if not split:
-        print(f"Among {len(labels)} rows a class has fewer than two texts: too few to tell which labels may be wrong")
-        return pd.DataFrame({"row": [], "baseline": [], "bert": []}).astype({"row": int})
-    out_of_fold = cross_val_predict(baseline, np.asarray(texts, object), labels, cv=split, method="predict_proba")[:, 1]
-    believed = {
-        name: np.where(labels == 1, p, 1 - p) for name, p in (("baseline", out_of_fold), ("bert", np.asarray(positive)))
-    }
-    table = pd.DataFrame({"row": np.arange(len(labels)), **believed})
-    log_odds = sum(np.log(p / (1 - p)) for p in np.clip(list(believed.values()), 1e-9, 1 - 1e-9))  # as if independent
-    return table.iloc[np.argsort(log_odds, kind="stable")]
+def predict_baseline(baseline: Pipeline, texts: list[str], parameters: dict[str, float]) -> np.ndarray:
+    """Return the calibrated probabilities of class 1, of shape (n,); `parameters` are those of `tune_baseline`."""
+    return probabilities(_get_logits(baseline, texts), parameters["temperature"], parameters["intercept"])[:, 1]

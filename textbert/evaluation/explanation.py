@@ -1,15 +1,16 @@
-"""Why a classifier answers as it does: the words that decided, in colour, and a box to try texts in."""
+"""Explain predictions by leave-one-word-out attribution: highlighted words, and a text box to try them in."""
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 import torch
 from pytorch_pretrained_bert import BertTokenizer
+from pytorch_pretrained_bert.tokenization import BasicTokenizer
 
 from textbert.data.words import is_unspaced, split_letters
 from textbert.features.features import IGNORE_INDEX, Features
@@ -19,175 +20,184 @@ from textbert.utils.validation import check_type
 
 
 @runtime_checkable
-class FineTuned(Protocol):
-    """What is needed of a classifier, such as `textbert.Classifier`, to explain its predictions."""
+class ClassifierLike(Protocol):
+    """What a classifier, such as `textbert.Classifier`, must have for its predictions to be explained."""
 
     model: torch.nn.Module
     tokenizer: BertTokenizer
-    settings: dict
+    settings: dict[str, Any]
 
     def predict(self, texts: Sequence[str], *, progress: bool = True) -> pd.DataFrame:
         """Return a row for each text: its label, and the probability of the positive class."""
         ...
 
 
-def _kept_positions(pieces, room, truncation):
-    """Return which of a text's word pieces BERT reads, as sorted positions; see `head_length`."""
-    if pieces <= room:
-        return np.arange(pieces)
-    head = head_length(room, truncation)
-    return np.concatenate([np.arange(head), np.arange(pieces - (room - head), pieces)])
+class _Unit(NamedTuple):
+    """What is left out of a text at a time: a word, or, in scripts without spaces, characters that share a token."""
+
+    characters: list[str]  # of a word, a list of the word alone
+    ids: np.ndarray
+    space_before: bool = False
 
 
-def _split_chunk(chunk, basic):
-    """Return the parts of a text without spaces that BERT tokenizes each alone: ideographs, punctuation, the others."""
-    parts, begun = [], False
-    for letter in split_letters(chunk):
-        alone = len(basic.tokenize(f"a{letter}a")) > 1
-        if begun and not alone:
-            parts[-1] += letter
+def _positions_read(num_tokens: int, max_tokens: int, truncation: str) -> np.ndarray:
+    """Return the positions of a text's tokens that are left after truncation, sorted; see `head_length`."""
+    if num_tokens <= max_tokens:
+        return np.arange(num_tokens)
+    head = head_length(max_tokens, truncation)
+    return np.concatenate([np.arange(head), np.arange(num_tokens - (max_tokens - head), num_tokens)])
+
+
+def _split_as_bert(chunk: str, basic_tokenizer: BasicTokenizer) -> list[str]:
+    """Split a text without spaces into what BERT tokenizes separately: ideographs, punctuation, runs of the rest."""
+    words: list[str] = []
+    in_run = False
+    for character in split_letters(chunk):
+        is_separate = len(basic_tokenizer.tokenize(f"a{character}a")) > 1
+        if in_run and not is_separate:
+            words[-1] += character
         else:
-            parts.append(letter)
-        begun = not alone
-    return parts
-
-
-def _split_part(part, ids, tokenizer):
-    """Return a part of `_split_chunk` as a list of (characters, ids), cut where both a character and a piece end."""
-    letters, basic = split_letters(part), tokenizer.basic_tokenizer
-    if len(ids) < 2:
-        return [(letters, ids)]
-    read = ["".join(basic.tokenize(letter)) for letter in letters]
-    pieces = [tokenizer.ids_to_tokens[number].removeprefix("##") for number in ids.tolist()]
-    ends = {end: count for count, end in enumerate(accumulate(map(len, pieces)), start=1)}
-    units, start, begin = [], 0, 0
-    for count, end in enumerate(accumulate(map(len, read)), start=1):
-        if count == len(letters) or (end in ends and read[count - 1]):
-            stop = len(ids) if count == len(letters) else ends[end]
-            units.append((letters[start:count], ids[begin:stop]))
-            start, begin = count, stop
-    return units
-
-
-def _split_words(text, tokenizer):
-    """Return the words of a text as a list of (characters or the word, their ids, whether a space stands before).
-
-    Where words are not parted by spaces, they are what BERT reads as one.
-    """
-    memo = TokenCache(tokenizer)
-
-    def encode(chunk):
-        return np.frombuffer(memo.encode(chunk, len(chunk)), memo.dtype)
-
-    words = []
-    for chunk in text.translate(dict.fromkeys(map(ord, memo.DELETED))).split():  # each is tokenized alone, as BERT does
-        units = [([chunk], encode(chunk))]
-        if is_unspaced(chunk):
-            parts = _split_chunk(chunk, tokenizer.basic_tokenizer)
-            alone = [(part, encode(part)) for part in parts]
-            if np.array_equal(np.concatenate([ids for _, ids in alone]), units[0][1]):  # as BERT reads the whole
-                units = [
-                    unit
-                    for part, ids in alone
-                    for unit in (_split_part(part, ids, tokenizer) if is_unspaced(part) else [([part], ids)])
-                ]
-        words += [(letters, ids, place == 0) for place, (letters, ids) in enumerate(units)]
+            words.append(character)
+        in_run = not is_separate
     return words
 
 
-def explain(classifier, text, batch_size=32, most=150):
-    """Say how much each word of a text spoke for the positive class.
+def _split_at_tokens(word: str, ids: np.ndarray, tokenizer: BertTokenizer) -> list[_Unit]:
+    """Split a word wherever a character and a token end at the same place."""
+    characters = split_letters(word)
+    if len(ids) < 2:
+        return [_Unit(characters, ids)]
+    normalized = ["".join(tokenizer.basic_tokenizer.tokenize(character)) for character in characters]
+    tokens = [tokenizer.ids_to_tokens[token_id].removeprefix("##") for token_id in ids.tolist()]
+    token_ends = {end: count for count, end in enumerate(accumulate(map(len, tokens)), start=1)}
+    units, first_character, first_id = [], 0, 0
+    for count, end in enumerate(accumulate(map(len, normalized)), start=1):
+        is_last = count == len(characters)
+        if is_last or (end in token_ends and normalized[count - 1]):
+            last_id = len(ids) if is_last else token_ends[end]
+            units.append(_Unit(characters[first_character:count], ids[first_id:last_id]))
+            first_character, first_id = count, last_id
+    return units
 
-    A word's score is what the log-odds of the positive class lose when its word pieces are left out (Li, Monroe and
-    Jurafsky 2016, https://arxiv.org/abs/1612.08220). Returns a DataFrame with word, score and spaced (whether white
-    space stands before it); the score is NaN for words beyond the length the model reads. Of texts with more than
-    `most` words, neighbours are left out together and share the score.
 
-    Where words are not parted by spaces, as in Chinese or Thai, each character has a row; characters that BERT reads as
-    one word piece share the score.
+def _split_chunk(chunk: str, encode: Callable[[str], np.ndarray], tokenizer: BertTokenizer) -> list[_Unit]:
+    """Split a chunk of text between white space into units: a single one, unless its script has no spaces."""
+    ids = encode(chunk)
+    if not is_unspaced(chunk):
+        return [_Unit([chunk], ids)]
+    words = [(word, encode(word)) for word in _split_as_bert(chunk, tokenizer.basic_tokenizer)]
+    if not np.array_equal(np.concatenate([word_ids for _, word_ids in words]), ids):
+        return [_Unit([chunk], ids)]  # its parts are not tokenized as the whole is
+    units = []
+    for word, word_ids in words:
+        units += _split_at_tokens(word, word_ids, tokenizer) if is_unspaced(word) else [_Unit([word], word_ids)]
+    return units
+
+
+def _split_text(text: str, cache: TokenCache, tokenizer: BertTokenizer) -> list[_Unit]:
+    """Split a text into the units that are left out one by one."""
+
+    def encode(chunk: str) -> np.ndarray:
+        return np.frombuffer(cache.encode(chunk, len(chunk)), cache.dtype)
+
+    units: list[_Unit] = []
+    for chunk in text.translate(dict.fromkeys(map(ord, cache.DELETED))).split():  # BERT tokenizes each separately
+        first, *rest = _split_chunk(chunk, encode, tokenizer)
+        units += [first._replace(space_before=True), *rest]
+    return units
+
+
+def explain(classifier: ClassifierLike, text: str, batch_size: int = 32, max_groups: int = 150) -> pd.DataFrame:
+    """Return how much each word of a text contributes to the positive class, by leave-one-word-out attribution.
+
+    The score of a word is the decrease in the log-odds of the positive class when its tokens are left out (Li, Monroe
+    and Jurafsky 2016, https://arxiv.org/abs/1612.08220). In texts of more than `max_groups` words, neighbouring words
+    are left out together and share their score.
+
+    Returns a DataFrame with a row for each word and the columns word, score (NaN for words that truncation removes)
+    and space_before. In scripts without spaces, such as Chinese or Thai, each character has a row; characters that
+    share a token share the score. Raises TypeError if `classifier` is not one.
     """
-    check_type("classifier", classifier, FineTuned, "Classifier.load")
-    memo = TokenCache(classifier.tokenizer)
-    words = _split_words(text, classifier.tokenizer)
-    pieces = [ids for _, ids, _ in words]
-    owner = np.repeat(np.arange(len(words)), [len(ids) for ids in pieces])  # the word that a piece belongs to
-    ids = np.concatenate([*pieces, np.array([], memo.dtype)])
-    size = classifier.settings["max_seq_length"]
-    kept = _kept_positions(len(ids), size - 2, classifier.settings["truncation"])
-    ids, owner = ids[kept], owner[kept]
-    read = np.unique(owner)
-    groups = np.array_split(read, max(1, min(most, len(read))))
-    cls, sep = (np.frombuffer(memo.to_bytes([token]), memo.dtype) for token in ("[CLS]", "[SEP]"))
-    variants = [ids, *(ids[~np.isin(owner, group)] for group in groups)]
+    check_type("classifier", classifier, ClassifierLike, "Classifier.load")
+    cache = TokenCache(classifier.tokenizer)
+    units = _split_text(text, cache, classifier.tokenizer)
+    max_seq_length = classifier.settings["max_seq_length"]
+    ids = np.concatenate([*(unit.ids for unit in units), np.array([], cache.dtype)])  # (tokens,)
+    unit_of_token = np.repeat(np.arange(len(units)), [len(unit.ids) for unit in units])  # (tokens,)
+    positions = _positions_read(len(ids), max_seq_length - 2, classifier.settings["truncation"])
+    ids, unit_of_token = ids[positions], unit_of_token[positions]
+    units_read = np.unique(unit_of_token)
+    groups = np.array_split(units_read, max(1, min(max_groups, len(units_read))))
+    variants = [ids, *(ids[~np.isin(unit_of_token, group)] for group in groups)]  # the whole text first
+    cls, sep = (np.frombuffer(cache.to_bytes([token]), cache.dtype) for token in ("[CLS]", "[SEP]"))
     lengths = np.array([len(variant) + 2 for variant in variants], "<u2")
-    rows = np.concatenate([part for variant in variants for part in (cls, variant, sep)])
-    features = Features(rows, lengths, lengths, np.full(len(variants), IGNORE_INDEX, "<i4"), size)
-    logits = predict_logits(classifier.model, features, batch_size, progress=False)  # batches by length
-    log_odds = (logits[:, 1] - logits[:, 0]) / classifier.settings["temperature"]  # the intercept is in all of them
-    scores = np.full(len(words), np.nan)
-    for group, without in zip(groups, log_odds[1:]):
-        scores[group] = log_odds[0] - without
+    all_ids = np.concatenate([array for variant in variants for array in (cls, variant, sep)])
+    features = Features(all_ids, lengths, lengths, np.full(len(variants), IGNORE_INDEX, "<i4"), max_seq_length)
+    logits = predict_logits(classifier.model, features, batch_size, progress=False)
+    # the intercept of the calibration cancels out
+    log_odds = (logits[:, 1] - logits[:, 0]) / classifier.settings["temperature"]
+    scores = np.full(len(units), np.nan)
+    for group, log_odds_without in zip(groups, log_odds[1:]):
+        scores[group] = log_odds[0] - log_odds_without
     rows = [
-        (letter, score, spaced and place == 0)
-        for (letters, _, spaced), score in zip(words, scores.tolist())
-        for place, letter in enumerate(letters)
+        (character, score, unit.space_before and index == 0)
+        for unit, score in zip(units, scores.tolist())
+        for index, character in enumerate(unit.characters)
     ]
-    return pd.DataFrame(rows, columns=["word", "score", "spaced"]).astype({"score": float})
+    return pd.DataFrame(rows, columns=["word", "score", "space_before"]).astype({"score": float})
 
 
-def highlight_words(words):
-    """Return the HTML of a table of `explain`: blue for the positive class, orange for the other, grey if not read.
+def highlight_words(words: pd.DataFrame) -> str:
+    """Render a table of `explain` as HTML: blue for the positive class, orange for the other, grey if truncated.
 
-    The largest score has the full colour, but for texts in which no word weighs much: there all stay faint.
+    The largest score has the full colour, unless all are below 0.5: then all colours are pale.
     """
     largest = np.nanmax([0.5, *words["score"].abs()])
-    spans = []
-    spaced = words["spaced"] if "spaced" in words else [True] * len(words)
-    for word, score, apart in zip(words["word"], words["score"], spaced):
+    spans: list[str] = []
+    for word, score, space_before in zip(words["word"], words["score"], words["space_before"]):
         style, hint = "opacity:0.4", "not read"
         if not np.isnan(score):
             colour = "76,114,176" if score > 0 else "221,132,82"
             style, hint = f"background:rgba({colour},{0.8 * abs(score) / largest:.2f})", f"{score:+.2f}"
         style += ";padding:0 2px;border-radius:3px"
-        space = " " if apart and spans else ""
+        space = " " if space_before and spans else ""
         spans.append(f'{space}<span style="{style}" title="{hint}">{html.escape(word)}</span>')
     return "".join(spans)
 
 
 class Html(str):
-    """HTML that shows itself in a notebook. It holds words of a text, so a report without texts leaves it out."""
+    """HTML that a notebook displays. It contains words of a text, so a report without texts leaves it out."""
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         return str(self)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         lines = html.unescape(re.sub("<[^>]+>", "", self)).splitlines()
         return "\n".join(line.strip() for line in lines if line.strip())
 
 
-def answer(classifier, text):
-    """Return label, probability and coloured words of one text as HTML."""
+def render_prediction(classifier: ClassifierLike, text: str) -> Html:
+    """Render the label, the probability of the positive class and the highlighted words of a text as HTML."""
     label, probability = classifier.predict([text], progress=False).iloc[0]
     positive = html.escape(str(classifier.settings["label_names"][1]))
     head = f"<b>{html.escape(str(label))}</b> · probability of {positive}: {probability:.2f}"
-    return Html(
-        f'<p class="mathjax_ignore" style="line-height:1.8">{head}<br>{highlight_words(explain(classifier, text))}</p>'
-    )
+    words = highlight_words(explain(classifier, text))
+    return Html(f'<p class="mathjax_ignore" style="line-height:1.8">{head}<br>{words}</p>')
 
 
-def prediction_widget(classifier, text):
-    """Return a box to type a text into, with a button that shows its answer; without ipywidgets the answer alone."""
+def prediction_widget(classifier: ClassifierLike, text: str) -> Any:
+    """Return a text box with a button that renders the prediction; without ipywidgets, the prediction for `text`."""
     try:
         import ipywidgets
     except ImportError:
-        print("No box to type in without ipywidgets: change the text in this cell, or pip install ipywidgets")
-        return answer(classifier, text)
+        print("ipywidgets is not installed, so there is no text box: edit the text in this cell, or install ipywidgets")
+        return render_prediction(classifier, text)
     box = ipywidgets.Textarea(text, layout={"width": "100%", "height": "6em"})
     button = ipywidgets.Button(description="Classify", button_style="primary")
     output = ipywidgets.HTML()
 
-    def classify(_):
-        output.value = answer(classifier, box.value)
+    def classify(_: object) -> None:
+        output.value = render_prediction(classifier, box.value)
 
     button.on_click(classify)
     classify(None)

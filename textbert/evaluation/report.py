@@ -1,10 +1,12 @@
-"""What is found out about a model, for people: plots, labels to check, the HTML report."""
+"""The report on a model: sentences, tables and plots in one HTML file."""
 
 import base64
 import io
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import jinja2
 import matplotlib.pyplot as plt
@@ -19,201 +21,219 @@ from textbert.evaluation.metrics import format_metric, get_eval_report
 from textbert.utils.files import write_text
 
 
-def _read_plots(figure):
-    """Return each axes of a matplotlib figure as a picture of its own, so that they find room on a phone, too."""
-    plots = []
-    for axes in figure.axes:
-        file = io.BytesIO()
-        box = axes.get_tightbbox().padded(8).transformed(figure.dpi_scale_trans.inverted())
-        figure.savefig(file, format="png", dpi=130, bbox_inches=box)
-        plots.append({"title": axes.get_title(), "png": base64.b64encode(file.getvalue()).decode()})
-    return plots
+def _format_proportion(correct: int, texts: int) -> str:
+    """Return "88 of 100"; or exact counts, if that would round to none or all, or if there are fewer than 100 texts."""
+    percent = round(100 * correct / texts)
+    if texts < 100 or (percent in (0, 100) and correct not in (0, texts)):
+        return f"{correct:,} of {texts:,}"
+    return f"{percent} of 100"
 
 
-def _to_html(frame, longest=600):
-    """Return a DataFrame as an HTML table, with everything in it escaped and texts cut to so many characters."""
-    numbered = frame.index.dtype.kind == "i" and frame.index.name is None
-    has_text = "text" in frame
-    if has_text:
-        frame = frame.assign(text=[t if len(t) <= longest else f"{t[:longest]} …" for t in frame["text"]])
-    options = {"border": 0, "index": not numbered, "classes": "texts" if has_text else None, "na_rep": "–"}
-    with pd.option_context("display.max_colwidth", None):
-        return frame.to_html(**options)
+def _split_groups(groups: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Split a table of groups into the rows of the classes and those of the lengths, of which there may be none.
 
-
-def _share(right, texts):
-    """Return "88 of 100"; as it is counted where that would round to none or to all, or where there are fewer texts."""
-    rounded = round(100 * right / texts)
-    if texts < 100 or (rounded in (0, 100) and right not in (0, texts)):
-        return f"{right:,} of {texts:,}"
-    return f"{rounded} of 100"
-
-
-def _split_groups(groups):
-    """Return the rows of a table of groups as (those of the classes, those of the lengths, which may be none)."""
+    Both groupings contain every text, so the classes end where their counts add up to those of the rest.
+    """
     texts = groups["texts"].to_numpy()
-    found = [count for count in (2, 1) if len(texts) > 2 and texts[:count].sum() == texts[count:].sum()]
-    count = found[0] if found else len(texts)
-    return groups.iloc[:count], groups.iloc[count:]
+    sizes = [size for size in (2, 1) if len(texts) > 2 and texts[:size].sum() == texts[size:].sum()]
+    size = sizes[0] if sizes else len(texts)
+    return groups.iloc[:size], groups.iloc[size:]
 
 
-def _compare_classes(model, classes):
-    """Say how many of each class were found, and set the share of right answers beside always naming the same class."""
-    right, texts = classes["right"].sum(), classes["texts"].sum()
-    found = " and ".join(f"{row.right:,} of {row.texts:,} {str(row.Index)!r}" for row in classes.itertuples())
-    often = classes["texts"].max()
-    always = f"always saying {str(classes.index[classes['texts'].argmax()])!r}"
-    if right > often and _share(right, texts) == _share(often, texts):
-        return f"It found {found}; {always} is right in {often:,} of {texts:,}, {model} in {right:,}."
-    if right > often:
-        return f"It found {found}; {always} is right in {_share(often, texts)}."
-    if right == often:
-        return f"It found {found}; {always} is right just as often."
-    return f"It found {found}; {always} is right MORE OFTEN, in {often:,} of {texts:,} texts and not {right:,}."
+def _compare_with_majority_class(model: str, classes: pd.DataFrame) -> str:
+    """Return how many texts of each class were found, and how often always predicting one class would be right."""
+    correct, texts = classes["correct"].sum(), classes["texts"].sum()
+    recalls = " and ".join(f"{row.correct:,} of {row.texts:,} {str(row.Index)!r}" for row in classes.itertuples())
+    majority = classes["texts"].max()
+    sentence = f"It found {recalls}; always predicting {str(classes.index[classes['texts'].argmax()])!r} is right"
+    if correct > majority and _format_proportion(correct, texts) == _format_proportion(majority, texts):
+        return f"{sentence} on {majority:,} of {texts:,}, {model} on {correct:,}."
+    if correct > majority:
+        return f"{sentence} on {_format_proportion(majority, texts)}."
+    if correct == majority:
+        return f"{sentence} just as often."
+    return f"{sentence} MORE OFTEN, on {majority:,} of {texts:,} texts instead of {correct:,}."
 
 
-def _get_missed_class(classes):
-    """Return the class that a model never names, where it names the other of two for every text, or None."""
-    missed = classes.index[classes["right"] == 0]
-    all_found = classes.index[classes["right"] == classes["texts"]]
-    return str(missed[0]) if len(missed) == len(all_found) == 1 else None
+def _predicts_one_class(classes: pd.DataFrame) -> bool:
+    """Return True if a model got one of two classes entirely right and the other entirely wrong."""
+    return sorted(classes["correct"] / classes["texts"]) == [0, 1]
 
 
-def summarize(intervals, model, opponent, chance, groups):
-    """Say in three paragraphs, to somebody who knows no statistics, what was found out about a model.
+def summarize(
+    intervals: pd.DataFrame, model: str, baseline: str, p_value: float, groups: pd.DataFrame
+) -> tuple[str, str, str]:
+    """Summarize the evaluation of a model in three paragraphs, for readers who know no statistics.
 
     Parameters
     ----------
     intervals : DataFrame of `bootstrap_metrics`
-    model, opponent : their names in it; the model is the last
-    chance : probability of `mcnemar`
-    groups : DataFrame of `accuracy_by` for the classes, and below it, if there is one, for the lengths in their order
+    model, baseline : their names in it; the model is the last
+    p_value : that of `mcnemar`
+    groups : DataFrame of `accuracy_by_group` for the classes, and below it, optionally, for the lengths in ascending
+        order
     """
     classes, _ = _split_groups(groups)
-    right, texts = classes[["right", "texts"]].sum().tolist()
-    share, least = _share(right, texts), math.floor(100 * binomtest(right, texts).proportion_ci(method="wilson").low)
-    first = f"{model} is right in {share} texts; in at least {least}{'' if share.endswith(' of 100') else ' of 100'}"
-    first += f", as far as can be told from {texts:,} texts. {_compare_classes(model, classes)}"
+    correct, texts = classes[["correct", "texts"]].sum().tolist()
+    proportion = _format_proportion(correct, texts)
+    at_least = str(math.floor(100 * binomtest(correct, texts).proportion_ci(method="wilson").low))
+    at_least += "" if proportion.endswith(" of 100") else " of 100"
+    first = f"{model} is right on {proportion} texts; on at least {at_least}, as far as {texts:,} texts can tell."
+    first += f" {_compare_with_majority_class(model, classes)}"
     low, high = intervals.loc[(model, "mcc"), ["low", "high"]]
-    if _get_missed_class(classes) is not None:
-        first += " It gives every text the same answer, which is no better than guessing."
+    if _predicts_one_class(classes):
+        first += " It predicts the same class for every text, which is no better than guessing."
     elif high < 0:
-        first += " It is WORSE than guessing: see whether the two classes were exchanged."
+        first += " It is WORSE than guessing: check whether the two classes were swapped."
     elif not low > 0:
-        first += " Nobody can tell from these texts whether it is better than guessing."
-    return [first, _compare_models(intervals, model, opponent, chance, texts), describe_worst_group(groups)]
+        first += " These texts are not enough to tell whether it is better than guessing."
+    return first, _compare_with_baseline(intervals, model, baseline, p_value, texts), describe_worst_group(groups)
 
 
-def _compare_models(intervals, model, opponent, chance, texts):
-    """Say which of two models is better: by the share of right answers, and by the MCC, which must not agree."""
-    ours, theirs = (round(texts * intervals.loc[(name, "accuracy"), "value"]) for name in (model, opponent))
-    lead = intervals.loc[(f"{model} minus {opponent}", "mcc")]
-    by_share = int(np.sign(ours - theirs)) if chance <= 0.05 else 0
-    by_mcc = int(lead["low"] > 0) - int(lead["high"] < 0)
-    shares = [_share(count, texts) for count in (ours, theirs)]
-    if shares[0] == shares[1] and ours != theirs:
-        shares = [f"{count:,} of {texts:,}" for count in (ours, theirs)]
-    other, alike = f"{opponent}, which is right in {shares[1]}", "where both classes count alike (MCC)"
-    if by_share == by_mcc == 0:
-        return f"Nobody can tell from these texts whether it is better than {other}."
-    if by_share == by_mcc:
-        return f"It is {'better' if by_mcc > 0 else 'WORSE'} than {other}, and that is hardly chance."
+def _compare_with_baseline(intervals: pd.DataFrame, model: str, baseline: str, p_value: float, texts: int) -> str:
+    """Return which of two models is better, by accuracy and by MCC, which may disagree."""
+    counts = [round(texts * intervals.loc[(name, "accuracy"), "value"]) for name in (model, baseline)]
+    mcc_difference = intervals.loc[(f"{model} minus {baseline}", "mcc")]
+    by_accuracy = int(np.sign(counts[0] - counts[1])) if p_value <= 0.05 else 0
+    by_mcc = int(mcc_difference["low"] > 0) - int(mcc_difference["high"] < 0)
+    proportions = [_format_proportion(count, texts) for count in counts]
+    if proportions[0] == proportions[1] and counts[0] != counts[1]:
+        proportions = [f"{count:,} of {texts:,}" for count in counts]
+    other = f"the {baseline} baseline, which is right on {proportions[1]}"
+    balanced = "with both classes weighted equally (MCC)"
+    if by_accuracy == by_mcc == 0:
+        return f"These texts are not enough to tell whether it is better than {other}."
+    if by_accuracy == by_mcc:
+        return f"It is {'better' if by_mcc > 0 else 'WORSE'} than {other}; this is hardly chance."
     if by_mcc == 0:
-        more = "more often" if by_share > 0 else "LESS OFTEN"
-        return f"It is right {more} than {other}, and that is hardly chance; {alike}, nobody can tell which is better."
-    if by_share == 0:
-        verdict = f"Nobody can tell from these texts whether it is right more often than {other}; but {alike}"
-        return f"{verdict} it does {'better' if by_mcc > 0 else 'WORSE'}, and that is hardly chance."
-    better, worse = (model, opponent) if by_mcc > 0 else (opponent, model)
-    verdict = (
-        f"{worse[0].upper()}{worse[1:]} is right more often ({shares[by_mcc > 0]}), but {better} does better {alike}"
-    )
-    return f"{verdict}; both are hardly chance."
+        verdict = (
+            f"It is right {'more often' if by_accuracy > 0 else 'LESS OFTEN'} than {other}; this is hardly chance."
+        )
+        return f"{verdict} But {balanced}, these texts are not enough to tell which is better."
+    if by_accuracy == 0:
+        verdict = f"These texts are not enough to tell whether it is right more often than {other}. But {balanced}, "
+        return f"{verdict}it does {'better' if by_mcc > 0 else 'WORSE'}; this is hardly chance."
+    better, worse = (model, f"the {baseline} baseline") if by_mcc > 0 else (f"the {baseline} baseline", model)
+    verdict = f"{worse[0].upper()}{worse[1:]} is right more often ({proportions[by_mcc > 0]}), but {balanced}, "
+    return f"{verdict}{better} does better; both are hardly chance."
 
 
-def _find_trend(lengths):
-    """Return (z, p) of the Cochran-Armitage test for a trend of the share of right answers over ordered groups."""
-    right, texts = lengths["right"].to_numpy(float), lengths["texts"].to_numpy(float)
-    share, place = right.sum() / texts.sum(), np.arange(len(texts))
-    variance = share * (1 - share) * (texts @ place**2 - (texts @ place) ** 2 / texts.sum())
-    z = place @ (right - texts * share) / math.sqrt(variance) if variance > 0 else 0.0
+def _length_trend(lengths: pd.DataFrame) -> tuple[float, float]:
+    """Return (z, p-value) of the Cochran-Armitage test for a trend of the accuracy over ordered groups."""
+    correct, texts = lengths["correct"].to_numpy(float), lengths["texts"].to_numpy(float)
+    accuracy, order = correct.sum() / texts.sum(), np.arange(len(texts))
+    variance = accuracy * (1 - accuracy) * (texts @ order**2 - (texts @ order) ** 2 / texts.sum())
+    z = order @ (correct - texts * accuracy) / math.sqrt(variance) if variance > 0 else 0.0
     return z, float(2 * norm.sf(abs(z)))
 
 
-def describe_worst_group(groups):
-    """Say where a model errs most, if the table of groups (see `summarize`) can tell it.
+def describe_worst_group(groups: pd.DataFrame) -> str:
+    """Return where a model makes the most mistakes, as far as the table of groups (see `summarize`) can tell.
 
-    A group is named if so few right answers beside those of all other texts have a probability of at most 5 % by
-    Fisher's exact test, divided by the number of groups (Bonferroni); a trend over three or more lengths, if its own is
-    at most 5 %.
+    A group is named if its accuracy is significantly below that of all other texts, by Fisher's exact test at the 5 %
+    level, Bonferroni-corrected for the number of groups; a trend over three or more lengths, if its p-value is at most
+    5 %.
     """
     classes, lengths = _split_groups(groups)
-    right, texts = classes[["right", "texts"]].sum().tolist()
-    if right in (0, texts):
-        return f"It made {'no mistake' if right else 'only mistakes'} on these {texts:,} texts."
+    correct, texts = classes[["correct", "texts"]].sum().tolist()
+    if correct in (0, texts):
+        return f"It made {'no mistakes' if correct else 'only mistakes'} on these {texts:,} texts."
     groups = pd.concat([classes.rename(index=lambda name: repr(str(name))), lengths])
-    here = groups["right"].to_numpy(), (groups["texts"] - groups["right"]).to_numpy()
-    tests = [fisher_exact([[r, right - r], [w, texts - right - w]], "less").pvalue for r, w in zip(*here)]
-    weak = groups[np.array(tests) * len(groups) <= 0.05]
-    said = []
+    counts = zip(groups["correct"].to_numpy(), (groups["texts"] - groups["correct"]).to_numpy())
+    p_values = [fisher_exact([[r, correct - r], [w, texts - correct - w]], "less").pvalue for r, w in counts]
+    weak = groups[np.array(p_values) * len(groups) <= 0.05]
+    sentences = []
     if len(weak):
         worst = weak.iloc[weak["accuracy"].argmin()]
-        said.append(
-            f"It errs most here, as far as can be told: {worst.name}, with {worst['right']:,.0f} of "
-            f"{worst['texts']:,.0f} texts right (of all texts {_share(right, texts)})."
+        sentences.append(
+            f"Its accuracy is lowest, as far as these texts can tell, for {worst.name}: {worst['correct']:,.0f} of "
+            f"{worst['texts']:,.0f} are right ({_format_proportion(correct, texts)} overall)."
             f"{' These are few.' if worst['texts'] < 30 else ''}"
         )
-    z, p = _find_trend(lengths) if len(lengths) > 2 else (0.0, 1.0)
-    if p <= 0.05:
-        counts = ", ".join(f"{row.right:,} of {row.texts:,}" for row in lengths.itertuples())
-        more = "longer" if z < 0 else "shorter"
-        said.append(
-            f"It errs more often in {more} texts: from the shortest to the longest, {counts} are right (p = {p:.2g})."
+    z, p_value = _length_trend(lengths) if len(lengths) > 2 else (0.0, 1.0)
+    if p_value <= 0.05:
+        by_length = ", ".join(f"{row.correct:,} of {row.texts:,}" for row in lengths.itertuples())
+        sentences.append(
+            f"It makes more mistakes on {'longer' if z < 0 else 'shorter'} texts: from the shortest to the longest, "
+            f"{by_length} are right (p = {p_value:.2g})."
         )
-    mistakes = "one mistake" if texts - right == 1 else f"{texts - right:,} mistakes"
-    return " ".join(said) or (
-        f"Nobody can tell from its {mistakes} whether it errs more often in some class or at some length."
+    mistakes = "one mistake is" if texts - correct == 1 else f"{texts - correct:,} mistakes are"
+    return " ".join(sentences) or (
+        f"Its {mistakes} not enough to tell whether it is less accurate for one of the classes or at some length."
     )
 
 
-def compare_thresholds(labels, positives, thresholds, positive_class="yes"):
-    """Say in sentences, a list, what the threshold alone does for some models.
+def compare_thresholds(
+    labels: np.ndarray, y_probs: dict[str, np.ndarray], thresholds: dict[str, float], positive_class: str
+) -> list[str]:
+    """Return a sentence for each model about what its decision threshold does.
 
     labels : array of 0 and 1, of shape (n,)
-    positives, thresholds : dicts from a model's name to its probabilities of class 1, of shape (n,), and its threshold
+    y_probs, thresholds : dicts from a model's name to its probabilities of class 1, of shape (n,), and its threshold
     """
     sentences = []
     for name, threshold in thresholds.items():
-        chosen, half = (get_eval_report("", labels, positives[name] >= at)["mcc"] for at in (threshold, 0.5))
-        sentence = (
-            f"{name[0].upper()}{name[1:]} says {positive_class} from {format_threshold(threshold)} on, "
-            f"with an MCC of {format_metric(chosen)}"
-        )
-        sentences.append(sentence + (f"; from 0.5 on it would be {format_metric(half)}." if threshold != 0.5 else "."))
+        mcc, mcc_at_half = (get_eval_report("", labels, y_probs[name] >= at)["mcc"] for at in (threshold, 0.5))
+        sentence = f"{name} predicts {positive_class} at a probability of {format_threshold(threshold)} or more, "
+        sentence += f"with an MCC of {format_metric(mcc)}"
+        if threshold != 0.5:
+            sentence += f"; at 0.5 or more, it would be {format_metric(mcc_at_half)}"
+        sentences.append(f"{sentence}.")
     return sentences
 
 
-def render_table(frame):
-    """Return a DataFrame with texts as HTML for a notebook, which would align them to the right, and set $ as math."""
+def _render_plots(figure: plt.Figure) -> list[dict[str, str]]:
+    """Render each axes of a matplotlib figure as an image of its own, so that they also fit on a phone."""
+    plots = []
+    for axes in figure.axes:
+        bbox = axes.get_tightbbox()  # in pixels
+        if bbox is None:  # it is invisible
+            continue
+        file = io.BytesIO()
+        inches = bbox.padded(8).transformed(figure.dpi_scale_trans.inverted())
+        figure.savefig(file, format="png", dpi=130, bbox_inches=inches)
+        plots.append({"title": axes.get_title(), "png": base64.b64encode(file.getvalue()).decode()})
+    return plots
+
+
+def _to_html(frame: pd.DataFrame, max_characters: int = 600) -> str:
+    """Render a DataFrame as an HTML table; everything in it is escaped, and texts are truncated."""
+    is_numbered = frame.index.dtype.kind == "i" and frame.index.name is None
+    has_text = "text" in frame
+    if has_text:
+        texts = [t if len(t) <= max_characters else f"{t[:max_characters]} …" for t in frame["text"]]
+        frame = frame.assign(text=texts)
+    options = {"border": 0, "index": not is_numbered, "classes": "texts" if has_text else None, "na_rep": "–"}
+    with pd.option_context("display.max_colwidth", None):
+        return frame.to_html(**options)
+
+
+def render_table(frame: pd.DataFrame) -> Html:
+    """Render a DataFrame with texts for a notebook, whose own tables are right-aligned and read $ as mathematics."""
     table = re.sub("<(t[dh])>", r'<\1 style="text-align:left">', _to_html(frame))
     return Html(f'<div class="mathjax_ignore" style="overflow-x:auto">{table}</div>')
 
 
-def write_report(path, title, sections, texts=True):
-    """Write one self-contained HTML file.
+Item: TypeAlias = pd.DataFrame | plt.Figure | Html
 
-    `sections` is a list of (heading, list of sentences, items); an item is a DataFrame, a matplotlib Figure or an
-    `Html`. Without `texts` nothing of the data's texts gets in: columns named "text" and all `Html` are left out.
+
+def write_report(
+    path: str | Path, title: str, sections: Sequence[tuple[str, list[str], list[Item]]], texts: bool = True
+) -> None:
+    """Write the report as one self-contained HTML file.
+
+    `sections` are (heading, sentences, items); an item is a DataFrame, a matplotlib Figure or an `Html`. With
+    `texts=False` no text of the data is included: columns named "text" and all `Html` are left out.
     """
-    shown = []
+    rendered = []
     for heading, sentences, items in sections:
         frames = [item for item in items if isinstance(item, pd.DataFrame)]
         frames = frames if texts else [frame.drop(columns="text", errors="ignore") for frame in frames]
-        section = {"heading": heading, "sentences": sentences}
-        section["plots"] = [plot for item in items if isinstance(item, plt.Figure) for plot in _read_plots(item)]
+        section: dict[str, Any] = {"heading": heading, "sentences": sentences}
+        section["plots"] = [plot for item in items if isinstance(item, plt.Figure) for plot in _render_plots(item)]
         section["tables"] = [Markup(_to_html(frame)) for frame in frames]
         section["words"] = [Markup(item) for item in items if texts and isinstance(item, Html)]
-        shown.append(section)
+        rendered.append(section)
     folder = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     page = jinja2.Environment(loader=folder, autoescape=True, trim_blocks=True).get_template("report.html")
-    write_text(path, page.render(title=title, sections=shown))
+    write_text(path, page.render(title=title, sections=rendered))

@@ -1,6 +1,6 @@
 """Tokenization exactly as BERT's, features and their file, conversion in several processes, batches by length."""
 
-# pickles of features name this package: it must have the classes in them, for plain `pickle.load`, too
+# pickles name the classes by this package, and plain `pickle.load` must find them here
 from textbert.features.features import Features, InputFeatures
 
 __all__ = ["Features", "InputFeatures"]

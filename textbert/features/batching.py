@@ -1,30 +1,33 @@
-"""Planned batches, and the logits that a model gives."""
+"""Group examples of similar length into batches, and build the tensors of a batch."""
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
 
-MAX_TOKENS_PER_CPU_TRAINING_BATCH = 4096  # in a part of a batch to learn from; half as many of texts longer than 256
+from textbert.features.features import Features
+
+# in a micro-batch, padding included; half as many if its texts are longer than 256
+MAX_TOKENS_PER_CPU_TRAINING_BATCH = 4096
 
 
-def length_grouped_batches(lengths, batch_size, seed=None, epoch=0, max_pieces=None):
-    """Return a list of index arrays, one a batch, in which texts of like length stand together.
+def length_grouped_batches(
+    lengths: np.ndarray, batch_size: int, seed: int | None = None, epoch: int = 0, max_pieces: int | None = None
+) -> list[np.ndarray]:
+    """Return a list of index arrays, one per batch, that group examples of similar length.
 
-    A batch is padded to its longest text, so like lengths save most of the padding. Without a `seed` the longest texts
-    come first, and a batch of several has at most `max_pieces` word pieces, padding included. With one the order is
-    random and follows from (seed, epoch) alone: the shuffled examples are sorted by length within windows of 50
-    batches, and the batches are shuffled again. Each example is in exactly one batch.
+    A batch is padded to its longest example, so similar lengths save most of the padding. Each example is in exactly
+    one batch. Without a `seed` the longest come first, and a batch of several examples has at most `max_pieces` tokens,
+    padding included (default: no limit). With a seed the order is random and depends on (seed, epoch) alone: the
+    shuffled examples are sorted by length within windows of 50 batches, and then the batches are shuffled.
+
+    lengths : array of shape (n,); number of tokens of each example
     """
     lengths = np.asarray(lengths).astype(np.int64)
     if seed is None:
-        order, batches = np.argsort(-lengths, kind="stable"), []
-        while len(order):
-            count = max_pieces // padded_length(lengths[order[:1]]) if max_pieces else batch_size
-            batches.append(order[: min(batch_size, max(1, count))])
-            order = order[len(batches[-1]) :]
-        return batches
+        return _longest_first(lengths, batch_size, max_pieces)
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(len(lengths))
     for start in range(0, len(order), 50 * batch_size):
@@ -34,23 +37,32 @@ def length_grouped_batches(lengths, batch_size, seed=None, epoch=0, max_pieces=N
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def has_amx():
-    """Return whether the CPU has AMX for bfloat16; False with torch 2.9 and older, which cannot be asked."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+def _longest_first(lengths: np.ndarray, batch_size: int, max_tokens: int | None) -> list[np.ndarray]:
+    order, batches = np.argsort(-lengths, kind="stable"), []
+    while len(order):
+        count = max_tokens // padded_length(lengths[order[:1]]) if max_tokens else batch_size
+        batches.append(order[: min(batch_size, max(1, count))])
+        order = order[len(batches[-1]) :]
+    return batches
+
+
+def has_amx() -> bool:
+    """Return True if the CPU has AMX for bfloat16; False with torch 2.9 and older, which do not report it."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16"))
 
 
 @cache
-def has_tensor_cores_or_amx():
-    """Tell whether this machine has units that multiply matrices: a GPU, or a CPU with AMX."""
+def has_tensor_cores_or_amx() -> bool:
+    """Return True if this machine has hardware for matrix multiplication: a GPU, or a CPU with AMX."""
     return torch.cuda.is_available() or has_amx()
 
 
-def padded_length(lengths):
-    """Return what the texts of a batch are padded to: the longest, with matrix units rounded up.
+def padded_length(lengths: np.ndarray) -> int:
+    """Return the length that the examples of a batch are padded to: the longest, rounded up for tensor cores and AMX.
 
-    Then it is a multiple of 8, beyond 128 of 16 and beyond 256 of 32: they like that, and each new shape costs time,
-    and memory in which its kernels are kept.
+    These are faster with multiples of 8 (beyond 128 of 16, beyond 256 of 32), and each new shape costs time, and memory
+    for its kernels.
     """
     longest = int(lengths.max())
     if not has_tensor_cores_or_amx():
@@ -59,25 +71,26 @@ def padded_length(lengths):
     return -(-longest // step) * step
 
 
-def split_into_micro_batches(batch, lengths, processes=1):
-    """Return a list of the parts of a batch that CPUs take one after the other: so it needs less memory, and less time.
+def split_into_micro_batches(batch: np.ndarray, lengths: np.ndarray, processes: int = 1) -> list[np.ndarray]:
+    """Split a batch, an array of rows, into a list of smaller ones for CPUs: less memory, and less time.
 
-    A part has at most `MAX_TOKENS_PER_CPU_TRAINING_BATCH` word pieces for each process, padding included, or half as many of texts
-    longer than 256, as attention looks at pairs of them; but always a text. A batch that has no more stays as it is.
+    A micro-batch has at most `MAX_TOKENS_PER_CPU_TRAINING_BATCH` tokens for each process, padding included, or half as
+    many if texts are longer than 256, as attention is quadratic; but at least one text. A small batch is returned as it
+    is.
     """
     length = padded_length(lengths[batch])
-    max_pieces = processes * MAX_TOKENS_PER_CPU_TRAINING_BATCH // (1 if length <= 256 else 2)
-    if len(batch) * length <= max_pieces:
+    max_tokens = processes * MAX_TOKENS_PER_CPU_TRAINING_BATCH // (1 if length <= 256 else 2)
+    if len(batch) * length <= max_tokens:
         return [batch]
-    return [batch[part] for part in length_grouped_batches(lengths[batch], len(batch), max_pieces=max_pieces)]
+    return [batch[rows] for rows in length_grouped_batches(lengths[batch], len(batch), max_pieces=max_tokens)]
 
 
 @dataclass(frozen=True)
 class BatchSampler:
-    """Which examples come in which step, which follows from the seed alone.
+    """Decides which examples are in which optimizer step; this depends on the seed alone.
 
-    lengths : array of shape (n,); word pieces of each example
-    batch_size : examples in a batch, of all processes together
+    lengths : array of shape (n,); number of tokens of each example
+    batch_size : examples in a batch, over all processes
     accumulation : batches in a step
     """
 
@@ -86,10 +99,10 @@ class BatchSampler:
     accumulation: int = 1
     seed: int = 0
 
-    def __post_init__(self):
-        object.__setattr__(self, "lengths", np.asarray(self.lengths))  # in order, whatever index they have
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lengths", np.asarray(self.lengths))  # by position, whatever index a Series has
 
-    def steps(self, rows, epoch):
+    def steps(self, rows: np.ndarray, epoch: int) -> list[list[np.ndarray]]:
         """Return the steps of an epoch over some rows: a list of lists of batches, which are arrays of rows."""
         rows = np.asarray(rows)
         batches = [
@@ -97,23 +110,25 @@ class BatchSampler:
         ]
         return [batches[i : i + self.accumulation] for i in range(0, len(batches), self.accumulation)]
 
-    def cost(self, batches):
-        """Return how many word pieces, padding included, the batches of a step have: time goes with them."""
+    def num_tokens(self, batches: list[np.ndarray]) -> int:
+        """Return how many tokens, padding included, some batches have: the time of a step is proportional to it."""
         return sum(len(batch) * padded_length(self.lengths[batch]) for batch in batches)
 
 
-def collate(features, indices, device="cpu"):
-    """Return (the model's inputs, labels) for some of the features, padded to one length.
+def collate(
+    features: Features, indices: np.ndarray, device: str | torch.device = "cpu"
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Build a batch of some of the features; return (inputs, labels).
 
-    That is their `padded_length`, or what they were cut at if that is less: a model has no positions beyond. The inputs
-    are a dict of int64 tensors of shape (batch, length), the labels a tensor of shape (batch,).
+    `inputs` is a dict of the model's arguments, int64 tensors of shape (batch, length), `labels` a tensor of shape
+    (batch,). The length is `padded_length`, but at most `features.max_seq_length`: a model may have no more positions.
     """
     lengths = features.lengths[indices].astype(np.int64)[:, None]  # (batch, 1)
+    segment_a_lengths = features.segment_a_lengths[indices][:, None]  # (batch, 1)
     position = np.arange(min(padded_length(lengths), features.max_seq_length))[None, :]  # (1, length)
-    mask = position < lengths  # (batch, length)
-    where = np.where(mask, features.offsets[indices][:, None] + position, 0)
-    ids = np.where(mask, features.ids[where], 0)
-    second = mask & (position >= features.first_lengths[indices][:, None])
-    inputs = torch.from_numpy(np.stack([ids, second, mask]).astype(np.int64)).to(device)  # in one copy
+    mask = position < lengths  # (batch, length), as are those below
+    ids = np.where(mask, features.ids[np.where(mask, features.offsets[indices][:, None] + position, 0)], 0)
+    segment_ids = mask & (position >= segment_a_lengths)
+    inputs = torch.from_numpy(np.stack([ids, segment_ids, mask]).astype(np.int64)).to(device)  # in one copy
     names = ("input_ids", "token_type_ids", "attention_mask")
     return dict(zip(names, inputs)), torch.from_numpy(features.labels[indices]).to(device)

@@ -1,40 +1,48 @@
-"""A classifier for others: as a folder for transformers, as a file for ONNX Runtime, and both compared with ours."""
+"""Export of a classifier: a folder for transformers, a file for ONNX Runtime."""
 
+import importlib
 import json
 import logging
 import time
 import warnings
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
 import torch
+from pytorch_pretrained_bert import BertForSequenceClassification, BertTokenizer
 
 from textbert.evaluation.calibration import describe_calibration, format_threshold, get_fitted, probabilities
 from textbert.evaluation.metrics import get_eval_report
 from textbert.features.batching import collate, length_grouped_batches
 from textbert.features.tokenization import MAX_POSITIONS
+from textbert.inference.classifier import Classifier
 from textbert.model.config import format_vocab
 from textbert.model.loading import describe_sizes
-from textbert.model.prediction import predict_logits
 from textbert.utils.files import atomic_write, write_text
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 EXPORTS = ("huggingface", "onnx", "onnx-int8")
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def _require_package(name, command):
-    """Return the module `name`; raise ImportError with the pip command if it is not installed."""
+def _import_package(name: str, packages: str) -> ModuleType:
+    """Import the module `name`; raise ImportError with the pip command if it is not installed."""
     try:
-        return __import__(name)
+        return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(f"{error}: this needs more packages. Run: python -m pip install {command}") from error
+        raise ImportError(f"{error}: this export requires {name}: python -m pip install {packages}") from error
 
 
-def _plain_model(classifier):
-    """Return a copy of the model, on the CPU, whose logits are calibrated: temperature and intercept are in them."""
+def fold_temperature_into_weights(classifier: Classifier) -> BertForSequenceClassification:
+    """Return a copy of the model, on the CPU, with temperature and intercept folded into its weights."""
     model = deepcopy(classifier.model).cpu().eval()
     with torch.no_grad():
         model.classifier.weight /= classifier.settings["temperature"]
@@ -43,33 +51,42 @@ def _plain_model(classifier):
     return model
 
 
-def _get_probabilities(classifier, logits):
-    return probabilities(logits, classifier.settings["temperature"], classifier.settings.get("intercept", 0.0))
-
-
-def _write_card(classifier, folder, kind, figures, tokenizer_missing=None):
-    """Write README.md, with the lines that a service needs; `tokenizer_missing` says why there is no tokenizer.json."""
+def _write_card(
+    classifier: Classifier,
+    folder: str | Path,
+    kind: str,
+    metrics: dict[str, float] | None,
+    tokenizer_missing: str | None = None,
+) -> None:
+    """Write README.md, with the code that a service needs; `tokenizer_missing` says why there is no tokenizer.json."""
     settings = classifier.settings
     task = settings.get("parameters", {}).get("TASK_NAME", Path(folder).name)
-    pages = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True)  # Markdown: no escaping
     negative, positive = map(repr, settings["label_names"])
-    named = {"task": task, "kind": kind, "negative": negative, "positive": positive, "figures": figures}
-    named |= {"trained": classifier.describe()[0], "settings": settings, "tokenizer_missing": tokenizer_missing}
-    named["threshold"] = format_threshold(settings["threshold"])
-    named["calibration"] = " ".join(describe_calibration(settings, classifier.validation))
-    card = pages.get_template("card.md").render(named)
+    templates = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True)  # Markdown: no escaping
+    card = templates.get_template("card.md").render(
+        task=task,
+        kind=kind,
+        negative=negative,
+        positive=positive,
+        metrics=metrics,
+        trained=classifier.describe()[0],
+        settings=settings,
+        tokenizer_missing=tokenizer_missing,
+        threshold=format_threshold(settings["threshold"]),
+        calibration=" ".join(describe_calibration(settings, classifier.validation)),
+    )
     write_text(Path(folder, "README.md"), card)
 
 
-def export_huggingface(classifier, folder, figures=None):
+def export_huggingface(classifier: Classifier, folder: str | Path, metrics: dict[str, float] | None = None) -> None:
     """Write a folder that transformers' AutoModelForSequenceClassification and AutoTokenizer load offline.
 
-    `figures` is a dict from a name to a number, for the model card. The threshold stands in config.json and in the
-    card; what transformers cannot do, to read head and tail of a long text, is said there.
+    `metrics` is a dict from a name to a number, for the model card. config.json and the card have the threshold; the
+    card says what transformers cannot do, which is to keep head and tail of a long text.
     """
     from safetensors.torch import save
 
-    folder, settings, model = Path(folder), classifier.settings, _plain_model(classifier)
+    folder, settings, model = Path(folder), classifier.settings, fold_temperature_into_weights(classifier)
     names = settings["label_names"]
     config = {
         **describe_sizes(model),
@@ -99,130 +116,101 @@ def export_huggingface(classifier, folder, figures=None):
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
     write_text(folder / "tokenizer_config.json", json.dumps(tokenizer, indent=2) + "\n")
     write_text(folder / "vocab.txt", format_vocab(classifier.tokenizer.ids_to_tokens))
-    _write_card(classifier, folder, "huggingface", figures)
+    _write_card(classifier, folder, "huggingface", metrics)
 
 
-def to_fast_tokenizer(tokenizer, max_seq_length, truncation):
-    """Return a `tokenizers.Tokenizer` that cuts texts as a `TokenizationConfig` with these three arguments does.
+def to_fast_tokenizer(tokenizer: BertTokenizer, max_seq_length: int, truncation: str) -> "Tokenizer":
+    """Return a `tokenizers.Tokenizer` that gives the ids that a `TokenizationConfig` with these three arguments gives.
 
-    It differs for characters that came into Unicode after its tables or are in no Unicode yet, and where "[SEP]" or
-    the like stands in a text next to other punctuation. Raises ValueError for "head+tail", which it does not know, and
-    ImportError if tokenizers is not installed.
+    It differs for characters that are newer than its Unicode tables or not in Unicode yet, and where a text contains
+    "[SEP]" or another special token next to punctuation. Raises ValueError for "head+tail", which it does not support,
+    and ImportError if tokenizers is not installed.
     """
     if truncation == "head+tail":
-        raise ValueError("truncation is 'head+tail', but a tokenizer.json can only say 'head' or 'tail'")
-    _require_package("tokenizers", "tokenizers")
+        raise ValueError("truncation is 'head+tail', but tokenizer.json supports only 'head' and 'tail'")
+    _import_package("tokenizers", "tokenizers")
     from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
     lower, vocabulary = tokenizer.basic_tokenizer.do_lower_case, dict(tokenizer.vocab)
     longest = tokenizer.wordpiece_tokenizer.max_input_chars_per_word
-    made = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=longest))
-    made.normalizer = normalizers.BertNormalizer(lowercase=lower, strip_accents=lower)
+    fast = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=longest))
+    fast.normalizer = normalizers.BertNormalizer(lowercase=lower, strip_accents=lower)
     if lower:  # as Python does, and tokenizers does not: the sigma that ends a word is another letter
         sigma = normalizers.Replace(Regex(r"(?<=\p{L})Σ(?!\p{L})"), "ς")
-        made.normalizer = normalizers.Sequence([sigma, made.normalizer])
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        fast.normalizer = normalizers.Sequence([sigma, fast.normalizer])
+    fast.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = [(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")]
-    made.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", special)
-    kept = [name for name in tokenizer.basic_tokenizer.never_split if name in vocabulary]
-    made.add_special_tokens([AddedToken(name, single_word=True, normalized=False) for name in kept])
-    made.enable_truncation(max_seq_length, direction="left" if truncation == "tail" else "right")
-    made.enable_padding(pad_id=vocabulary["[PAD]"], pad_token="[PAD]")
-    return made
+    fast.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", special)
+    special_tokens = [name for name in tokenizer.basic_tokenizer.never_split if name in vocabulary]
+    fast.add_special_tokens([AddedToken(name, single_word=True, normalized=False) for name in special_tokens])
+    fast.enable_truncation(max_seq_length, direction="left" if truncation == "tail" else "right")
+    fast.enable_padding(pad_id=vocabulary["[PAD]"], pad_token="[PAD]")
+    return fast
 
 
-def find_cut_otherwise(tokenizer, features, texts):
-    """Return the indices of texts for which a `tokenizers.Tokenizer` gives other ids than stand in our Features."""
-    return _find_other(features, [tokenizer.encode(text).ids for text in texts])
-
-
-def _find_other(features, theirs):
-    ours = (features.ids[features.offsets[i] : features.offsets[i + 1]].tolist() for i in range(len(theirs)))
-    return [i for i, ids in enumerate(ours) if ids != theirs[i]]
-
-
-def export(classifier, kind, folder, figures=None):
-    """Export as one of `EXPORTS` and return the path.
+def export(classifier: Classifier, kind: str, folder: str | Path, metrics: dict[str, float] | None = None) -> Path:
+    """Export a classifier as one of `EXPORTS`; return the path of the result.
 
     "huggingface" is the folder `<folder>/huggingface/`, "onnx" the file `<folder>/onnx/model.onnx`, and "onnx-int8" the
-    file `<folder>/onnx/model-int8.onnx`, with "onnx" beside it. README.md beside them has the lines that a service
-    needs. `figures` is a dict from a name to a number, which it shows.
+    file `<folder>/onnx/model-int8.onnx`, with "onnx" beside it. README.md beside them has the code that a service
+    needs, and shows `metrics`, a dict from a name to a number. Raises ImportError, with the pip command, for a package
+    that is not installed.
     """
     if kind == "huggingface":
         path = Path(folder, "huggingface")
-        export_huggingface(classifier, path, figures)
+        export_huggingface(classifier, path, metrics)
         return path
     path = Path(folder, "onnx", "model.onnx")
     path.with_stem("model-int8").unlink(missing_ok=True)  # of an export before
     export_onnx(classifier, path)
     missing = export_tokenizer(classifier, path.with_name("tokenizer.json"))
-    _write_card(classifier, path.parent, "onnx", figures, missing)
+    _write_card(classifier, path.parent, "onnx", metrics, missing)
     return quantize_onnx(path) if kind == "onnx-int8" else path
 
 
-def export_tokenizer(classifier, path):
-    """Write the tokenizer.json that the tokenizers library loads; return None, or why there is none, and print it."""
+def export_tokenizer(classifier: Classifier, path: Path) -> str | None:
+    """Write tokenizer.json for the tokenizers library; return None, or print and return why there is none."""
     settings = classifier.settings
     try:
-        made = to_fast_tokenizer(classifier.tokenizer, settings["max_seq_length"], settings["truncation"])
+        tokenizer = to_fast_tokenizer(classifier.tokenizer, settings["max_seq_length"], settings["truncation"])
     except (ImportError, ValueError) as error:
         path.unlink(missing_ok=True)  # of an export before
         print(f"{path} is left out: {error}")
         return str(error)
-    write_text(path, made.to_str())
+    write_text(path, tokenizer.to_str())
     return None
 
 
-def check_huggingface(classifier, folder, texts):
-    """Compare an exported folder, loaded by transformers, with the classifier.
+def export_onnx(classifier: Classifier, path: Path) -> None:
+    """Write the model as ONNX, with the calibration in its weights.
 
-    Returns (the largest difference of a probability among texts cut alike, the indices of texts cut otherwise).
+    Inputs are input_ids, token_type_ids and attention_mask, int64 of shape (batch, length) with any batch and a length
+    up to 512; the output is logits, float32 of shape (batch, 2).
     """
-    auto = _require_package("transformers", "transformers")
-    tokenizer = auto.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model = auto.AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval()
-    ours = classifier.convert(texts)
-    theirs = [tokenizer(text, truncation=True)["input_ids"] for text in texts]
-    other = _find_other(ours, theirs)
-    alike = np.setdiff1d(np.arange(len(theirs)), other)
-    expected = _get_probabilities(classifier, predict_logits(classifier.model, ours, 32, alike))
-    largest = 0.0
-    with torch.inference_mode():
-        for row, ours_for_row in zip(alike, expected):
-            given = model(torch.tensor([theirs[row]])).logits.softmax(-1)[0].numpy()
-            largest = max(largest, float(np.abs(given - ours_for_row).max()))
-    return largest, other
-
-
-def export_onnx(classifier, path):
-    """Write the model as ONNX, with the calibration in its weights: int64 inputs of shape (batch, length) to logits.
-
-    Inputs are input_ids, token_type_ids and attention_mask; batch and length (up to 512) may be anything.
-    """
-    _require_package("onnxscript", "onnx onnxscript")
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is not there
+    _import_package("onnxscript", "onnx onnxscript")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is not installed
     names = ["input_ids", "token_type_ids", "attention_mask"]
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=MAX_POSITIONS)}
     inputs = tuple(torch.ones(2, 8, dtype=torch.int64) for _ in names)
-    options = {"input_names": names, "output_names": ["logits"], "dynamic_shapes": dict.fromkeys(names, axes)}
-    options |= {"dynamo": True, "external_data": False, "verbose": False}
+    options: dict[str, Any] = {"input_names": names, "output_names": ["logits"], "dynamo": True}
+    options |= {"dynamic_shapes": dict.fromkeys(names, axes), "external_data": False, "verbose": False}
     with atomic_write(path) as temporary, torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own, about names of axes
-        torch.onnx.export(_plain_model(classifier), inputs, str(temporary), **options)
+        torch.onnx.export(fold_temperature_into_weights(classifier), inputs, str(temporary), **options)
 
 
-def quantize_onnx(path):
-    """Write an ONNX file's weights as whole numbers of 8 bits, with which CPUs multiply faster; return its path.
+def quantize_onnx(path: Path) -> Path:
+    """Write a copy of an ONNX file with weights of 8 bits (dynamic quantization), `<name>-int8.onnx`; return its path.
 
-    It is called `<name>-int8.onnx`. Weights take 7 of the bits, since sums overflow on CPUs without instructions for
-    them (VNNI); what the weights multiply is rounded as it comes.
+    Weights use 7 of the bits, since sums would overflow on CPUs without VNNI instructions; activations are quantized
+    as they come.
     """
-    _require_package("onnxruntime", "onnx onnxruntime")
+    _import_package("onnxruntime", "onnx onnxruntime")
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     options = {"weight_type": QuantType.QInt8, "per_channel": True, "reduce_range": True}
     target = path.with_name(f"{path.stem}-int8.onnx")
-    logging.disable(logging.WARNING)  # it advises what brings nothing here
+    logging.disable(logging.WARNING)  # it recommends a preprocessing that makes no difference here
     try:
         with atomic_write(target) as temporary:
             quantize_dynamic(path, temporary, **options)
@@ -231,22 +219,25 @@ def quantize_onnx(path):
     return target
 
 
-def _open_onnx(path):
-    runtime = _require_package("onnxruntime", "onnxruntime")
+def open_onnx(path: Path) -> Any:
+    """Return an onnxruntime InferenceSession of an ONNX file, on the CPU."""
+    runtime = _import_package("onnxruntime", "onnxruntime")
     return runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
-def compare_int8(classifier, path, texts, labels, batch_size=32):
-    """Say what the file of `quantize_onnx` gains and costs beside the one it was made from: size, speed and MCC.
+def compare_int8(
+    classifier: Classifier, path: Path, texts: Sequence[str], labels: np.ndarray, batch_size: int = 32
+) -> str:
+    """Return a sentence that compares the file of `quantize_onnx` with its original in speed, MCC and size.
 
-    texts, labels : that take no part in any choice, such as dev.tsv's; labels an array of 0 and 1 of shape (n,)
+    texts, labels : that no decision was based on, such as dev.tsv's; labels are 0 and 1, of shape (n,)
     """
     paths = path, path.with_name(path.name.replace("-int8", ""))
-    sessions, features = [_open_onnx(each) for each in paths], classifier.convert(texts)
+    sessions, features = [open_onnx(each) for each in paths], classifier.convert(texts)
     logits, seconds = np.zeros((2, len(features), 2), np.float32), np.zeros(2)
     for batch in length_grouped_batches(features.lengths, batch_size):
         inputs = {name: tensor.numpy() for name, tensor in collate(features, batch)[0].items()}
-        for i, session in enumerate(sessions):  # in turns, so that whatever else the machine does slows both
+        for i, session in enumerate(sessions):  # in turns, so that other load on the machine slows both
             start = time.perf_counter()
             logits[i, batch] = session.run(["logits"], inputs)[0]
             seconds[i] += time.perf_counter() - start
@@ -258,17 +249,3 @@ def compare_int8(classifier, path, texts, labels, batch_size=32):
         f"{path.name} on {len(texts):,} texts: {faster:.2f} times as fast as {paths[1].name}, "
         f"MCC {int8:.3f} for {float32:.3f} ({int8 - float32:+.3f}), {size:,.0f} MB for {whole:,.0f}"
     )
-
-
-def check_onnx(classifier, path, texts, batch_size=32):
-    """Return the largest difference of a probability between an exported ONNX file, run by onnxruntime, and ours."""
-    session = _open_onnx(path)
-    features = classifier.convert(texts)
-    logits = predict_logits(classifier.model, features, batch_size)
-    expected = _get_probabilities(classifier, logits)
-    largest = 0.0
-    for batch in length_grouped_batches(features.lengths, batch_size):
-        inputs = {name: tensor.numpy() for name, tensor in collate(features, batch)[0].items()}
-        logits = session.run(["logits"], inputs)[0]
-        largest = max(largest, float(np.abs(probabilities(logits) - expected[batch]).max()))
-    return largest

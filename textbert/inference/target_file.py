@@ -6,40 +6,49 @@ import io
 import json
 import os
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 from textbert.inference.source_table import DELIMITER_OF_SUFFIX
 from textbert.utils.errors import translate_read_errors, translate_write_errors
 from textbert.utils.files import replace_file, resolve_links, write_text
 
-FORMAT = 1  # of what is written: to be raised by whoever changes it, so that no part is of two formats
+FORMAT = 1  # of what is written: increase it with every change, so that no target is of two formats
 
 
-def output_columns(header, source):
-    """Return the names of the two columns that are added; ValueError if all that might be are taken."""
-    for names in (["label", "probability"], ["predicted_label", "predicted_probability"]):
-        if not {str(name).strip() for name in header} & set(names):
+def output_columns(header: Iterable, source: str | Path) -> list[str]:
+    """Return the names of the two columns to add to a table `source`, whose columns are called as in `header`.
+
+    Raises ValueError if these names, and the second choice for them, are taken.
+    """
+    existing = {str(name).strip() for name in header}
+    options = ["label", "probability"], ["predicted_label", "predicted_probability"]
+    for names in options:
+        if not existing & set(names):
             return names
-    raise ValueError(f"{source} has columns of the names that would be added, {names[0]!r} and the like: rename them")
+    conflicts = [name for names in options for name in names if name in existing]
+    raise ValueError(f"{source} already has columns named {' and '.join(map(repr, conflicts))}. Rename them")
 
 
 class TargetFile:
-    """The table that `predict_file` writes, which appears when it is whole.
+    """The table that `predict_file` writes, which appears when it is complete.
 
-    Until then `part`, beside it, grows, and `state` says how much of it counts, what it was made from, and its
-    `digest`, a SHA-256. If the target is a link, it is what the link points to that is replaced.
+    Until then `partial_path`, beside it, grows, and `state_path` records how much of it is valid, what it was made
+    from, and its `digest`, a SHA-256. If the target is a link, the file that it points to is replaced.
     """
 
-    def __init__(self, target, source):
-        """Check a target; ValueError for one that cannot be written, WriteError if there is no right to."""
+    def __init__(self, target: Path, source: Path) -> None:
+        """Check that `target` can be written, with `source` left intact; raise ValueError or WriteError otherwise."""
         if target.suffix.lower() not in DELIMITER_OF_SUFFIX:
             raise ValueError(
-                f"target is {target}, but must be another file than the source, and called .csv (commas between the "
-                "columns), .tsv (tabs) or .txt (commas): no other format is written"
+                f"target is {target}, but must be another file than the source, and called .csv (comma-separated), "
+                ".tsv (tab-separated) or .txt (comma-separated): no other format is written"
             )
         self.delimiter = DELIMITER_OF_SUFFIX[target.suffix.lower()]
         self.path = resolve_links(target)
-        self.part, self.state = Path(f"{self.path}.part"), Path(f"{self.path}.part.json")
+        self.partial_path, self.state_path = Path(f"{self.path}.part"), Path(f"{self.path}.part.json")
+        self.digest = hashlib.sha256()
         with translate_write_errors(target):
             if not target.name or (self.path.exists() and not self.path.is_file()):
                 raise ValueError(f"target is {target}, but must be a file and not a folder")
@@ -47,70 +56,73 @@ class TargetFile:
                 raise ValueError(f"target is {target}, but must be another file than the source")
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                for path in (self.part, self.state, self.path):
+                for path in (self.partial_path, self.state_path, self.path):
                     if path.exists():
                         open(path, "ab").close()
             except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-                raise ValueError(f"target is {target}, but {error.filename} is in its way: give another one") from None
+                raise ValueError(
+                    f"target is {target}, but {error.filename} is in its way: choose another target"
+                ) from None
             # without a state it is not ours, such as a browser's half download, or the source
-            if self.part.is_symlink() or (self.part.exists() and self.part.stat().st_size and not self.state.exists()):
-                raise ValueError(f"target is {target}, but {self.part} is in its way: move it, or give another target")
+            is_ours = self.state_path.exists() or not self.partial_path.exists() or not self.partial_path.stat().st_size
+            if self.partial_path.is_symlink() or not is_ours:
+                raise ValueError(
+                    f"target is {target}, but {self.partial_path} is in its way: move it, or choose another target"
+                )
 
-    def resume(self, fingerprint):
-        """Return (rows, Counter) of what an interrupted run with this fingerprint has done; else (0, Counter()).
+    def resume(self, fingerprint: str) -> tuple[int, Counter]:
+        """Return the number of rows and the counts that an interrupted run with this fingerprint has saved, or zeros.
 
-        What it wrote after that is cut off. A part with another content than it wrote, as an editor saves it, is not
-        gone on with.
+        What it wrote after saving is cut off. A partial file with other content than it wrote, such as one that an
+        editor has saved, is written from the beginning.
         """
         try:
-            with translate_read_errors(self.state):
-                known = json.loads(self.state.read_bytes())
-            if known["fingerprint"] != fingerprint:
-                print(f"{self.part} is of a run with another source, model or settings, and is written anew")
-            elif self._holds(known["bytes"], known["digest"]):
-                os.truncate(self.part, known["bytes"])
-                return known["rows"], Counter(known["counts"])
+            with translate_read_errors(self.state_path):
+                state = json.loads(self.state_path.read_bytes())
+            if state["fingerprint"] != fingerprint:
+                print(f"{self.partial_path} is from a run with another source, model or settings: starting again")
+            elif self._has_content(state["bytes"], state["digest"]):
+                os.truncate(self.partial_path, state["bytes"])
+                return state["rows"], Counter(state["counts"])
             else:
-                print(f"{self.part} was changed after it was written, and is written anew")
+                print(f"{self.partial_path} was changed after it was written: starting again")
         except FileNotFoundError:
             pass
         except (ValueError, KeyError, TypeError):
-            print(f"{self.state} is damaged: {self.part} is written anew")
-        self.part.write_bytes(b"")
+            print(f"{self.state_path} is corrupt: {self.partial_path} is started again")
+        self.partial_path.write_bytes(b"")
         self.digest = hashlib.sha256()
         self.save_progress(fingerprint, 0, 0, Counter())
         return 0, Counter()
 
-    def _holds(self, size, digest):
-        """Whether the first `size` bytes of the part are those of a digest, which is then gone on with."""
-        self.digest, left = hashlib.sha256(), size
-        with translate_read_errors(self.part), open(self.part, "rb") as file:
-            while left and (content := file.read(min(left, 2**20))):
+    def _has_content(self, size: int, digest: str) -> bool:
+        """Return True if `digest` is that of the first `size` bytes of the partial file, and continue that digest."""
+        self.digest, remaining = hashlib.sha256(), size
+        with translate_read_errors(self.partial_path), open(self.partial_path, "rb") as file:
+            while remaining and (content := file.read(min(remaining, 2**20))):
                 self.digest.update(content)
-                left -= len(content)
-        return not left and self.digest.hexdigest() == digest
+                remaining -= len(content)
+        return not remaining and self.digest.hexdigest() == digest
 
-    def write(self, file, rows):
-        """Write rows to the open part, and see to it that they are on the disk.
+    def write(self, file: IO[bytes], rows: Iterable[Iterable]) -> None:
+        """Append rows to the open partial file, and wait until they are on the disk.
 
-        All texts are quoted, which keeps tabs, line breaks and a lone carriage return inside them.
+        All strings are quoted, which keeps tabs, line breaks and a lone carriage return inside them.
         """
         text = io.StringIO()
-        options = {"delimiter": self.delimiter, "quoting": csv.QUOTE_NONNUMERIC, "lineterminator": "\n"}
-        csv.writer(text, **options).writerows(rows)
+        csv.writer(text, delimiter=self.delimiter, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n").writerows(rows)
         content = text.getvalue().encode()
         file.write(content)
         self.digest.update(content)
         file.flush()
         os.fsync(file.fileno())  # the state vouches for these rows, also after a power cut
 
-    def save_progress(self, fingerprint, rows, size, counts):
-        """Write the state: how many rows stand in the first `size` bytes of the part."""
-        known = {"fingerprint": fingerprint, "rows": rows, "bytes": size, "counts": counts}
-        known["digest"] = self.digest.hexdigest()
-        write_text(self.state, json.dumps(known))
+    def save_progress(self, fingerprint: str, rows: int, size: int, counts: Counter) -> None:
+        """Write the state: the first `size` bytes of the partial file have the predictions for `rows` rows."""
+        state = {"fingerprint": fingerprint, "rows": rows, "bytes": size, "counts": counts}
+        write_text(self.state_path, json.dumps(state | {"digest": self.digest.hexdigest()}))
 
-    def finish(self):
-        """Let the part take the target's place."""
-        replace_file(self.part, self.path)
-        self.state.unlink(missing_ok=True)
+    def finish(self) -> None:
+        """Rename the partial file to the target."""
+        replace_file(self.partial_path, self.path)
+        self.state_path.unlink(missing_ok=True)

@@ -49,7 +49,7 @@ class ModelFiles:
         """Return the files in a dict from name to bytes; raise ValueError unless they have a BERT's config.json."""
         return cls(source, read_config(contents, source), contents)
 
-    def _require(self, name: str) -> bytes:
+    def _get(self, name: str) -> bytes:
         if name not in self.contents:
             raise ValueError(f"{self.source} has no {name}: add the one that belongs to the model")
         return self.contents[name]
@@ -57,12 +57,12 @@ class ModelFiles:
     @property
     def weights(self) -> bytes:
         """The pytorch_model.bin; ValueError if there is none."""
-        return self._require(WEIGHTS)
+        return self._get(WEIGHTS)
 
     @cached_property
     def vocabulary(self) -> list[str]:
         """The tokens in vocab.txt, in the order of their ids; ValueError if there is none, see `read_vocab`."""
-        return read_vocab(self._require(VOCABULARY), self.source)
+        return read_vocab(self._get(VOCABULARY), self.source)
 
     @cached_property
     def tokenizer_config(self) -> dict[str, Any]:

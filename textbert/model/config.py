@@ -108,7 +108,7 @@ def _check_values(config: dict[str, Any], source: str | Path) -> None:
     rules = {name: rule_of_type[type(value)] for name, value in defaults.items() if type(value) in rule_of_type}
     rules |= {"num_hidden_layers": integer(1, 200)}
     violations = {name: find_violation(config[name], rule) for name, rule in rules.items()}
-    faults = [f"{name} {shown}" for name, shown in violations.items() if shown]
+    faults = [f"{name} {violation}" for name, violation in violations.items() if violation]
     if not isinstance(config.get("classifier"), dict | None):
         faults.append(f"classifier {config['classifier']!r}")
     if not faults and config["hidden_size"] % config["num_attention_heads"]:
@@ -206,7 +206,7 @@ def _check_settings(settings: dict[str, Any], max_positions: int, source: str | 
     """Raise ValueError for settings under "classifier" in config.json that train.ipynb would not have written."""
     settings = {"intercept": 0.0} | settings  # the only one that is optional
     violations = {name: find_violation(settings.get(name), rule) for name, rule in _get_rules(max_positions).items()}
-    if faults := [f"{name} {shown}" for name, shown in violations.items() if shown]:
+    if faults := [f"{name} {violation}" for name, violation in violations.items() if violation]:
         raise ValueError(f"{source}: its {CONFIG} has {', '.join(faults)}, which is invalid. Run train.ipynb again")
 
 
@@ -220,8 +220,8 @@ def merge_settings(config: dict[str, Any], overrides: dict[str, Any], source: st
     max_positions = config["max_position_embeddings"]
     rules = _get_rules(max_positions)
     for name, value in overrides.items():
-        if shown := find_violation(value, rules[name]):
-            raise ValueError(f"{name} is {shown}, but must be {rules[name].description}")
+        if violation := find_violation(value, rules[name]):
+            raise ValueError(f"{name} is {violation}, but must be {rules[name].description}")
     settings = config.get("classifier")
     required = ("max_seq_length", "label_names")
     if settings is not None:

@@ -123,8 +123,8 @@ class TokenizerFiles:
         contents = [entry.get("content") for entry in entries if isinstance(entry, dict)]
         tokens = {token for token in contents if isinstance(token, str)} | added_tokens.keys()
         if ignored := sorted(tokens - set(vocabulary)):
-            shown = ", ".join(ignored[:5]) + (", ..." if len(ignored) > 5 else "")
-            print(f"  {len(ignored)} added tokens are ignored and will be split into word pieces: {shown}")
+            examples = ", ".join(ignored[:5]) + (", ..." if len(ignored) > 5 else "")
+            print(f"  {len(ignored)} added tokens are ignored and will be split into word pieces: {examples}")
 
 
 def _check_component(name: str, component: dict[str, Any], source: str | Path) -> None:
@@ -163,8 +163,8 @@ def read_model_dir(folder: Path) -> ModelFiles:
     tokenizer = TokenizerFiles.parse(contents, folder)
     if {WEIGHTS, VOCABULARY} <= contents.keys():
         tokenizer_config = {} if "do_lower_case" in tokenizer.config else tokenizer.make_config()
-        kept = {name: content for name, content in contents.items() if name in MODEL_FILES}
-        files = ModelFiles.parse(kept | tokenizer_config, folder)
+        model_files = {name: content for name, content in contents.items() if name in MODEL_FILES}
+        files = ModelFiles.parse(model_files | tokenizer_config, folder)
         tokenizer.warn_about_added_tokens(files.vocabulary, read_json(contents, ADDED_TOKENS, folder))
         return files
     if contents.keys() & {SAFETENSORS, WEIGHTS, *SHARD_INDEXES}:

@@ -219,9 +219,9 @@ def check_parameters(notebook: str, names: dict[str, Any]) -> dict[str, Any]:
     for name, parameter in parameters.items():
         if name not in values:
             raise ValueError(f"missing parameter {name} of {notebook}.ipynb ({parameter.rule.description})")
-        if shown := find_violation(values[name], parameter.rule):
+        if violation := find_violation(values[name], parameter.rule):
             values[name] = names[name] = _coerce(name, values[name], parameter.rule)
-            print(f"{name}: interpreting {shown} as {values[name]!r}")
+            print(f"{name}: interpreting {violation} as {values[name]!r}")
         parameter.rule.check_available(values[name])
     class_weights, cost = values.get("CLASS_WEIGHTS"), values.get("FALSE_POSITIVE_COST", 1)
     if class_weights is not None and cost != 1:

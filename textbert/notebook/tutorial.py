@@ -16,6 +16,7 @@ import papermill
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from textbert.evaluation.results import to_display_names
 from textbert.utils.display import format_duration
 from textbert.utils.files import atomic_write
 
@@ -74,7 +75,7 @@ def main(task: str = "sample") -> int:
     folder = Path("outputs", task)
     results = json.loads((folder / "report" / "eval_results.json").read_text(encoding="utf-8"))["results"]
     print(f"\nDone in {format_duration(time.perf_counter() - start)}. Matthews correlation on dev.tsv (1 is perfect):")
-    for name, result in results.items():
+    for name, result in to_display_names(results).items():
         print(f"  {result['mcc']:.2f}  {name}")
     print(f"The report is {folder / 'report' / 'report.html'}, the model cache/{task}.tar.gz.")
     print("Next: make lab opens the notebooks; to use your own table, put it into data/mytask/ (see docs/own-data.md).")

@@ -240,26 +240,28 @@ class TrialCache:
         """
         from accelerate.utils import broadcast_object_list
 
-        legacy_key = key = self._make_key(name)
-        if splits := [argument for argument in arguments if isinstance(argument, np.ndarray)]:
-            key = self._make_key(name, {SPLIT: hash_rows(*splits)})
+        keys = self._get_keys(name, arguments)
         # of the main process, also if the others cannot see its disk
         (results,) = broadcast_object_list([self._read()])
         if isinstance(results, OSError):
             raise results
-        if (summary := results.get(key, results.get(legacy_key))) is not None:
+        if summaries := [results[key] for key in keys if results.get(key) is not None]:
             accelerator.print(f"{name}: done before")
-            return summary
+            return summaries[0]
         accelerator.print(f"{name}:")
         summary = fine_tune(*arguments).summary
         if accelerator.is_main_process:
-            write_text(self.path, json.dumps(results | {key: summary}))
+            write_text(self.path, json.dumps(results | {keys[0]: summary}))
         return summary
 
-    def _make_key(self, name: str, split: dict[str, str] | None = None) -> str:
-        ignored = {"BERT_MODEL"} if CONTENT in self.config else set()
-        config = {key: value for key, value in self.config.items() if key not in ignored}
-        return json.dumps([name, config | (split or {})], sort_keys=True)
+    def _get_keys(self, name: str, arguments: tuple[Any, ...]) -> list[str]:
+        """Return the key of a trial in the file, followed by those that older files have for it."""
+        configs = [{key: value for key, value in self.config.items() if key != CONTENT}]
+        if CONTENT in self.config:
+            configs.insert(0, {key: value for key, value in self.config.items() if key != "BERT_MODEL"})
+        if splits := [argument for argument in arguments if isinstance(argument, np.ndarray)]:
+            configs.insert(0, configs[0] | {SPLIT: hash_rows(*splits)})
+        return [json.dumps([name, config], sort_keys=True) for config in configs]
 
     def _read(self) -> dict[str, Any] | OSError:
         """Return the results in the file, {} if there are none, or the error of a file that cannot be read."""

@@ -104,7 +104,7 @@ class Run:
         steps = plan.steps(rows, 0)
         self.steps_per_epoch = len(steps)
         self.total_steps = config.epochs * len(steps)
-        self.total_tokens = config.epochs * sum(map(plan.cost, steps))
+        self.total_tokens = config.epochs * sum(map(plan.num_tokens, steps))
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -189,7 +189,7 @@ class Run:
     def steps(self, epoch: int) -> Iterator[list[np.ndarray]]:
         """Yield the batches of each step that is left of an epoch; on a CPU as micro-batches."""
         for batches in self.plan.steps(self.rows, epoch)[self.progress.step :]:
-            self.step_tokens = self.plan.cost(batches)
+            self.step_tokens = self.plan.num_tokens(batches)
             if self.accelerator.device.type == "cpu":
                 lengths, processes = self.plan.lengths, self.accelerator.num_processes
                 batches = [part for batch in batches for part in split_into_micro_batches(batch, lengths, processes)]

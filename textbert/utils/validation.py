@@ -92,10 +92,10 @@ def find_violation(value: Any, rule: Rule) -> str | None:
     That is its `repr`, or its type for a value that cannot be compared or printed.
     """
     try:
-        valid, shown = rule.is_valid(value), repr(value)
+        valid, representation = rule.is_valid(value), repr(value)
     except Exception:  # the truth value of an array is ambiguous, and an int of 5,000 digits has no repr
-        return f"a {type(value).__name__}"
-    return None if valid else shown
+        return f"a value of type {type(value).__name__}"
+    return None if valid else representation
 
 
 def check_positive_int(name: str, value: Any) -> None:
@@ -129,5 +129,5 @@ def check_type(name: str, value: Any, expected: type, source: str) -> None:
     package = type(value).__module__.partition(".")[0]
     origin = "" if package in ("builtins", "__main__") else f" of {package}"
     content = f" ({value!r:.50})" if isinstance(value, str) else ""
-    shown = "None" if value is None else f"a {type(value).__name__}{origin}{content}"
-    raise TypeError(f"{name}: expected {expected.__name__} from {source}, got {shown}")
+    actual = "None" if value is None else f"a {type(value).__name__}{origin}{content}"
+    raise TypeError(f"{name}: expected {expected.__name__} from {source}, got {actual}")
