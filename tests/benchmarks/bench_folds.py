@@ -24,6 +24,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parents[1])]
 from loop import load_loop, read_parameters  # noqa: E402 (found by the line above)
 
 import tools  # noqa: E402 (as above)
+from textbert.notebook.parameters import check_parameters  # noqa: E402 (as above)
 from textbert.training import distributed  # noqa: E402
 
 
@@ -61,7 +62,7 @@ def main():
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="of train.ipynb")
     options = parser.parse_args()
     overrides = {name: read_value(value) for name, value in options.p}
-    parameters = tools.check_parameters("train", read_parameters() | overrides | {"TASK_NAME": options.task})
+    parameters = check_parameters("train", read_parameters() | overrides | {"TASK_NAME": options.task})
     texts, labels, features = convert(options.task, parameters)
     accelerator, rows = distributed.make_accelerator(), []
     for seed in options.seeds:

@@ -7,8 +7,8 @@
 One run measures all on the same texts, IMDB (full-length) and SST-2 (short), truncated to --length tokens, with the
 same weights, learning rate and batches of 24. One data set after the other, each contender is a process that keeps
 training, but only when it is its turn: in each round all do a short slice, so that a noisy machine affects all alike.
-Not timed are the first step of a slice, a shorter warm-up round before the first, and any set-up, such as what `Trainer.train`
-does before its first step. Results are medians over the rounds.
+Not timed are the first step of a slice, a shorter warm-up round before the first, and any set-up, such as what
+`Trainer.train` does before its first step. Results are medians over the rounds.
 
 All get the same batches. Both `tools.length_grouped_batches` and transformers' LengthGroupedSampler sort a window of 50
 batches by length and split it; a slice takes its batches evenly from such a window, so that the lengths are those of an
@@ -81,6 +81,7 @@ from loop import load_loop
 import tools
 from textbert.data.labels import encode_labels, infer_classes
 from textbert.model import modeling
+from textbert.model.config import DEFAULT_MODEL
 from textbert.training import distributed, trainer
 
 ROOT = Path(tools.__file__).parent
@@ -526,7 +527,7 @@ def parse_arguments():
     parser.add_argument("--short-steps", type=int, default=24, help="the same on short texts, at most 50")
     parser.add_argument("--length", type=int, default=LENGTH, help="maximum tokens of a text, at most 512")
     parser.add_argument("--float32", action="store_true", help="leave bfloat16 out")
-    parser.add_argument("--model", default=tools.DEFAULT_MODEL, help="an uncased one in cache/, or a key of SHAPES")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="an uncased one in cache/, or a key of SHAPES")
     parser.add_argument("--before", metavar="FOLDER", help="another checkout of this project, to take part")
     parser.add_argument("--gpu-batch", type=int, default=256, help="the big batch on a GPU")
     parser.add_argument("--epoch", action="store_true", help="train a whole epoch, on a GPU of bert-base")
