@@ -26,7 +26,7 @@ CAPTURE_AFTER = 3  # a shape is captured when it comes for the third time: captu
 ACTIVATION_BYTES = 34  # kept for the backward pass per token, layer and hidden unit (measured with bert-base)
 
 
-class Encoder(torch.nn.Module):
+class EncoderModule(torch.nn.Module):
     """What is captured: the layers, pooler and classifier of a model, without its embeddings."""
 
     def __init__(self, model: BertForSequenceClassification) -> None:
@@ -49,7 +49,7 @@ class GraphedStep:
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: EncoderModule,
         parameters: dict[str, torch.Tensor],
         gradients: list[torch.Tensor],
         inputs: tuple[torch.Tensor, ...],
@@ -127,7 +127,7 @@ class GraphedEncoder:
     """
 
     def __init__(self, model: BertForSequenceClassification) -> None:
-        self.encoder = Encoder(model)
+        self.encoder = EncoderModule(model)
         trained = {name: p for name, p in self.encoder.named_parameters() if "embeddings." not in name}
         self.parameters = list(trained.values())
         # the same memory under other tensors: autograd keeps a node with each parameter as long as a loss is held, and
@@ -140,7 +140,7 @@ class GraphedEncoder:
         self.backward_pending = False
 
     def __call__(self, hidden_states: torch.Tensor, extended_attention_mask: torch.Tensor) -> torch.Tensor:
-        """Return logits of shape (batch, num_labels), as `Encoder`."""
+        """Return logits of shape (batch, num_labels), as `EncoderModule`."""
         if self.backward_pending or not (self.encoder.model.training and torch.is_grad_enabled()):
             return self.encoder(hidden_states, extended_attention_mask)
         shape = hidden_states.shape, hidden_states.dtype
