@@ -202,7 +202,7 @@ def _convert_tsv(tsv: Path, config: TokenizationConfig, output_mode: str, proces
     label_map = {label: i for i, label in enumerate(processor.get_labels())}
     chunks = TsvChunk.split(tsv)
     cores = (processes or joblib.cpu_count()) if may_start_workers() else 1
-    start_now = cores > 1 and len(chunks) > TsvChunk.MANY
+    start_now = cores > 1 and len(chunks) > TsvChunk.MIN_CHUNKS_FOR_WORKERS
     with worker_pool(config, cores) if start_now else nullcontext() as pool:
         fingerprint = get_fingerprint(tsv, config, output_mode)
         labels = encode_example_labels(processor.read_examples(tsv, output_mode), label_map, output_mode)

@@ -179,7 +179,7 @@ def test_a_file_read_in_chunks_gives_the_features_of_its_examples(
     texts = ["good\x85ly \u2028 soup", "", "caf\u00e9 \x0b\x1c", "the end \r", "un\u00e9 " * 9, " a \x0c b"] * 3
     lines = [f"{i}\t{i % 2}\ta\t{text}\n" for i, text in enumerate(texts)]
     (data_dir / "train.tsv").write_bytes("".join(lines)[:-1].encode())  # no line break at the end
-    monkeypatch.setattr(tools.TsvChunk, "BYTES", size)
+    monkeypatch.setattr(tools.TsvChunk, "CHUNK_BYTES", size)
     features = tools.load_or_convert_features(data_dir, "train", tokenizers["cased"], 8, processes=processes)
     examples = tools.BinaryClassificationProcessor().get_train_examples(data_dir)
     assert len(tools.TsvChunk.split(data_dir / "train.tsv")) == num_chunks
@@ -193,8 +193,8 @@ def test_workers_for_a_large_file_start_before_it_is_checked_and_end_after_an_in
 ):
     lines = [f"{i}\t{i % 2}\ta\tgood soup {i}\n" for i in range(99)] + [f"99\t{label}\ta\tbad\n"]
     (data_dir / "train.tsv").write_text("".join(lines))
-    monkeypatch.setattr(tools.TsvChunk, "BYTES", 20)
-    monkeypatch.setattr(tools.TsvChunk, "MANY", 10)
+    monkeypatch.setattr(tools.TsvChunk, "CHUNK_BYTES", 20)
+    monkeypatch.setattr(tools.TsvChunk, "MIN_CHUNKS_FOR_WORKERS", 10)
     started, read_examples = [], tools.BinaryClassificationProcessor.read_examples
 
     def wait_for_workers_and_read(*args):

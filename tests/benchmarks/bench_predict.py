@@ -100,7 +100,7 @@ def in_batches(classifier, compute, texts, apart=1):
     """Convert and batch texts as `Classifier.predict` does; `compute` gives the logits, of `apart` batches at once."""
     features = classifier.convert(texts)
     logits = np.zeros((len(features), 2), np.float32)
-    batches = length_grouped_batches(features.lengths, 128, max_pieces=2 * MAX_TOKENS_PER_CPU_BATCH // apart)
+    batches = length_grouped_batches(features.lengths, 128, max_tokens=2 * MAX_TOKENS_PER_CPU_BATCH // apart)
 
     def predict(batch):
         return compute({name: tensor.numpy() for name, tensor in collate(features, batch)[0].items()})

@@ -149,7 +149,7 @@ def test_a_changed_table_is_noticed_by_its_content(tmp_path, content):
 @pytest.mark.parametrize("size", [1, 7, 60, 2**20])
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
 def test_chunks_of_a_file_are_whole_lines_in_order(tmp_path, monkeypatch, size, end):
-    monkeypatch.setattr(tsv.TsvChunk, "BYTES", size)
+    monkeypatch.setattr(tsv.TsvChunk, "CHUNK_BYTES", size)
     rows = ["good\x85ly \u2028 soup", "", "caf\u00e9 \x0b\x1c", "x" * 99, " a \x0c b"] * 3
     path = tmp_path / "train.tsv"
     path.write_bytes(("\n".join(f"{i}\t{i % 2}\ta\t{text}" for i, text in enumerate(rows)) + end).encode())

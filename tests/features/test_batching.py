@@ -58,17 +58,17 @@ def test_without_a_seed_the_longest_come_first():
 
 
 @given(
-    lengths=st.lists(st.integers(2, 512), max_size=300), batch_size=st.integers(1, 17), max_pieces=st.integers(1, 4096)
+    lengths=st.lists(st.integers(2, 512), max_size=300), batch_size=st.integers(1, 17), max_tokens=st.integers(1, 4096)
 )
-def test_a_batch_has_at_most_max_pieces(lengths, batch_size, max_pieces):
+def test_a_batch_has_at_most_max_pieces(lengths, batch_size, max_tokens):
     lengths = np.array(lengths, np.uint16)
-    batches = length_grouped_batches(lengths, batch_size, max_pieces=max_pieces)
+    batches = length_grouped_batches(lengths, batch_size, max_tokens=max_tokens)
     order = [row for batch in length_grouped_batches(lengths, batch_size) for row in batch]
     assert [row for batch in batches for row in batch] == order
     sizes = [len(batch) * padded_length(lengths[batch]) for batch in batches]  # in tokens
-    assert all(len(batch) == 1 or size <= max_pieces for batch, size in zip(batches, sizes))
+    assert all(len(batch) == 1 or size <= max_tokens for batch, size in zip(batches, sizes))
     for batch, size in list(zip(batches, sizes))[:-1]:  # none is smaller than necessary
-        assert len(batch) == batch_size or size + padded_length(lengths[batch]) > max_pieces
+        assert len(batch) == batch_size or size + padded_length(lengths[batch]) > max_tokens
 
 
 @given(lengths=st.lists(st.integers(2, 512), min_size=1, max_size=40), processes=st.integers(1, 3))

@@ -5,7 +5,7 @@ from collections.abc import Collection, Hashable, Iterable, Sequence
 
 import pandas as pd
 
-from textbert.data.labels import NA_VALUES, is_missing, label_key
+from textbert.data.labels import NA_VALUES, is_missing, normalize_label
 from textbert.data.quoting import MAX_LABEL_VALUES
 
 LABEL_COLUMNS = ("label", "labels", "target", "sentiment", "polarity", "stars", "rating", "class", "category")
@@ -84,16 +84,16 @@ def _is_header_by_kind(first: dict, below: pd.DataFrame) -> bool | None:
     names_above_numbers = {
         n
         for n in numeric_columns
-        if not is_number(pd.Series([first[n]])).iat[0] and label_key(first[n]) not in NA_VALUES
+        if not is_number(pd.Series([first[n]])).iat[0] and normalize_label(first[n]) not in NA_VALUES
     }
     label_columns = [name for name in find_low_cardinality_columns(below) if name in first]
-    values = {name: {*NA_VALUES, *map(label_key, below[name].unique())} for name in label_columns}
+    values = {name: {*NA_VALUES, *map(normalize_label, below[name].unique())} for name in label_columns}
     typed_columns = {*label_columns, *numeric_columns}
     has_number = is_number(pd.Series(list(first.values()))).any()
     if has_number or len(names_above_numbers) < len(numeric_columns) or not typed_columns:
         return False
     lengths = {name: below[name].map(len) for name in first if name not in typed_columns}
-    if any(label_key(first[name]) in values[name] for name in label_columns):
+    if any(normalize_label(first[name]) in values[name] for name in label_columns):
         # "spam" above labels, but the cell above the texts is a name such as "message"
         has_name = any(first[name].isidentifier() and 2 * len(first[name]) < lengths[name].min() for name in lengths)
         return None if has_name else False

@@ -50,7 +50,7 @@ def _get_visible_text(label: Any) -> str:
     return " ".join(text.casefold().split())
 
 
-def label_key(label: Any) -> float | str:
+def normalize_label(label: Any) -> float | str:
     """Return a label as a number if it is one (not NaN), else its visible text: equal for labels that mean the same."""
     text = _get_visible_text(label)  # "true" for True, which is not the number 1 here
     try:
@@ -93,7 +93,7 @@ def _get_number_meanings(words: list[str], is_ordered: bool, is_yelp: bool) -> d
     mean negative and positive, 0 and 1 also not spam and spam or irrelevant and relevant, and others bad and good (but
     not 0 and 1: of a loan, 1 may mean bad).
     """
-    keys = [label_key(word) for word in words]
+    keys = [normalize_label(word) for word in words]
     if not all(isinstance(key, float) for key in keys):
         return {}
     is_binary, is_signed, is_one_two = {*keys} == {0, 1}, {*keys} == {-1, 1}, {*keys} == {1, 2}
@@ -105,8 +105,8 @@ def _get_number_meanings(words: list[str], is_ordered: bool, is_yelp: bool) -> d
         Scale.RELEVANCE: is_binary and is_ordered,
     }
     meanings: dict[str, Meanings] = {}
-    for is_larger, word in zip((False, True), sorted(words, key=label_key)):
-        meanings[word] = {(f"{label_key(word):g}", True)}
+    for is_larger, word in zip((False, True), sorted(words, key=normalize_label)):
+        meanings[word] = {(f"{normalize_label(word):g}", True)}
         meanings[word] |= {(scale, is_larger) for scale, applies in scales.items() if applies}
     return meanings
 
@@ -200,7 +200,7 @@ def check_both_classes(binary: pd.Series, source: str) -> None:
 
 def is_missing(labels: pd.Series) -> pd.Series:
     """Return which labels of a Series are missing values, as a boolean Series."""
-    return labels.isin([label for label in labels.unique() if label_key(label) in NA_VALUES])
+    return labels.isin([label for label in labels.unique() if normalize_label(label) in NA_VALUES])
 
 
 def infer_classes(labels: pd.Series, source: str, classes: list[list[Any]] | None = None) -> Classes:
@@ -214,20 +214,22 @@ def infer_classes(labels: pd.Series, source: str, classes: list[list[Any]] | Non
     Raises ValueError, listing the labels of `source` with their counts, if they do not fit.
     """
     if classes is not None:
-        keys = {label_key(label) for label in labels.unique()}
-        absent = sorted({str(label) for part in classes for label in part if label_key(label) not in keys})
+        keys = {normalize_label(label) for label in labels.unique()}
+        absent = sorted({str(label) for part in classes for label in part if normalize_label(label) not in keys})
         if absent:
             raise ValueError(f"CLASSES names {absent}, but the labels of {source} are {format_label_counts(labels)}")
         return [[str(label) for label in part] for part in classes]
     if count := int(is_missing(labels).sum()):
         unique = sorted(labels.unique())
-        missing = next(label for label in unique if label_key(label) in NA_VALUES)
-        present = next((label for label in unique if label_key(label) not in NA_VALUES), "1")
+        missing = next(label for label in unique if normalize_label(label) in NA_VALUES)
+        present = next((label for label in unique if normalize_label(label) not in NA_VALUES), "1")
         raise ValueError(
             f"{count:,} rows of {source} have no label: {format_label_counts(labels)}. Label them, or list the labels "
             f"to keep in CLASSES, or set CLASSES = [[{missing!r}], [{present!r}]] if no label means the other class"
         )
-    spellings = {label_key(label): label for label in labels.value_counts(ascending=True).index}  # the last one stays
+    spellings = {
+        normalize_label(label): label for label in labels.value_counts(ascending=True).index
+    }  # the last one stays
     if len(spellings) != 2:
         raise ValueError(
             f"{source} has {len(spellings)} different labels, but two are needed: {format_label_counts(labels)}. "
@@ -235,10 +237,12 @@ def infer_classes(labels: pd.Series, source: str, classes: list[list[Any]] | Non
         )
     a, b = spellings.values()
     if all(isinstance(key, float) for key in spellings):
-        ordered = sorted((a, b), key=label_key)
+        ordered = sorted((a, b), key=normalize_label)
     else:
         is_negation = {a: _is_negation(a, b), b: _is_negation(b, a)}
-        ordered = sorted((a, b), key=lambda word: (label_key(word) in POSITIVE_VALUES, not is_negation[word], word))
+        ordered = sorted(
+            (a, b), key=lambda word: (normalize_label(word) in POSITIVE_VALUES, not is_negation[word], word)
+        )
     return [[label] for label in ordered]
 
 
@@ -250,9 +254,9 @@ def encode_labels(labels: pd.Series, classes: Sequence[Sequence[str]]) -> pd.Ser
     codes = {label: i for i, part in enumerate(classes) for label in part}
     codes_by_key: dict[float | str, set[int]] = {}
     for label, code in codes.items():
-        codes_by_key.setdefault(label_key(label), set()).add(code)
+        codes_by_key.setdefault(normalize_label(label), set()).add(code)
     for label in set(labels) - set(codes):
-        if len(candidates := codes_by_key.get(label_key(label), set())) == 1:
+        if len(candidates := codes_by_key.get(normalize_label(label), set())) == 1:
             codes[label] = min(candidates)
     return labels[labels.isin(codes)].map(codes).astype(int)
 
@@ -265,7 +269,7 @@ def find_moved_label(before: Any, after: Any) -> str | None:
     if find_violation(before, TWO_CLASSES) or find_violation(after, TWO_CLASSES):
         return None
     old, new = (
-        {label_key(label): i for i, part in enumerate(classes) for label in part} for classes in (before, after)
+        {normalize_label(label): i for i, part in enumerate(classes) for label in part} for classes in (before, after)
     )
     return next((str(key) for key, i in old.items() if new.get(key, i) != i), None)
 

@@ -211,8 +211,8 @@ class TsvChunk:
     path: Path
     start: int
     stop: int
-    BYTES: ClassVar[int] = 2**20
-    MANY: ClassVar[int] = 200  # such a file takes one process more than ten seconds
+    CHUNK_BYTES: ClassVar[int] = 2**20
+    MIN_CHUNKS_FOR_WORKERS: ClassVar[int] = 200  # such a file takes one process more than ten seconds
 
     def __iter__(self) -> Iterator[tuple[str, None]]:
         with open(self.path, "rb") as file:
@@ -222,11 +222,11 @@ class TsvChunk:
 
     @classmethod
     def split(cls, path: str | Path) -> list["TsvChunk"]:
-        """Return the chunks of a file, each of whole lines and about `BYTES` bytes."""
+        """Return the chunks of a file, each of whole lines and about `CHUNK_BYTES` bytes."""
         bounds, size = [0], os.path.getsize(path)
         with open(path, "rb") as file:
             while bounds[-1] < size:
-                file.seek(bounds[-1] + cls.BYTES)
+                file.seek(bounds[-1] + cls.CHUNK_BYTES)
                 file.readline()
                 bounds.append(min(file.tell(), size))
         return [cls(Path(path), start, stop) for start, stop in zip(bounds, bounds[1:])]

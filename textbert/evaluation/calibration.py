@@ -95,7 +95,7 @@ def format_threshold(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def get_fitted(settings: dict[str, Any]) -> dict[str, float]:
+def get_calibration(settings: dict[str, Any]) -> dict[str, float]:
     """Return the temperature and, if there is one, the intercept that were fitted for a classifier.
 
     After an export they are part of the weights, and its settings hold a copy of them.
@@ -109,7 +109,7 @@ def describe_calibration(settings: dict[str, Any], validation: pd.DataFrame | No
 
     `validation` is a DataFrame with the examples of its validation set, whose number is mentioned; None if unknown.
     """
-    fitted = get_fitted(settings)
+    fitted = get_calibration(settings)
     temperature, intercept = fitted["temperature"], fitted.get("intercept", 0.0)
     if settings.get("parameters", {}).get("CLASS_WEIGHTS") is not None and "intercept" not in fitted:
         return [

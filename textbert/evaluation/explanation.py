@@ -101,7 +101,9 @@ def _split_text(text: str, cache: TokenCache, tokenizer: BertTokenizer) -> list[
         return np.frombuffer(cache.encode(chunk, len(chunk)), cache.dtype)
 
     units: list[_Unit] = []
-    for chunk in text.translate(dict.fromkeys(map(ord, cache.DELETED))).split():  # BERT tokenizes each separately
+    for chunk in text.translate(
+        dict.fromkeys(map(ord, cache.CONTROL_CHARS_BERT_DROPS))
+    ).split():  # BERT tokenizes each separately
         first, *rest = _split_chunk(chunk, encode, tokenizer)
         units += [first._replace(space_before=True), *rest]
     return units

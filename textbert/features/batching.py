@@ -14,12 +14,12 @@ MAX_TOKENS_PER_CPU_TRAINING_BATCH = 4096
 
 
 def length_grouped_batches(
-    lengths: np.ndarray, batch_size: int, seed: int | None = None, epoch: int = 0, max_pieces: int | None = None
+    lengths: np.ndarray, batch_size: int, seed: int | None = None, epoch: int = 0, max_tokens: int | None = None
 ) -> list[np.ndarray]:
     """Return a list of index arrays, one per batch, that group examples of similar length.
 
     A batch is padded to its longest example, so similar lengths save most of the padding. Each example is in exactly
-    one batch. Without a `seed` the longest come first, and a batch of several examples has at most `max_pieces` tokens,
+    one batch. Without a `seed` the longest come first, and a batch of several examples has at most `max_tokens` tokens,
     padding included (default: no limit). With a seed the order is random and depends on (seed, epoch) alone: the
     shuffled examples are sorted by length within windows of 50 batches, and then the batches are shuffled.
 
@@ -27,7 +27,7 @@ def length_grouped_batches(
     """
     lengths = np.asarray(lengths).astype(np.int64)
     if seed is None:
-        return _longest_first(lengths, batch_size, max_pieces)
+        return _longest_first(lengths, batch_size, max_tokens)
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(len(lengths))
     for start in range(0, len(order), 50 * batch_size):
@@ -82,7 +82,7 @@ def split_into_micro_batches(batch: np.ndarray, lengths: np.ndarray, processes: 
     max_tokens = processes * MAX_TOKENS_PER_CPU_TRAINING_BATCH // (1 if length <= 256 else 2)
     if len(batch) * length <= max_tokens:
         return [batch]
-    return [batch[rows] for rows in length_grouped_batches(lengths[batch], len(batch), max_pieces=max_tokens)]
+    return [batch[rows] for rows in length_grouped_batches(lengths[batch], len(batch), max_tokens=max_tokens)]
 
 
 @dataclass(frozen=True)

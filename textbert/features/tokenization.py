@@ -53,7 +53,7 @@ class TokenCache(_BoundedCache):
     """
 
     # str.split() splits there, BERT deletes them: "A\x85B" is one word
-    DELETED = "\x0b\x0c\x1c\x1d\x1e\x1f\x85"
+    CONTROL_CHARS_BERT_DROPS = "\x0b\x0c\x1c\x1d\x1e\x1f\x85"
     ASCII_WORD = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]")
     # each is a token by itself, in no special token, and does not change what precedes it, as a period does a sigma
     SINGLE_CHAR_TOKENS = re.compile(r"[!-&(-\-/;-@\\_{-~\u4e00-\u9fff]")
@@ -99,8 +99,8 @@ class TokenCache(_BoundedCache):
         """Return the ids of a text as bytes: all of them, or the first ones, but at least `max_tokens`."""
         if self.tokenize_whole:
             return self.to_bytes(self.tokenize_whole(text))
-        if any(map(text.__contains__, self.DELETED)):
-            text = text.translate(dict.fromkeys(map(ord, self.DELETED)))
+        if any(map(text.__contains__, self.CONTROL_CHARS_BERT_DROPS)):
+            text = text.translate(dict.fromkeys(map(ord, self.CONTROL_CHARS_BERT_DROPS)))
         if len(text) > self.VERY_LONG > max_tokens > 0:
             text = self._shorten(text, max_tokens)
         # A long text is split no further than necessary. English has about 0.75 chunks per token: if so many chunks

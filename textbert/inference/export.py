@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from pytorch_pretrained_bert import BertForSequenceClassification, BertTokenizer
 
-from textbert.evaluation.calibration import describe_calibration, format_threshold, get_fitted, probabilities
+from textbert.evaluation.calibration import describe_calibration, format_threshold, get_calibration, probabilities
 from textbert.evaluation.metrics import get_eval_report
 from textbert.features.batching import collate, length_grouped_batches
 from textbert.features.tokenization import MAX_POSITIONS
@@ -99,7 +99,8 @@ def export_huggingface(classifier: Classifier, folder: str | Path, metrics: dict
         "pad_token_id": classifier.tokenizer.vocab["[PAD]"],
         "threshold": settings["threshold"],
         # for us, should it be loaded by `Classifier`
-        "classifier": settings | {"temperature": 1.0, "intercept": 0.0, "calibrated_in_weights": get_fitted(settings)},
+        "classifier": settings
+        | {"temperature": 1.0, "intercept": 0.0, "calibrated_in_weights": get_calibration(settings)},
     }
     side = "left" if settings["truncation"] == "tail" else "right"
     tokenizer = {

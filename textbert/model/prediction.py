@@ -43,10 +43,10 @@ def plan_prediction(lengths: np.ndarray, batch_size: int, device: torch.device) 
         return length_grouped_batches(lengths, batch_size), 1
     num_threads = torch.get_num_threads()
     if num_threads > 1 and threading.current_thread() is threading.main_thread():
-        batches = length_grouped_batches(lengths, batch_size, max_pieces=MAX_TOKENS_PER_CPU_BATCH)
+        batches = length_grouped_batches(lengths, batch_size, max_tokens=MAX_TOKENS_PER_CPU_BATCH)
         if len(batches) >= MIN_BATCHES_PER_THREAD * num_threads:
             return batches, num_threads
-    return length_grouped_batches(lengths, batch_size, max_pieces=2 * MAX_TOKENS_PER_CPU_BATCH), 1
+    return length_grouped_batches(lengths, batch_size, max_tokens=2 * MAX_TOKENS_PER_CPU_BATCH), 1
 
 
 @contextmanager
