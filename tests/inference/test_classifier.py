@@ -485,7 +485,7 @@ def test_older_hashes_are_recognized(trained):
     classifier = trained(["soup cafe\u0301", "STRASSE 9"])
     folded = "na\u00efve stra\u00dfe \u597d\u5403 \u2764\ufe0f"
     before = [int.from_bytes(hashlib.blake2b(folded.encode(), digest_size=8).digest(), "big", signed=True)]
-    classifier.seen = np.sort([*classifier.seen, *before])
+    classifier.training_hashes = np.sort([*classifier.training_hashes, *before])
     texts = [
         "Na\u00efve  Stra\u00dfe \u597d\u5403 \u2764\ufe0f",
         "new",

@@ -299,7 +299,7 @@ def test_hashes_are_packed_into_the_archive(bert_files, tmp_path):
         (tmp_path / name).write_bytes(content)
     model_archive.save_training_hashes([3, -(2**63), 3, 2**63 - 1], tmp_path)
     tools.pack_model(tmp_path, tmp_path / "x.tar.gz")
-    assert tools.Classifier.load(tmp_path / "x.tar.gz", "cpu").seen.tolist() == [-(2**63), 3, 2**63 - 1]
+    assert tools.Classifier.load(tmp_path / "x.tar.gz", "cpu").training_hashes.tolist() == [-(2**63), 3, 2**63 - 1]
     assert "seen.bin" in read_files(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Find texts that are contained word for word in others, in time that grows little faster than the number of words."""
+"""Find texts that are contained verbatim in others, in time that grows little faster than the number of words."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -138,7 +138,7 @@ def sort_suffixes(words: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 class Containment:
-    """Which of some texts are contained word for word in others of them.
+    """Which of some texts are contained verbatim in others of them.
 
     All positions of words are sorted by the words that follow. The occurrences of a text, also those inside other
     texts, are then a range that begins with the text itself. Of "so good", "good" and "good tea":

@@ -194,9 +194,9 @@ def infer_text_columns(candidates: pd.DataFrame, label: Hashable) -> list:
     matches = _with_usual_name(candidates, set(TEXT_COLUMNS) - {label})
     if len(matches) == 1:
         return matches
-    others = candidates.drop(columns=label, errors="ignore")
-    head = others[:SAMPLE_ROWS]
-    wordy = [name for name in others if (is_id(head[name]) | is_number(head[name])).mean() < 0.9]
-    lengths = others[wordy or list(others)].map(len).mean().sort_values()
+    unlabelled = candidates.drop(columns=label, errors="ignore")
+    head = unlabelled[:SAMPLE_ROWS]
+    wordy = [name for name in unlabelled if (is_id(head[name]) | is_number(head[name])).mean() < 0.9]
+    lengths = unlabelled[wordy or list(unlabelled)].map(len).mean().sort_values()
     has_longest = len(lengths) == 1 or lengths.iloc[-1] > 2 * lengths.iloc[-2]
     return list(lengths.index[-1:]) if has_longest else []

@@ -68,10 +68,10 @@ def _split(
 def split_train_validation(
     texts: Iterable[str], labels: Sequence[Any], share: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split examples into a training and a validation set, so that no text of one is contained in a text of the other.
+    """Split examples into training and validation sets, so that no text of one is contained in a text of the other.
 
     About `share` of the texts, a fraction, go to the validation set, stratified by label. Texts are compared by
-    `normalize_text`. Equal texts stay together, and a text stays with those in which it is contained word for word; one
+    `normalize_text`. Equal texts stay together, and a text stays with those in which it is contained verbatim; one
     contained in texts of both sets would be data leakage and is left out of both. Words are separated by white space;
     in scripts written without spaces, such as Chinese, Japanese or Thai, each letter is a word.
 

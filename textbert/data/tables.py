@@ -37,12 +37,12 @@ CHUNK_ROWS = 50_000  # that are converted to a DataFrame at once
 
 def _raise_no_table(data_dir: str | Path) -> NoReturn:
     """Raise the FileNotFoundError for a folder without tables, which says why the files in it are not tables."""
-    others = [path for path in list_files(data_dir, NOT_HIDDEN) if path.name not in OUTPUTS]
-    sheets = [path.name for path in others if split_extension(path)[0] == ".xlsx"]
-    names = ", ".join(path.name for path in others[:9])
+    paths = [path for path in list_files(data_dir, NOT_HIDDEN) if path.name not in OUTPUTS]
+    sheets = [path.name for path in paths if split_extension(path)[0] == ".xlsx"]
+    names = ", ".join(path.name for path in paths[:9])
     raise FileNotFoundError(
         f"{data_dir} holds no table"
-        + (f", only {names}: a table's name ends in {', '.join(EXTENSIONS)}" if others else "")
+        + (f", only {names}: a table's name ends in {', '.join(EXTENSIONS)}" if paths else "")
         + (f" (for {sheets[0]} pip install openpyxl, or save it as CSV)" if sheets else "")
         + ": put train.csv (and test.csv) there, see docs/own-data.md, or use a built-in dataset: "
         f"{', '.join(PUBLIC_DATASETS)}. {' and '.join(OUTPUTS)} are written by data_prep.ipynb: choose another name "
@@ -179,8 +179,8 @@ def infer_columns(
     labels = frame[names["label"]].str.strip().str.replace(r"^([-+]?\d+)\.0+$", r"\1", regex=True)  # 1.0 is 1
     columns = pd.DataFrame({"label": labels, "text": frame[names["text"]]})
     if id_column is None:
-        others = frame.drop(columns=[*names.values(), *frame.attrs.get("nested", ())], errors="ignore")
-        ids = find_ids(others, source)
+        remaining = frame.drop(columns=[*names.values(), *frame.attrs.get("nested", ())], errors="ignore")
+        ids = find_ids(remaining, source)
     if id_column is False or ids is None:
         return columns, names
     _check_ids(frame, ids, names, source)
@@ -263,8 +263,8 @@ def _find_label_and_text(frame: pd.DataFrame, candidates: pd.DataFrame, requeste
     if label == text:
         raise ValueError(f"label and text of {source} cannot both be in column {label!r}")
     _check_not_nested(frame, {"a label": label, "a text": text}, source)
-    others = [name for name in candidates if name not in (label, text)]
-    unused = [name for name in others if candidates[name][:SAMPLE_ROWS].str.split().str.len().mean() >= 3]
+    remaining = [name for name in candidates if name not in (label, text)]
+    unused = [name for name in remaining if candidates[name][:SAMPLE_ROWS].str.split().str.len().mean() >= 3]
     if unused:
         print(f"{source}: BERT reads only column {text!r}, not {', '.join(map(repr, unused))}. Join them if it should")
     return {"label": label, "text": text}

@@ -50,7 +50,7 @@ class Classifier:
     tokenizer : BertTokenizer
     settings : dict of what training has determined: max_seq_length, truncation, label_names, temperature, ...
     validation : DataFrame with the columns id, label, logit_0 and logit_1 of the validation set, or None
-    seen : sorted int64 array of the hashes of all texts that training has looked at, or None
+    training_hashes : sorted int64 array of the hashes of all texts that training has looked at, or None
     path : where it was loaded from
     """
 
@@ -60,14 +60,14 @@ class Classifier:
         tokenizer: BertTokenizer,
         settings: dict[str, Any],
         validation: pd.DataFrame | None = None,
-        seen: np.ndarray | None = None,
+        training_hashes: np.ndarray | None = None,
         path: str | Path | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.settings = settings
         self.validation = validation
-        self.seen = seen
+        self.training_hashes = training_hashes
         self.path = path
 
     @classmethod
@@ -111,8 +111,8 @@ class Classifier:
         overrides = {n: v.item() if isinstance(v, np.generic) else v for n, v in arguments.items() if v is not None}
         settings = merge_settings(files.config, overrides, files.source)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        validation, seen = files.validation, files.training_hashes
-        return cls(model.to(device).eval(), build_tokenizer(files), settings, validation, seen, files.source)
+        parts = files.validation, files.training_hashes, files.source
+        return cls(model.to(device).eval(), build_tokenizer(files), settings, *parts)
 
     def describe(self) -> list[str]:
         """Return sentences: when it was trained, on how many rows, and how a prediction is made."""
@@ -179,12 +179,12 @@ class Classifier:
         class is left.
         """
         text_array, labels = as_1d_arrays(np.array(list(texts), object), labels)
-        if self.seen is None:
+        if self.training_hashes is None:
             return np.arange(len(text_array)), (
                 f"cannot check for training-set overlap: {self.path} was saved before hashes were recorded. Run "
                 "train.ipynb again to know"
             )
-        is_training_text = find_hashed(text_array, self.seen)
+        is_training_text = find_hashed(text_array, self.training_hashes)
         rows, count = np.flatnonzero(~is_training_text), int(is_training_text.sum())
         of_source = f"of the {len(text_array):,} texts of {source}"
         counted = f"{count:,} {of_source} were in the training of {self.path}"

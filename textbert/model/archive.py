@@ -136,12 +136,15 @@ class _SizeLimitedFile(io.BufferedIOBase):
             pass
 
     def tell(self) -> int:
+        """Return the position in the decompressed content."""
         return self.file.tell()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Change the position, as any file does."""
         return self.file.seek(offset, whence)
 
     def close(self) -> None:
+        """Close the file under it, too."""
         self.file.close()
         super().close()
 

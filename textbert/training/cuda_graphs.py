@@ -177,7 +177,7 @@ class GraphedEncoder:
 
 
 def capture_layers(model: BertForSequenceClassification, max_tokens: int) -> None:
-    """Let a model on a GPU train with CUDA graphs until `release_layers`, if BERT_CUDA_GRAPHS=1 and memory allows.
+    """Capture a model's layers as CUDA graphs until `release_layers`, if BERT_CUDA_GRAPHS=1 and GPU memory allows.
 
     max_tokens : of the largest batch, padding included
     """
