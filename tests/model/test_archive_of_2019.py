@@ -126,7 +126,7 @@ def test_the_validation_part_is_that_of_train_ipynb(guide, refit):
     ]
     said = classifier.recompute_validation(examples, 0.25, 7, refit)
     rows = tools.split_train_validation(texts, labels, 0.25, 7)[1]
-    assert said.startswith(f"{len(rows)} texts of train.tsv serve as validation part")
+    assert said.startswith(f"{len(rows)} texts of train.tsv serve as the validation set")
     assert classifier.validation["label"].tolist() == labels[rows].tolist()
     assert classifier.validation["id"].tolist() == [f"r{row}" for row in rows]
     logits = classifier.validation[["logit_0", "logit_1"]].to_numpy()
@@ -159,12 +159,12 @@ def test_evaluate_ipynb_judges_it(guide, tmp_path, monkeypatch, capsys, refit):
     session = Session("evaluate")
     session.run(TASK_NAME="guide", OLD_ARCHIVE=given, REFIT=refit, EXPORT=["huggingface"])
     said = capsys.readouterr().out
-    assert "Nothing is known of its training." in said and "texts of train.tsv serve as validation part" in said
+    assert "texts of train.tsv serve as the validation set" in said
     assert "cannot check for training-set overlap" in said  # whether it has seen them
-    assert ("were fitted on them" in said) == refit == (session.names["temperature"] != 1.0)
+    assert ("were fitted on it" in said) == refit == (session.names["temperature"] != 1.0)
     report = (tmp_path / "outputs/guide/report/report.html").read_text(encoding="utf-8")
     card = (tmp_path / "outputs/guide/huggingface/README.md").read_text(encoding="utf-8")
-    assert "A BERT that tells 'bad' from 'good'. Nothing is known of its training." in card
+    assert "A BERT that classifies texts as 'bad' or 'good'. Nothing is known of its training." in card
     assert "Nothing is known of its training." in report and "max_seq_length" in report
     expected = session.names["classifier"].predict(session.names["texts"], progress=False)
     assert session.names["predictions"]["predicted"].tolist() == expected["label"].tolist()

@@ -18,9 +18,8 @@ in_use = threading.Lock()
 def disable_malloc_trim() -> Iterator[None]:
     """Context manager in which the process keeps freed memory; results do not change.
 
-    Otherwise glibc returns the memory of large tensors to Linux, which fills it with zeros when it is allocated again:
-    in each training step, and the longer the texts, the more of its time. At the end free memory is returned. Does
-    nothing without glibc, inside another such block, and outside the main thread, whose memory glibc keeps elsewhere.
+    Otherwise glibc returns the memory of large tensors to Linux, which fills it with zeros for the next step. At the
+    end it is returned. Does nothing without glibc, in another such block, and outside the main thread.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     is_main_thread = threading.current_thread() is threading.main_thread()
