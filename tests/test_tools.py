@@ -285,7 +285,7 @@ def test_an_example_that_is_not_a_text_is_named(tokenizer, value, truncation):
         ({"max_seq_length": "9"}, "max_seq_length is '9', but must be an integer from 2 to 512"),
         ({"max_seq_length": 9.0}, "max_seq_length is 9.0"),
         ({"processes": 1.5}, "processes: expected a positive integer, got 1.5"),
-        ({"output_mode": "regression"}, "example 'x' has the label 'b', but in regression it is a number"),
+        ({"output_mode": "regression"}, "example 'x' has the label 'b', but in regression it must be a number"),
         ({"examples": ["good soup"]}, "example 0 is 'good soup', but must be an InputExample"),
         ({"examples": [tools.InputExample("x", "a", label=["b"])]}, r"example 'x' has the label \['b'\]"),
     ],

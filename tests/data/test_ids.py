@@ -98,7 +98,7 @@ def test_lists_and_objects_are_not_ids(make_file):
         tables.infer_columns(table, "train.jsonl", id_column="_id")
 
 
-def test_a_given_column_must_exist_and_have_no_other_role():
+def test_a_requested_column_must_exist_and_have_no_other_role():
     with pytest.raises(ValueError, match="train.csv has no column 'nr'"):
         infer(("id", "label", "text"), "abcdefghi", "nr")
     with pytest.raises(ValueError, match="ID_COLUMN"):

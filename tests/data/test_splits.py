@@ -303,7 +303,7 @@ def test_the_unicode_normal_form_makes_no_difference(text):
 
 
 def test_texts_with_invisible_differences_stay_together():
-    """So do contained texts, also of Chinese ones."""
+    """So do contained texts, even in Chinese."""
     texts, labels = make_texts(40)
     labels[:] = np.arange(40) % 2
     plain = [f"{text} 味道很好{chr(0x4E00 + row)}吃 caf\u00e9 soup" for row, text in enumerate(texts)]

@@ -169,7 +169,7 @@ def test_read_table_refuses(make_file, name, content, message):
         (b"1,a\n2,b\n", "utf-16", r"line 1: its byte 1 \(0x31\) is not UTF-16.*'utf-8'"),
         (b"1,a\n2,caf\xc3\x81\n", "cp1252", r"line 2: its byte 7 \(0x81\) is not CP1252.*'utf-8'"),
         (b"1,a\n2,caf\xe9\n", "ascii", r"line 2: its byte 6 \(0xe9\) is not ASCII.*'utf-8'"),
-        # the encoding is right: what is wrong must still be found
+        # the encoding is right: other errors must still be found
         ("1,a\n2,b,c\n".encode("utf-16"), "utf-16", "line 2 has 3 columns"),
         ('1,a\n2,"b\n'.encode("utf-16-le"), "utf-16-le", "line 2: .*quote"),
     ],
@@ -394,7 +394,7 @@ def test_ambiguous_columns_are_refused(make_file, rows, columns, message):
         (["Yes", "no"], ["no", "Yes"]),
         (["True", "False"], ["False", "True"]),
         (["toxic", "not toxic"], ["not toxic", "toxic"]),
-        (["relevant", "spare"], ["spare", "relevant"]),  # a word that says so comes before the alphabet
+        (["relevant", "spare"], ["spare", "relevant"]),  # a positive word comes before the alphabet
         (["dog", "cat"], ["cat", "dog"]),
     ],
 )

@@ -60,7 +60,7 @@ def test_without_a_seed_the_longest_come_first():
 @given(
     lengths=st.lists(st.integers(2, 512), max_size=300), batch_size=st.integers(1, 17), max_tokens=st.integers(1, 4096)
 )
-def test_a_batch_has_at_most_max_pieces(lengths, batch_size, max_tokens):
+def test_a_batch_has_at_most_max_tokens(lengths, batch_size, max_tokens):
     lengths = np.array(lengths, np.uint16)
     batches = length_grouped_batches(lengths, batch_size, max_tokens=max_tokens)
     order = [row for batch in length_grouped_batches(lengths, batch_size) for row in batch]

@@ -117,7 +117,7 @@ def test_a_newer_archive_stores_these_settings(classifier):
 
 
 @pytest.mark.parametrize("refit", [False, True])
-def test_the_validation_part_is_that_of_train_ipynb(guide, refit):
+def test_the_validation_set_is_that_of_train_ipynb(guide, refit):
     classifier = tools.Classifier.load(guide.archive, "cpu", vocabulary=guide.folder / "vocab.txt", **SETTINGS)
     texts = [f"{text} {number}" for number in range(20) for text in REVIEWS]
     labels = np.array([int(text.split()[-2] != "bad") for text in texts])
@@ -140,7 +140,7 @@ def test_the_validation_part_is_that_of_train_ipynb(guide, refit):
 
 @pytest.mark.parametrize("refit", [False, True])
 @pytest.mark.usefixtures("fresh_accelerator")
-def test_evaluate_ipynb_judges_it(guide, tmp_path, monkeypatch, capsys, refit):
+def test_evaluate_ipynb_evaluates_it(guide, tmp_path, monkeypatch, capsys, refit):
     data_dir = tmp_path / "data" / "guide"
     data_dir.mkdir(parents=True)
     shutil.copy(ROOT / "tools.py", tmp_path)

@@ -128,7 +128,7 @@ def test_a_folder_in_hugging_faces_format(tmp_path, hub_files, bert_files, load_
 
 
 def test_do_lower_case_of_a_folder_is_read_from_tokenizer_json(tmp_path, bert_files, capsys):
-    """From a vocabulary without capital letters alone the model would be taken for uncased."""
+    """The vocabulary alone, which has no capital letters, would suggest an uncased model."""
     fast = {"normalizer": {"type": "BertNormalizer", "lowercase": False}}
     folder = write_files(bert_files() | {"tokenizer.json": json.dumps(fast).encode()}, tmp_path / "folder")
     assert not tools.load_tokenizer(str(folder)).basic_tokenizer.do_lower_case

@@ -121,7 +121,7 @@ def test_each_thread_predicts_batches_of_its_own(recorder, features):
     np.testing.assert_allclose(logits, shared, atol=1e-5)
 
 
-def test_other_threads_than_the_main_one_do_not_change_the_number_of_threads(recorder, features):
+def test_threads_other_than_the_main_one_do_not_change_the_number_of_threads(recorder, features):
     with ThreadPoolExecutor(1, "server") as server:
         logits = server.submit(predict_logits, recorder, features, 1, progress=False).result()
     assert recorder.computed == [("server_0", 3)] * 13

@@ -16,7 +16,7 @@ from textbert.utils.errors import ReadError, WriteError
 
 @pytest.fixture(params=[errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
 def no_locks(request, monkeypatch):
-    """A file system without locks, as some network file systems."""
+    """A file system without locks, like some network file systems."""
 
     def flock(file, operation):
         raise OSError(request.param, os.strerror(request.param))
@@ -120,7 +120,7 @@ with files.atomic_write(sys.argv[1]) as temporary:
 
 @pytest.fixture
 def start_writer(tmp_path):
-    """A function that starts a process which writes a file of that name; returns (process, its temporary path)."""
+    """A function that starts a process that writes a file; it returns (process, its temporary path)."""
     processes = []
 
     def start(name):

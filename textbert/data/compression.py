@@ -1,4 +1,4 @@
-"""Files as they are stored: compression, integrity, and whether a file can be text in the expected encoding."""
+"""Files, compressed or not: how to open them, whether they are intact, and whether they can be text in an encoding."""
 
 import bz2
 import codecs
@@ -94,7 +94,7 @@ def check_integrity(path: str | Path) -> None:
 def _looks_like_utf16(content: bytes, high_byte: int) -> bool:
     """Return True if every second byte, from `high_byte` (0 or 1) on, is often zero and the bytes between are not.
 
-    So it is with Latin letters, or at least with the delimiters between letters of another script.
+    That is typical of Latin letters and, with fewer zeros, of another script with delimiters between its letters.
     """
     high_bytes, low_bytes = content[high_byte::2], content[1 - high_byte :: 2]
     if len(high_bytes) <= 4:

@@ -1,4 +1,4 @@
-"""Find texts that are contained verbatim in others, in time that grows little faster than the number of words."""
+"""Find texts that are contained verbatim in others, in time nearly linear in the number of words."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -8,16 +8,16 @@ import numpy as np
 
 ANNOUNCED_WORDS = 5_000_000  # from here on the search takes more than a few seconds
 
-NGRAM_SIZES = (1, 2, 4, 8, 16)  # how many words of a text's beginning are hashed: as many of them as the text has
+NGRAM_SIZES = (1, 2, 4, 8, 16)  # words of a text's beginning that are hashed: as many of these as the text has
 
 BLOCK_TEXTS = 1000  # texts split into words at a time, to bound memory
 
 
 def ngram_hashes(texts: list[list[str]]) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield each of `NGRAM_SIZES` with the hashes of that many words, one from each word of the texts on.
+    """Yield each of `NGRAM_SIZES` with the hashes of all n-grams of that size, one starting at each word of the texts.
 
-    The hashes are uint64 arrays of shape (words,) over all texts; those that run beyond the end of a text are
-    meaningless.
+    The hashes are uint64 arrays of shape (words,) over all texts; those of n-grams that run beyond the end of a text
+    are meaningless.
     """
     hashes = np.fromiter(map(hash, chain.from_iterable(texts)), np.int64).view(np.uint64)
     for size in NGRAM_SIZES:
@@ -28,7 +28,7 @@ def ngram_hashes(texts: list[list[str]]) -> Iterator[tuple[int, np.ndarray]]:
 
 
 class _HashSet:
-    """A set of hashes in which those of a long array are looked up fast: the first 20 bits rule most of them out."""
+    """A set of hashes with a fast lookup of long arrays: the first 20 bits rule out most hashes that are not in it."""
 
     def __init__(self, hashes: np.ndarray) -> None:
         self.members = np.unique(hashes)
@@ -53,7 +53,7 @@ def _split_blocks(
 
 
 def _hash_beginnings(texts: list[str], fold: Callable[[str], str]) -> dict[int, _HashSet]:
-    """Return the hashes of the first words of all texts, by how many words they are: the most that the text has."""
+    """Return the hashes of the texts' beginnings by their size: the largest of `NGRAM_SIZES` that the text has."""
     beginnings: dict[int, list[np.ndarray]] = {size: [] for size in NGRAM_SIZES}
     most = NGRAM_SIZES[-1]
     for words, _, lengths in _split_blocks(texts, lambda text: fold(text).split(None, most)[:most]):
@@ -67,8 +67,8 @@ def _hash_beginnings(texts: list[str], fold: Callable[[str], str]) -> dict[int, 
 def _find_candidates(texts: list[str], fold: Callable[[str], str]) -> np.ndarray:
     """Return the sorted positions of all texts that may contain others or be contained in others.
 
-    These are the texts that share a text's beginning with another one: it stands anywhere in both. Few natural texts
-    do, and only those that do are kept in memory as words.
+    A text is a candidate if some text's beginning, perhaps its own, occurs anywhere in it and in another text, too. Few
+    natural texts are, and only the words of candidates are kept in memory.
     """
     beginnings = _hash_beginnings(texts, fold)
     matches: dict[int, list[np.ndarray]] = {size: [] for size in beginnings}
@@ -96,9 +96,9 @@ def _encode_words(texts: list[str], fold: Callable[[str], str]) -> tuple[np.ndar
 
 
 def sort_suffixes(words: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sort the positions of words by the words that follow there, up to the end of the text that they are in.
+    """Sort the positions of words by the words from there to the end of the text that they are in.
 
-    This makes a suffix array by prefix doubling. Positions are first sorted by as many words as fit into 64 bits. Each
+    This builds a suffix array by prefix doubling. Positions are first sorted by as many words as fit into 64 bits. Each
     round then compares twice as many words, but only where positions are still tied: what follows a position's first
     words is compared by the rank that an earlier round gave to the position where it begins (Larsson and Sadakane
     2007, Faster suffix sorting).
@@ -138,7 +138,7 @@ def sort_suffixes(words: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 class Containment:
-    """Which of some texts are contained verbatim in others of them.
+    """Finds which of n texts are contained verbatim in others of them.
 
     All positions of words are sorted by the words that follow. The occurrences of a text, also those inside other
     texts, are then a range that begins with the text itself. Of "so good", "good" and "good tea":
@@ -209,9 +209,9 @@ class Containment:
         return low
 
     def get_fractions(self, is_chosen: np.ndarray) -> np.ndarray:
-        """Return which fraction of each text's occurrences is in chosen texts, as an array of shape (n,).
+        """Return the fraction of each text's occurrences that are in chosen texts, as an array of shape (n,).
 
-        Occurrences are counted in texts that are not contained in others: such a text itself has 1 or 0.
+        Only occurrences in texts that are not contained in others count; the fraction of such a text itself is 1 or 0.
 
         is_chosen : array of n booleans, False for contained texts
         """

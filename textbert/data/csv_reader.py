@@ -1,4 +1,4 @@
-"""Delimited text, compressed or not, to rows of fields: strict, in the dialect that fits, and in bounded memory."""
+"""Read delimited text, compressed or not, as rows of fields: strictly, in the dialect that fits, in bounded memory."""
 
 import csv
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ def read_rows(path: str | Path, dialect: Dialect) -> Iterator[list[str]]:
 
 
 def _profile(path: str | Path, dialect: Dialect) -> QuotingProfile:
-    """Return the profile of all rows of a file. Raises the ValueErrors of `read_rows`, but for swallowed rows."""
+    """Return the profile of all rows of a file. Raises ValueError as `read_rows` does, except for swallowed rows."""
     profile = QuotingProfile(dialect.delimiter, dialect.skipinitialspace)
     for row in read_checked_rows(path, dialect, LineTracker(dialect), Tally()):
         profile.add(row.fields, "".join(row.lines))
@@ -54,7 +54,7 @@ def _check_swallowed_rows(path: str | Path, dialect: Dialect) -> None:
 
 @dataclass
 class _Reading:
-    """What came of reading a file in one dialect."""
+    """The result of reading a file in one dialect."""
 
     dialect: Dialect
     tracker: LineTracker
@@ -64,7 +64,7 @@ class _Reading:
 
 
 def _read(path: str | Path, dialect: Dialect, consume: Callable[[Iterator[list[str]]], Any]) -> _Reading:
-    """Return what `consume` makes of a file's rows, or the ValueError that it ends in. Raises UnicodeError."""
+    """Return a _Reading with what `consume` returns for a file's rows, or with its ValueError. Raises UnicodeError."""
     reading = _Reading(dialect, LineTracker(dialect), Tally())
     try:
         reading.result = consume(_read_fields(path, dialect, reading.tracker, reading.tally))
@@ -76,7 +76,7 @@ def _read(path: str | Path, dialect: Dialect, consume: Callable[[Iterator[list[s
 
 
 def _candidate_dialects(reading: _Reading) -> list[Dialect]:
-    """Return the other dialects in which a file may be written, by the quotes that were seen in it."""
+    """Return the other dialects in which a file may be written, judging by the quotes in it."""
     dialect, tracker = reading.dialect, reading.tracker
     if dialect.has_quotes:
         variant = replace(dialect, skipinitialspace=True)
@@ -142,7 +142,7 @@ def read_delimited(
     extension : ".csv" or ".tsv"
     consume : a function of an iterator over rows, which are lists of fields; may be called more than once
     setting : the parameter that sets the encoding, for messages
-    tally : an empty Tally to be filled
+    tally : an empty Tally to fill in
 
     Returns (what `consume` returned, the dialect). Raises ValueError; see `read_rows`.
     """

@@ -43,14 +43,14 @@ class Tally:
     empty_lines: array = field(default_factory=lambda: array("q"))  # for each, the number of rows before it
 
     def number_rows(self) -> np.ndarray:
-        """Return the number of each row in a spreadsheet, where empty lines count, minus 1; int64 of shape (rows,)."""
+        """Return each row's number in a spreadsheet, which counts empty lines, minus 1; int64 of shape (rows,)."""
         rows = np.arange(self.rows)
         if not self.empty_lines:
             return rows
         return rows + np.searchsorted(np.frombuffer(self.empty_lines, np.int64), rows, side="right")
 
     def describe(self, name: str | Path) -> str:
-        """Return a sentence about a file whose lines are not its rows; "" if they are."""
+        """Return a sentence on how the lines of a file differ from its rows; "" if each line is a row."""
         counts = {
             "sep= line": self.skipped_lines,
             "empty lines": len(self.empty_lines),
@@ -63,11 +63,11 @@ class Tally:
 
 
 class LineTracker:
-    """The lines of a file on their way to csv.reader, which does not tell what it makes a row of.
+    """Keeps track of the lines that csv.reader reads, as it does not report which of them make up a row.
 
-    first_line, last_line : the lines, from 1, in which the row that is being read begins and at which it has arrived
+    first_line, last_line : numbers, from 1, of the first and the latest line of the row that is being read
     has_escaped_quote : whether a quote follows a backslash somewhere
-    has_literal_quote : whether a quote that another dialect would take as the start of a field is not one in this
+    has_literal_quote : whether a field begins with a quote that is literal in this dialect, but not in another one
     """
 
     def __init__(self, dialect: Dialect) -> None:
@@ -92,7 +92,7 @@ class LineTracker:
             yield line
 
     def _note_quotes(self, line: str) -> str:
-        """Return a line whose escaped quotes are normalized, if the dialect has them."""
+        """Note the kinds of quotes in a line; return it with escaped quotes normalized if the dialect has them."""
         self.has_escaped_quote = self.has_escaped_quote or '\\"' in line
         self.has_literal_quote = self.has_literal_quote or self._begins_with_literal_quote(line)
         if self.dialect.escapechar is None:
@@ -102,13 +102,13 @@ class LineTracker:
         return normalize_escaped_quotes(line)
 
     def _begins_with_literal_quote(self, line: str) -> bool:
-        """Return True if a field in a line begins with a quote that this dialect does not take as one."""
+        """Return True if a field in a line begins with a quote that does not enclose the field in this dialect."""
         if self.dialect.has_quotes:
             return ' "' in line and self._spaced_quote.search(line) is not None
         return line.startswith('"') or f'{self.dialect.delimiter}"' in line
 
     def end_row(self, fields: list[str]) -> Row:
-        """Return the row that csv.reader has made of the lines since the row before."""
+        """Return the row that csv.reader has parsed from the lines since the previous row."""
         row = Row(self.first_line, fields, self.row_lines)
         self.first_line, self.row_lines = self.last_line + 1, []
         return row
@@ -124,7 +124,7 @@ class _RowChecker:
         self._last_char = ""  # of the row before
 
     def check(self, row: Row) -> bool:
-        """Return whether a row is not an empty line. Raises ValueError if it does not fit."""
+        """Return True for a row, False for an empty line. Raises ValueError if it does not fit the first row."""
         tally, (line, fields, lines) = self.tally, row
         tally.lines = line + len(lines) - 1
         if len(fields) < 2 and row.is_empty(tally.columns):

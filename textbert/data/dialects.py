@@ -1,4 +1,4 @@
-"""Dialects of delimited text, and which of them the beginning of a file shows."""
+"""Dialects of delimited text, detected from the beginning of a file."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "pipe"}
 
 SNIFF_CHARS = 2**18  # characters at the beginning of a file from which its dialect is detected
 
-MIN_ROWS = 3  # that can show that another delimiter is meant than the default
+MIN_ROWS = 3  # needed to conclude that the delimiter is not the default one
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Dialect:
         return self.quoting != csv.QUOTE_NONE
 
     def describe(self, extension: str) -> str:
-        """Return what is unusual about it in a file with an extension, ".csv" or ".tsv"; "" if nothing is."""
+        """Return what is unusual about the dialect for an extension, ".csv" or ".tsv"; "" if nothing is."""
         is_usual = self.delimiter == default_delimiter(extension)
         features = {
             f"delimiter: {name_delimiter(self.delimiter)}": not is_usual,
@@ -55,7 +55,7 @@ class Dialect:
 
 
 def default_delimiter(extension: str) -> str:
-    """Return the delimiter that the extension of a file promises: a tab for ".tsv", else a comma."""
+    """Return the delimiter that the extension of a file implies: a tab for ".tsv", else a comma."""
     return "\t" if extension == ".tsv" else ","
 
 
@@ -119,7 +119,7 @@ def _has_typed_column(rows: list[list[str]]) -> bool:
 
 
 def _find_plausible_delimiters(rows_by_delimiter: dict[str, list[list[str]]], default: str) -> list[str]:
-    """Return the delimiters that split a sample into columns as a table's; the default needs less proof than others."""
+    """Return the delimiters that split a sample into the columns of a table; the default one needs the least proof."""
     default_rows = rows_by_delimiter[default]
     is_small = len(default_rows) < MIN_ROWS
     consistent = [delimiter for delimiter, rows in rows_by_delimiter.items() if _has_equal_widths(rows)]
@@ -157,9 +157,9 @@ def detect_delimiter(sample: str, default: str, is_truncated: bool = False) -> s
 
 
 def detect_dialect(path: str | Path, extension: str, encoding: str = "utf-8") -> Dialect:
-    """Return the dialect that the beginning of a file shows.
+    """Return the dialect of a file, detected from its beginning.
 
-    extension : ".tsv", or ".csv" and the like; what the delimiter is in doubt
+    extension : ".tsv", or ".csv" and the like; it decides the delimiter in case of doubt
 
     Raises ValueError if several delimiters are possible.
     """

@@ -17,7 +17,7 @@ from textbert.utils.errors import translate_read_errors
 
 MAX_CELLS = 2**25  # of a sheet or a Parquet file, empty ones included
 
-CHUNK_BYTES, OVERLAP_BYTES = 2**20, 1000  # of a sheet's XML that is searched at once, and again with the next chunk
+CHUNK_BYTES, OVERLAP_BYTES = 2**20, 1000  # of a sheet's XML searched at once, and searched again with the next chunk
 
 
 def to_string(value: Any) -> str:
@@ -27,7 +27,7 @@ def to_string(value: Any) -> str:
     """
     if value is None or value is pd.NA or (isinstance(value, float) and value != value):
         return ""
-    value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value  # some programs write Parquet so
+    value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value  # from some programs
     text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -111,7 +111,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 
 def _find_sheet_features(path: Path) -> set[str]:
-    """Return which of these features the sheets of an .xlsx file have: "formulas", "hidden rows"."""
+    """Return which of two features the sheets of an .xlsx file have, "formulas" and "hidden rows"."""
     patterns = {"formulas": rb"<f[ >/]", "hidden rows": rb'<row [^>]*hidden="(?:1|true)"'}
     features: set[str] = set()
     with zipfile.ZipFile(path) as archive:

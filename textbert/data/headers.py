@@ -14,16 +14,16 @@ TEXT_COLUMNS = ("text", "sentence", "content", "review", "comment", "message", "
 
 MAX_NAME_LENGTH, MAX_NAME_WORDS = 50, 4
 
-SAMPLE_ROWS = 1000  # that show what a column holds
+SAMPLE_ROWS = 1000  # from which the content of a column is inferred
 
 
 def is_number(cells: pd.Series) -> pd.Series:
-    """Return a boolean Series: which cells are numbers, dates, or empty."""
+    """Return which cells are numbers, dates, or empty, as a boolean Series."""
     return cells.str.fullmatch(r"[-+.,:/%\s\d]*(?:\d[-+.,:/%T\s\dZ]*)?")
 
 
 def is_id(cells: pd.Series) -> pd.Series:
-    """Return a boolean Series: which cells are one word of ASCII characters with a digit."""
+    """Return which cells are one word of ASCII characters with a digit, as a boolean Series."""
     return cells.str.fullmatch(r"[!-~]*\d[!-~]*")
 
 
@@ -35,7 +35,7 @@ def is_name(cell: str) -> bool:
 
 
 def is_question(cell: str, above_numbers: bool = True) -> bool:
-    """Return True if a cell is a question or an instruction, which forms have in the first row of their tables.
+    """Return True if a cell is a question or an instruction, as survey forms have in the first row of their tables.
 
     above_numbers : also accept what has four words or more, or ends in a scale such as (0/1)
     """
@@ -75,7 +75,7 @@ def _has_usual_name(frame: pd.DataFrame) -> bool:
 
 
 def _is_header_by_kind(first: dict, below: pd.DataFrame) -> bool | None:
-    """Return whether the cells of a first row differ in kind from those below it; None if that cannot be told.
+    """Return whether the cells of a first row differ in kind from those below it; None if that is unclear.
 
     first : the cells that are not empty, by column
     below : the other rows
@@ -132,13 +132,13 @@ def has_header(frame: pd.DataFrame, source: str) -> bool:
 
 
 def name_columns(frame: pd.DataFrame, requested: Sequence, source: str) -> pd.DataFrame:
-    """Return a table without its first row, whose cells are the columns' names. Those without a name keep their number.
+    """Return a table without its first row, whose cells become the names of the columns.
 
-    So do those whose name is there twice.
+    A column without a name, or with the name of another column, keeps its number.
 
     requested : the names or numbers of the columns of label, text and perhaps id, None for one that is to be inferred
 
-    Raises ValueError if a requested name is there twice, or a usual name and not enough is requested by number.
+    Raises ValueError if a requested name occurs twice, or a usual one does and fewer than two numbers are requested.
     """
     names = [name.strip() for name in frame.iloc[0]]
     duplicates = {name for name in names if names.count(name) > 1 and name}
@@ -156,7 +156,7 @@ def name_columns(frame: pd.DataFrame, requested: Sequence, source: str) -> pd.Da
 
 
 def apply_header(frame: pd.DataFrame, requested: Sequence, source: str) -> pd.DataFrame:
-    """Return a table whose columns are named by its first row, if that is a header, which it then no longer has."""
+    """Return a table whose first row, if that is a header, has been removed and names the columns."""
     if 0 not in frame.columns or frame.empty:
         return frame
     columns = frame.loc[:, (frame != "").any()]  # without the empty ones

@@ -15,7 +15,7 @@ RESERVED_NAMES = ("label", "predicted", "probability", "text", "TF-IDF", "BERT")
 
 
 def find_id_fault(ids: pd.Series) -> str | None:
-    """Return why a Series of strings cannot identify rows, with the first of these rows; None if it can."""
+    """Return why a Series of strings cannot identify rows, with the first rows at fault; None if it can."""
     faults = {
         "is empty": ids.str.strip() == "",
         "has a tab or line break": ids.str.contains(r"[\t\r\n]"),
@@ -31,8 +31,8 @@ def find_id_fault(ids: pd.Series) -> str | None:
 def find_ids(frame: pd.DataFrame, source: str) -> int | str | None:
     """Return the name of the column of ids of a table, None if there is none or more than one.
 
-    It is the one called "id" or "_id", else the only one that has a name usual for ids and no faults. If a column was
-    not taken, the reason is printed.
+    It is the one called "id" or "_id", else the only one that has a name usual for ids and no faults. If a column is
+    rejected, the reason is printed.
 
     frame : table of strings, whose index is the row number in a spreadsheet minus 1
     source : name of the table, for messages
@@ -70,7 +70,7 @@ def agree_on_ids(
 
 
 def name_id_column(id_column: int | str | None) -> str:
-    """Return the name of the ids' column in results: its name in the table, or "row" for None (row numbers).
+    """Return the name of the id column in results: its name in the table, or "row" for None (row numbers).
 
     It is "id" if the column has only a number, or if results have another column of that name.
     """

@@ -1,4 +1,4 @@
-"""Labels: which make up the two classes, the names of the classes, and labels encoded as 0 and 1."""
+"""Labels: which of them make up the two classes, what the classes are called, and their encoding as 0 and 1."""
 
 import math
 import re
@@ -30,7 +30,7 @@ class Scale(Enum):
     RELEVANCE = (("irrelevant",), ("relevant",))
 
 
-# what a word means: on which side of a scale it is, True for that of class 1; or which word it is or negates (False)
+# what a word means: (a scale, True on the side of class 1), and (a word, True if it is that word, False if negated)
 Meanings = set[tuple[Scale | str, bool]]
 
 YELP = {"1": "bad", "2": "good"}
@@ -90,8 +90,8 @@ def _get_number_meanings(words: list[str], is_ordered: bool, is_yelp: bool) -> d
     """Return the meanings of each of two numbers, {} if the words are not numbers.
 
     0 and 1 mean no and yes, -1 and 1 negative and positive, Yelp's 1 and 2 bad and good. If `is_ordered`, any two
-    mean negative and positive, 0 and 1 also not spam and spam or irrelevant and relevant, and others bad and good (but
-    not 0 and 1: of a loan, 1 may mean bad).
+    mean negative and positive; 0 and 1 also mean ham and spam, or irrelevant and relevant, and others bad and good (but
+    0 and 1 do not: for a loan, 1 may mean bad).
     """
     keys = [normalize_label(word) for word in words]
     if not all(isinstance(key, float) for key in keys):
@@ -127,8 +127,8 @@ def _get_pair_meanings(words: list[str], is_explicit: bool, is_ordered: bool, is
 def _find_contradiction(classes: Classes, label_names: list[str], is_explicit: bool, is_yelp: bool) -> int | None:
     """Return the first class whose name contradicts its labels, None if there is none.
 
-    A name contradicts if it shares no meaning with its own labels, but one with those of the other class, or negates
-    one of its own.
+    A name contradicts its labels if it has no meaning in common with them, and either has one in common with those of
+    the other class or negates one of its own.
     """
     labels = [label for class_labels in classes for label in class_labels]
     if len(labels) == 2:
@@ -145,7 +145,7 @@ def _find_contradiction(classes: Classes, label_names: list[str], is_explicit: b
 
 
 def check_label_names(classes: Classes, label_names: list[str], is_explicit: bool, is_yelp: bool) -> None:
-    """Raise ValueError if a name is a label of the other class or means the opposite of its own: they seem swapped.
+    """Raise ValueError if a name is a label of the other class or means the opposite of its own: names seem swapped.
 
     classes : two lists of labels
     label_names : two names
@@ -185,14 +185,14 @@ def name_classes(
 
 
 def format_label_counts(labels: pd.Series) -> str:
-    """Return the labels of a Series as a text, each with its count and first row (of at most 20 labels)."""
+    """Format the labels of a Series, at most 20 of them, each with its count and first row."""
     counts = labels.value_counts().sort_index()
     first_rows = {label: (labels == label).idxmax() + 1 for label in counts.index[:20]}
     return ", ".join(f"{label[:50]!r} {counts[label]} times (first in row {row})" for label, row in first_rows.items())
 
 
 def check_both_classes(binary: pd.Series, source: str) -> None:
-    """Raise ValueError unless a Series of labels, those of `source` that are used, has both 0 and 1."""
+    """Raise ValueError unless the encoded labels of `source`, a Series, have both 0 and 1."""
     if binary.nunique() < 2:
         rows = f"only rows of class {binary.iat[0]}" if len(binary) else "no rows"
         raise ValueError(f"{source} has {rows} left, but needs rows of both classes. Add some, or use another file")
@@ -215,10 +215,10 @@ def infer_classes(labels: pd.Series, source: str, classes: list[list[Any]] | Non
     """
     if classes is not None:
         keys = {normalize_label(label) for label in labels.unique()}
-        absent = sorted({str(label) for part in classes for label in part if normalize_label(label) not in keys})
+        absent = sorted({str(label) for group in classes for label in group if normalize_label(label) not in keys})
         if absent:
             raise ValueError(f"CLASSES names {absent}, but the labels of {source} are {format_label_counts(labels)}")
-        return [[str(label) for label in part] for part in classes]
+        return [[str(label) for label in group] for group in classes]
     if count := int(is_missing(labels).sum()):
         unique = sorted(labels.unique())
         missing = next(label for label in unique if normalize_label(label) in NA_VALUES)
@@ -227,9 +227,8 @@ def infer_classes(labels: pd.Series, source: str, classes: list[list[Any]] | Non
             f"{count:,} rows of {source} have no label: {format_label_counts(labels)}. Label them, or list the labels "
             f"to keep in CLASSES, or set CLASSES = [[{missing!r}], [{present!r}]] if no label means the other class"
         )
-    spellings = {
-        normalize_label(label): label for label in labels.value_counts(ascending=True).index
-    }  # the last one stays
+    # of several spellings of a label the last one stays, which is the most frequent
+    spellings = {normalize_label(label): label for label in labels.value_counts(ascending=True).index}
     if len(spellings) != 2:
         raise ValueError(
             f"{source} has {len(spellings)} different labels, but two are needed: {format_label_counts(labels)}. "
@@ -251,7 +250,7 @@ def encode_labels(labels: pd.Series, classes: Sequence[Sequence[str]]) -> pd.Ser
 
     Labels that mean the same are equal, such as 1 and 1.0, or Spam and spam, unless they are in different classes.
     """
-    codes = {label: i for i, part in enumerate(classes) for label in part}
+    codes = {label: i for i, group in enumerate(classes) for label in group}
     codes_by_key: dict[float | str, set[int]] = {}
     for label, code in codes.items():
         codes_by_key.setdefault(normalize_label(label), set()).add(code)
@@ -269,7 +268,7 @@ def find_moved_label(before: Any, after: Any) -> str | None:
     if find_violation(before, TWO_CLASSES) or find_violation(after, TWO_CLASSES):
         return None
     old, new = (
-        {normalize_label(label): i for i, part in enumerate(classes) for label in part} for classes in (before, after)
+        {normalize_label(label): i for i, group in enumerate(classes) for label in group} for classes in (before, after)
     )
     return next((str(key) for key, i in old.items() if new.get(key, i) != i), None)
 
@@ -279,7 +278,7 @@ def check_classes(
 ) -> None:
     """Raise ValueError if the labels of `source`, the file to evaluate on, do not fit the classes of the file `train`.
 
-    Both classes must be there, and no other labels unless `allow_other_labels`; their rows are then left out.
+    Both classes must occur, and no other labels unless `allow_other_labels`; their rows are then left out.
     """
     binary = encode_labels(labels, classes)
     other = labels.drop(binary.index)

@@ -1,35 +1,35 @@
 """Mojibake, text that was decoded with the wrong encoding, as a regular expression.
 
-In UTF-8 the first byte of a character says how many bytes follow, and each of these has one of 64 values. Decoded byte
-by byte in a code page, a character of UTF-8 becomes one of a few characters, and after it as many of the 64 that the
-code page has at these values: pairs and triples that no language writes, once or several times in a row.
+In UTF-8 the first byte of a character determines how many bytes follow, and each of these has one of 64 values. Decoded
+byte by byte in a code page, it becomes one of a few characters, followed by one or more of the 64 that the code page
+has at these values: pairs and triples that no language uses, either at all or several times in a row.
 """
 
 import re
 
 
 def _continuation_characters(encoding: str) -> str:
-    """Return the characters of a code page at the values of UTF-8's continuation bytes, for a character class."""
+    """Return what a code page decodes UTF-8's continuation bytes to, as the content of a character class."""
     characters = "".join(bytes([byte]).decode(encoding, "ignore") for byte in range(0x80, 0xC0))
     return "".join(f"\\u{ord(character):04x}" for character in sorted(characters))
 
 
 def _pairs_in_gbk(*lead_bytes: int) -> str:
-    """Return the Chinese characters that GBK makes of characters of two bytes in UTF-8, by their first byte."""
+    """Return the Chinese characters that GBK decodes UTF-8's two-byte characters to, for some lead bytes."""
     return "".join(bytes([lead, byte]).decode("gbk", "ignore") for lead in lead_bytes for byte in range(0x80, 0xC0))
 
 
 def _repeated(times: int, first: str, *following: str) -> str:
-    """Return a pattern of a sequence that is repeated so often; it matches after the sequence's first character.
+    """Return a pattern for a sequence that occurs `times` times in a row; it matches after the first character.
 
-    first, following : the contents of the character classes of which the sequence consists
+    first, following : the contents of the character classes that make up the sequence
     """
     rest = "".join(f"[{characters}]" for characters in following)
     return f"(?<=[{first}]){rest}(?:[{first}]{rest}){{{times - 1}}}"
 
 
 def _pair(first: str, second: str) -> str:
-    """Return a pattern of two characters; it matches after the first."""
+    """Return a pattern for two characters; it matches after the first."""
     return _repeated(1, first, second)
 
 
@@ -115,5 +115,5 @@ _mojibake = re.compile(MOJIBAKE)
 
 
 def is_mojibake(text: str) -> bool:
-    """Return True if a text contains characters that were decoded with the wrong encoding, or lost by that."""
+    """Return True if a text contains characters that were decoded with the wrong encoding, or lost in doing so."""
     return not (text.isascii() and "??" not in text) and bool(_mojibake.search(text))

@@ -1,4 +1,4 @@
-"""Normalization and hashes of texts: by these, two texts are the same text."""
+"""Normalization and hashing of texts, which decide whether two texts count as equal."""
 
 import hashlib
 import re
@@ -46,9 +46,9 @@ def fold_text(text: str) -> str:
 
 
 def normalize_text(text: str) -> str:
-    """Return a text in the form by which texts are compared: equal if a reader can hardly tell two texts apart.
+    """Return a text in the form in which texts are compared: equal for two texts that a reader can hardly tell apart.
 
-    Whatever compares texts does it by this form or by `hash_text`. Case is folded (`str.casefold`, which also equates
+    All comparisons of texts use this form or `hash_text`. Case is folded (`str.casefold`, which also equates
     "ß" and "ss"), characters are composed (NFC), each run of white space becomes one space, and Chinese characters,
     which are words of their own to BERT, are separated by spaces. What BERT deletes is deleted: control and format
     characters (zero-width spaces, soft hyphens, direction marks, a byte order mark, "\\x0b", "\\x85"), private use,

@@ -114,7 +114,7 @@ def _read_archive(dataset: PublicDataset, archive: Path) -> Callable[[str], Rows
 
 def _read_hub(dataset: PublicDataset, archive: Path) -> Callable[[str], Rows]:
     """Download a data set's Parquet files into the hub's own cache; return a function from a split to its rows."""
-    importlib.import_module("pyarrow")  # fail before the download and not after it
+    importlib.import_module("pyarrow")  # fail before the download, not after it
     print(f"Downloading {dataset.hub_id} from the Hugging Face Hub ...")
     name = "plain_text/{}-00000-of-00001.parquet"
     paths = {

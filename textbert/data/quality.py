@@ -1,4 +1,4 @@
-"""Issues with the quality of labelled texts: duplicates, contradictory labels, data leakage, HTML, mojibake."""
+"""Quality issues of labelled texts: duplicates, contradictory labels, data leakage, HTML, mojibake."""
 
 import unicodedata
 from collections import Counter
@@ -30,7 +30,7 @@ NOT_MULTILINGUAL = ("ETHIOPIC", "KHMER", "LAO", "TIBETAN", "SINHALA", "ORIYA", "
 
 
 def find_issues(data: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """Return which texts have which issue; texts are compared by `normalize_text`.
+    """Return which texts have which issues; texts are compared by `normalize_text`.
 
     data : dict from "train" and "dev" to DataFrames with the columns text and binary (the label as 0 or 1)
 
@@ -57,7 +57,7 @@ def find_issues(data: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
 
 
 def count_issues(issues: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return how many texts of `find_issues` have each issue, in a column for each table, and what to do about it."""
+    """Count the texts with each issue of `find_issues`, in a column for each table, beside what to do about it."""
     counts = pd.DataFrame({name: frame.sum() for name, frame in issues.items()})
     return counts.assign(**{"what to do": pd.Series(ADVICE)})
 

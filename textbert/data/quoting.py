@@ -1,4 +1,4 @@
-"""What the quotes of a delimited file show: how its columns are quoted, and whether a quoted field swallowed rows."""
+"""What the quotes of a delimited file reveal: how its columns are quoted, and whether a quoted field swallowed rows."""
 
 import re
 from collections.abc import Collection
@@ -128,7 +128,7 @@ class QuotingProfile:
 
     @property
     def always_quoted(self) -> Collection[int]:
-        """The columns that are quoted in each row below the first; if there is only one, in the first as well.
+        """The columns that are quoted in each row below the first; if there is only one such row, in the first as well.
 
         Of a file of one row these are its columns, if they are at least two and all quoted.
         """
@@ -146,15 +146,15 @@ class QuotingProfile:
     def has_format_quotes(self) -> bool:
         """Whether quotes, in a file that can be read without them, belong to the format and not to the texts.
 
-        So it is if quotes are doubled, if a column is always quoted, or if exactly the fields with commas are quoted,
-        as spreadsheets do also where the delimiter is a tab.
+        They do if quotes are doubled, if a column is always quoted, or if exactly the fields with commas are quoted, as
+        spreadsheets do even where the delimiter is a tab.
         """
         quotes_commas = self._quoted_commas > 2 and not self._unquoted_commas and not self._has_needless_quotes
         return not self.has_stray_quote and (self._has_doubled_quote or bool(self.always_quoted) or quotes_commas)
 
 
 def _split_field(fields: list[str], position: int, delimiter: str) -> list[tuple[list[str], set[int]]]:
-    """Return the rows that a multiline field would be if each of its lines were one.
+    """Return the rows that a multiline field would become if each of its lines were a row.
 
     They are pairs of (cells, the positions of the cells that come from the field); the first has the fields before it,
     the last the fields after it. Empty lines are left out where the table has several columns.
@@ -178,7 +178,7 @@ def may_have_swallowed_rows(fields: list[str], delimiter: str) -> bool:
 
 
 class SwallowedRowDetector:
-    r"""Tells a text of several lines from rows that a quote, not doubled where it should be, has joined into a field.
+    r"""Distinguishes a multiline text from rows that a quote, not doubled as it should be, has joined into a field.
 
     profile : QuotingProfile of the whole file
 
@@ -191,11 +191,11 @@ class SwallowedRowDetector:
 
     csv.reader reads three rows, the second of which is ``["0", "we loved it\n1,never again"]``. Its field has two
     lines. If each were a row, they would be ``["0", "we loved it"]`` and ``["1", "never again"]``: both have two cells,
-    as the table has columns, and "1" fits in the first column, which holds numbers. So `has_swallowed_rows` returns
-    True. If the second line were ``so good``, which is one cell, or ``then,never again``, where "then" is not a number,
-    the field would be a text of two lines.
+    as many as the table has columns, and "1" fits in the first column, which holds numbers. So `has_swallowed_rows`
+    returns True. If the second line were ``so good``, which is one cell, or ``then,never again``, where "then" is not a
+    number, the field would be a text of two lines.
 
-    What is quoted in each row is not suspected, for there the writer of the file knew how to quote.
+    Columns that are quoted in every row are not suspected: the program that wrote them knew how to quote.
     """
 
     def __init__(self, profile: QuotingProfile) -> None:
@@ -211,12 +211,15 @@ class SwallowedRowDetector:
         """Return True if the lines of a field are rows, by their number of cells and by what is in them."""
         lines = _split_field(fields, position, self.profile.delimiter)
         rows = [
-            (cells, own) for cells, own in lines if len(cells) == len(fields) and not self._is_punctuation(cells, own)
+            (cells, positions)
+            for cells, positions in lines
+            if len(cells) == len(fields) and not self._is_punctuation(cells, positions)
         ]
         if not self.typed_columns:
-            has_tab = len(fields) > 1 and self.profile.delimiter == "\t" and any(len(own) > 1 for _, own in rows)
+            is_tab_separated = len(fields) > 1 and self.profile.delimiter == "\t"
+            has_tab = is_tab_separated and any(len(positions) > 1 for _, positions in rows)
             return not self.profile.quotes_when_necessary and (has_tab or len(rows) == len(lines))
-        has_fitting_row = any(self._fits_columns(cells, self.typed_columns & own) for cells, own in rows)
+        has_fitting_row = any(self._fits_columns(cells, self.typed_columns & positions) for cells, positions in rows)
         return has_fitting_row and (len(rows) == len(lines) or not self.profile.quotes_when_necessary)
 
     def _fits_columns(self, cells: list[str], positions: set[int]) -> bool:

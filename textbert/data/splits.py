@@ -9,11 +9,11 @@ from textbert.data.containment import Containment
 from textbert.data.normalization import fold_text, hash_text
 from textbert.utils.validation import as_1d_arrays
 
-# importing scikit-learn takes a second, which a conversion of features need not wait for: each function imports it
+# importing scikit-learn takes a second, so only the functions that use it do: converting features need not wait for it
 
 
 def stratified_sample(labels: Sequence[Any], rows: int | None, seed: int) -> np.ndarray:
-    """Return the sorted positions of `rows` examples, sampled stratified by label; all if None or not fewer than that.
+    """Return the sorted positions of a sample of `rows` examples, stratified by label; None takes all of them.
 
     labels : list, array or Series of length n
     """
@@ -34,7 +34,7 @@ def _split(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the sorted positions of (training rows, validation rows) for each choice of texts for validation.
 
-    `choose` gets the positions of the different texts that are contained in no other, and their labels, and yields
+    `choose` gets the positions of the distinct texts that are contained in no other, and their labels, and yields
     arrays of indices into these.
     """
     from textbert.data.words import separate_letters

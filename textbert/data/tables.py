@@ -1,4 +1,4 @@
-"""From a folder to the columns of label, text and id of any labelled table in it."""
+"""Find labelled tables in a folder, read them, and find their columns of labels, texts and ids."""
 
 import importlib.util
 from collections.abc import Hashable, Iterable, Sequence
@@ -32,7 +32,7 @@ NOT_HIDDEN = "[!.~]*"  # a glob pattern; Excel's lock files begin with ~$
 
 EXTENSIONS = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
 
-CHUNK_ROWS = 50_000  # that are converted to a DataFrame at once
+CHUNK_ROWS = 50_000  # converted to a DataFrame at once
 
 
 def _raise_no_table(data_dir: str | Path) -> NoReturn:
@@ -90,7 +90,7 @@ def _to_frame(rows: Iterable[list[str]]) -> pd.DataFrame:
     """Return rows of fields as a DataFrame of strings, made in chunks, so that there are never two copies of all."""
     rows, frames = iter(rows), []
     while chunk := list(islice(rows, CHUNK_ROWS)):
-        frames.append(pd.DataFrame(chunk, dtype=object))  # the tables made from it share its strings; Arrow's do not
+        frames.append(pd.DataFrame(chunk, dtype=object))  # tables made from it share its strings, unlike with Arrow
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
@@ -188,7 +188,7 @@ def infer_columns(
 
 
 def _drop_empty_rows(frame: pd.DataFrame, source: str) -> pd.DataFrame:
-    """Return a table without the rows of white space only, and print how many they are.
+    """Return a table without the rows that hold only white space, and print how many are dropped.
 
     Raises ValueError if there are no other rows.
     """
@@ -237,7 +237,7 @@ def _find_requested(frame: pd.DataFrame, column: Hashable, role: str, source: st
 
 
 def _check_unique(matches: list, candidates: pd.DataFrame, role: str, source: str) -> Hashable:
-    """Return the only one of the names that match. Raises ValueError, listing what is possible, if there is none."""
+    """Return the only match. Raises ValueError, listing the options, if there is none or more than one."""
     if len(matches) == 1:
         return matches[0]
     options = [
@@ -266,7 +266,8 @@ def _find_label_and_text(frame: pd.DataFrame, candidates: pd.DataFrame, requeste
     remaining = [name for name in candidates if name not in (label, text)]
     unused = [name for name in remaining if candidates[name][:SAMPLE_ROWS].str.split().str.len().mean() >= 3]
     if unused:
-        print(f"{source}: BERT reads only column {text!r}, not {', '.join(map(repr, unused))}. Join them if it should")
+        names = ", ".join(map(repr, unused))
+        print(f"{source}: BERT reads only column {text!r}, not {names}. Join them if it should read all of them")
     return {"label": label, "text": text}
 
 

@@ -48,7 +48,7 @@ def write_tsv(frame: pd.DataFrame, path: str | Path) -> None:
 
 
 def describe_table(path: str | Path) -> dict[str, Any]:
-    """Return the file name, SHA-256 and size of a table, which `labels.json` stores to detect changes of it."""
+    """Return the file name, SHA-256 and size of a table, which `labels.json` stores to detect changes."""
     return {"file": Path(path).name, "sha256": hash_file(path), "bytes": os.path.getsize(path)}
 
 
@@ -100,7 +100,7 @@ def read_label_names(data_dir: str | Path) -> list[str]:
     names: Any = _read_labels(path).get("label_names")
     if find_violation(names, TWO_NAMES):
         raise ValueError(
-            f"{path} does not contain two different label_names. Run data_prep.ipynb again, it writes them"
+            f"{path} does not contain two different label_names. Run data_prep.ipynb again: it writes them"
         )
     return names
 
@@ -183,8 +183,8 @@ def read_task_info(data_dir: str | Path) -> dict[str, Any]:
 def find_changed_tables(data_dir: str | Path) -> list[str]:
     """Return a sentence for each table of a task that has changed since data_prep.ipynb read it.
 
-    A table that no longer exists, or about which nothing is stored, is skipped. Its content is only read if its size
-    is the same.
+    A table that no longer exists, or about which nothing is stored, is skipped. The content is read only if the size is
+    the same.
     """
     sentences = []
     for name, about in read_task_info(data_dir)["tables"].items():

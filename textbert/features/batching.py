@@ -72,7 +72,7 @@ def padded_length(lengths: np.ndarray) -> int:
 
 
 def split_into_micro_batches(batch: np.ndarray, lengths: np.ndarray, processes: int = 1) -> list[np.ndarray]:
-    """Split a batch, an array of rows, into a list of smaller ones for CPUs: less memory, and less time.
+    """Split a batch, an array of rows, into a list of smaller ones for CPUs, which saves memory and time.
 
     A micro-batch has at most `MAX_TOKENS_PER_CPU_TRAINING_BATCH` tokens for each process, padding included, or half as
     many if texts are longer than 256, as attention is quadratic; but at least one text. A small batch is returned as it
@@ -111,7 +111,7 @@ class BatchSampler:
         return [batches[i : i + self.accumulation] for i in range(0, len(batches), self.accumulation)]
 
     def num_tokens(self, batches: list[np.ndarray]) -> int:
-        """Return how many tokens, padding included, some batches have: the time of a step is proportional to it."""
+        """Return the number of tokens in batches, padding included, to which the time of a step is proportional."""
         return sum(len(batch) * padded_length(self.lengths[batch]) for batch in batches)
 
 

@@ -60,7 +60,7 @@ def _sigint_blocked() -> Iterator[None]:
 
 
 def _start_workers(config: TokenizationConfig, count: int) -> Executor:
-    from joblib.externals.loky import ProcessPoolExecutor  # takes 0.1 s, and few predictions need it
+    from joblib.externals.loky import ProcessPoolExecutor  # the import takes 0.1 s, and few predictions need it
 
     pool = ProcessPoolExecutor(count, initializer=_start_worker, initargs=(os.getpid(), config))
     pool.submit(_encode_in_worker, ())  # the workers start with the first task
@@ -68,7 +68,7 @@ def _start_workers(config: TokenizationConfig, count: int) -> Executor:
 
 
 def kill_workers(pool: Executor) -> None:
-    """Kill the workers of a loky pool. Tasks submitted just before make loky's own thread fail, which is not shown."""
+    """Kill the workers of a loky pool. Tasks submitted just before make loky's own thread fail, without a traceback."""
     original_hook = threading.excepthook
 
     def hook(args: threading.ExceptHookArgs) -> None:
@@ -94,8 +94,8 @@ def worker_pool(config: TokenizationConfig, processes: int) -> Iterator[Future[E
     Raises BrokenExecutor if a worker was killed.
     """
     switch_interval = sys.getswitchinterval()
-    sys.setswitchinterval(switch_interval / 20)  # or this thread makes those that feed the workers wait
-    # in a thread, because the vocabulary does not fit into a pipe: sending it blocks until the workers have imported
+    sys.setswitchinterval(switch_interval / 20)  # otherwise this thread keeps those that feed the workers waiting
+    # in a thread, because the vocabulary does not fit into a pipe: sending it blocks until their imports are done
     thread = ThreadPoolExecutor(1)
     with _sigint_blocked():
         pool = thread.submit(_start_workers, config, processes - 1)
@@ -122,14 +122,14 @@ def _encode_with_workers(
 ) -> list[EncodedBatch]:
     """Encode batches in `processes` processes, including this one.
 
-    The workers take batches from the front and this process takes them from the end, so that it has work while they
-    start, and the whole is never slower than this process alone.
+    The workers take batches from the front and this process takes them from the end. So it has work while they start,
+    and the whole is never slower than one process.
     """
     results: dict[int, EncodedBatch] = {}  # by position in `batches`
     pending = deque(enumerate(batches))
     running: dict[Future[EncodedBatch], int] = {}
     while pending or running:
-        # as on a system without semaphores
+        # workers cannot start, as on a system without semaphores
         if pending and pool.done() and isinstance(error := pool.exception(), OSError | ImportError):
             if processes > 1:
                 print(f"Cannot start worker processes here ({error}): converting in this process alone")
@@ -153,7 +153,7 @@ def _encode_batches(
     bar: ProgressBar,
     pool: Future[Executor] | None,
 ) -> list[EncodedBatch]:
-    """Encode batches here, and in workers: those of `pool`, or new ones as soon as they are worth their start."""
+    """Encode batches here, and in workers: those of `pool`, or new ones once that saves time."""
     encoder = Encoder(config)
 
     def encode_here(batch: Iterable[TextPair]) -> EncodedBatch:
@@ -168,7 +168,7 @@ def _encode_batches(
     for batch in batches:
         elapsed, remaining = time.perf_counter() - start, len(batches) - len(results)
         if processes is None and results and elapsed > 0.5 and elapsed / len(results) * remaining > 10:
-            from joblib import cpu_count  # takes time, as above
+            from joblib import cpu_count  # a slow import, too
 
             processes = cpu_count()  # over 10 s are left, and workers start in 2 to 5
         if (processes or 1) > 1 and remaining > 1:
@@ -192,7 +192,7 @@ def convert_batches(
     ----------
     config : a valid `TokenizationConfig`
     labels : array of shape (n,), int32 or float64
-    processes : maximum number of processes; None uses more than one if that is worth their start. A daemonic process
+    processes : maximum number of processes; None uses more than one if that saves time. A daemonic process
         uses one, because it may not start others
     pool : of `worker_pool`, if one has been started
     progress : show a progress bar
@@ -206,7 +206,7 @@ def convert_batches(
     with progress_bar(len(labels), "Converting", " texts", progress) as bar:
         try:
             encoded = _encode_batches(config, batches, processes, bar, pool)
-        except KeyboardInterrupt:  # a traceback of where exactly it was helps nobody
+        except KeyboardInterrupt:  # a traceback of the exact position would help nobody
             raise KeyboardInterrupt("interrupted during conversion; nothing was saved, run it again") from None
     ids, lengths, segment_a_lengths = (np.concatenate(arrays) for arrays in zip(*encoded))
     return Features(ids, lengths, segment_a_lengths, labels, config.max_seq_length)

@@ -10,7 +10,7 @@ from textbert.features.features import IGNORE_INDEX
 
 
 class Example(Protocol):
-    """What the functions below need of `tools.InputExample`."""
+    """The attributes of `tools.InputExample` that the functions below need."""
 
     guid: Any
     text_a: str
@@ -60,5 +60,7 @@ def _to_float(example: Example) -> float:
     except (ValueError, TypeError):
         number = np.inf
     if np.isinf(number):
-        raise ValueError(f"example {example.guid!r} has the label {example.label!r}, but in regression it is a number")
+        raise ValueError(
+            f"example {example.guid!r} has the label {example.label!r}, but in regression it must be a number"
+        )
     return number

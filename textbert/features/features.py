@@ -74,7 +74,7 @@ class Features(Sequence[InputFeatures]):
 
     @classmethod
     def from_list(cls, rows: Sequence[InputFeatures]) -> "Features":
-        """Pack a list of InputFeatures, such as the 2019 code pickled; raise ValueError if it is not valid."""
+        """Pack a list of InputFeatures, as pickled by the 2019 code; raise ValueError if it is not valid."""
         lists = [values for row in rows for values in (row.input_ids, row.input_mask, row.segment_ids)]
         if any(set(map(type, values)) - {int, bool} for values in lists):
             raise ValueError("ids, mask and segments must be lists of integers")
@@ -90,7 +90,7 @@ class Features(Sequence[InputFeatures]):
         is_float = label_ids.dtype.kind == "f"
         labels = label_ids.astype(np.float64 if is_float else np.int32)
         packed = cls(ids[mask], mask.sum(1, np.uint16), segment_a.sum(1, np.uint16), labels, sizes.pop())
-        # whatever packing would lose, such as padding in front or an id under the mask, is not what BERT's code makes
+        # BERT's code makes nothing that packing would lose, such as padding in front or an id under the mask
         same_labels = np.array_equal(labels, label_ids, equal_nan=is_float)
         if not same_labels or any(
             vars(row) != vars(packed[i]) | {"label_id": row.label_id} for i, row in enumerate(rows)

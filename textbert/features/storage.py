@@ -35,8 +35,8 @@ class RestrictedUnpickler(pickle._Unpickler):
     See "Restricting Globals" in https://docs.python.org/3/library/pickle.html.
     """
 
-    # those that features need: one of the others allocates what a pickle claims before it is read, and some build
-    # tuples, which crash Python when they are deeply nested and hashed
+    # those that features need; of the others, one allocates as much as a pickle claims before reading it, and some
+    # build tuples, which crash Python when they are deeply nested and hashed
     OPCODES = """PROTO FRAME MARK STOP GLOBAL STACK_GLOBAL EMPTY_TUPLE NEWOBJ BUILD EMPTY_DICT SETITEM SETITEMS
         EMPTY_LIST APPEND APPENDS NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE
         SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BINPUT LONG_BINPUT BINGET LONG_BINGET MEMOIZE"""
@@ -53,7 +53,7 @@ def load_features(path: str | Path) -> Features:
     """Load Features from a pickle of `save_features`, or of a list of InputFeatures as in 2019.
 
     In general, a pickle can execute code when it is loaded; here, only our two classes are allowed. Raises
-    FileNotFoundError, ReadError, and ValueError if the file is damaged or holds anything else.
+    FileNotFoundError, ReadError, and ValueError if the file is corrupt or holds anything else.
     """
     check_file(path, "train.ipynb or converter.py makes it")
     with translate_read_errors(path):
@@ -74,7 +74,7 @@ def _load_features(path: Path) -> Features:
         features = Features.__new__(Features)
         features.__setstate__(vars(loaded))
         return features
-    except Exception as error:  # a damaged pickle can raise nearly anything
+    except Exception as error:  # a corrupt pickle can raise nearly anything
         is_own_file = path.name.endswith("_features.pkl")
         hint = "delete it, it will be created again" if is_own_file else "use a file of save_features or converter.py"
         raise ValueError(f"{path} is not a valid features file ({type(error).__name__}: {error}): {hint}") from None

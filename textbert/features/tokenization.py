@@ -19,7 +19,7 @@ TRUNCATIONS = ("head", "tail", "head+tail")
 
 
 def tokenizes_by_chunk(tokenizer: BertTokenizer) -> bool:
-    """Return True if a tokenizer tokenizes each chunk between white space by itself, as BertTokenizer does.
+    """Return True if a tokenizer tokenizes each chunk between white space independently, as BertTokenizer does.
 
     One that overrides `tokenize`, or was created with `do_basic_tokenize=False`, may depend on the whole text.
     """
@@ -46,16 +46,16 @@ class _BoundedCache(dict[str, bytes]):
 class TokenCache(_BoundedCache):
     """Cache from a chunk of text between white space to the ids of its tokens (word pieces), as bytes.
 
-    BERT tokenizes each such chunk by itself and natural text repeats its chunks, so that most are looked up;
+    BERT tokenizes each such chunk independently, and natural text repeats its chunks, so most are looked up;
     pytorch-pretrained-bert's own tokenizer is called for a chunk that is not in the cache. Ids are bytes because these
-    are fast to join and the garbage collector ignores them. Nothing is cached for a tokenizer with ways of its own,
+    are fast to join and the garbage collector ignores them. Nothing is cached for a tokenizer with methods of its own,
     see `tokenizes_by_chunk`.
     """
 
-    # str.split() splits there, BERT deletes them: "A\x85B" is one word
+    # str.split() splits at these, but BERT deletes them: "A\x85B" is one word
     CONTROL_CHARS_BERT_DROPS = "\x0b\x0c\x1c\x1d\x1e\x1f\x85"
     ASCII_WORD = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]")
-    # each is a token by itself, in no special token, and does not change what precedes it, as a period does a sigma
+    # each is a token of its own, occurs in no special token, and does not change what precedes it (a period, a sigma)
     SINGLE_CHAR_TOKENS = re.compile(r"[!-&(-\-/;-@\\_{-~\u4e00-\u9fff]")
     VERY_LONG = 100_000  # characters
 
@@ -63,7 +63,7 @@ class TokenCache(_BoundedCache):
         """Create an empty cache. The ids have this `dtype`: by default "<u2" if the vocabulary allows, else "<u4"."""
         check_type("tokenizer", tokenizer, BertTokenizer, "load_tokenizer")
         self.vocabulary, self.wordpiece = tokenizer.vocab, tokenizer.wordpiece_tokenizer
-        # only its parts are referenced, or `encode_single` would keep the tokenizer alive
+        # only its parts are referenced; otherwise `encode_single` would keep the tokenizer alive
         self.basic: Any = tokenizer.basic_tokenizer if tokenizes_by_chunk(tokenizer) else None
         self.tokenize_whole = None if self.basic else tokenizer.tokenize
         self.dtype = np.dtype(dtype or ("<u2" if max(self.vocabulary.values()) < 2**16 else "<u4"))
@@ -103,8 +103,8 @@ class TokenCache(_BoundedCache):
             text = text.translate(dict.fromkeys(map(ord, self.CONTROL_CHARS_BERT_DROPS)))
         if len(text) > self.VERY_LONG > max_tokens > 0:
             text = self._shorten(text, max_tokens)
-        # A long text is split no further than necessary. English has about 0.75 chunks per token: if so many chunks
-        # are not enough, one chunk for each missing token nearly always is, and only then is all the rest split
+        # A long text is split no further than necessary. English has about 0.75 chunks per token: if that many chunks
+        # are not enough, one more for each missing token nearly always is; only if it is not, all the rest is split
         ids, tokens_left = b"", max_tokens
         for chunks_per_token in (0.75, 1, None):
             if not text or tokens_left <= 0:
@@ -119,7 +119,7 @@ class TokenCache(_BoundedCache):
     def _shorten(self, text: str, max_tokens: int) -> str:
         """Return the beginning of a text with `max_tokens` characters that are tokens; all of it if it has fewer.
 
-        For a very long text, perhaps one without any white space, of which no more should be tokenized than necessary.
+        Used for a very long text, perhaps without any white space, so that no more of it is tokenized than necessary.
         """
         matches = islice(self.SINGLE_CHAR_TOKENS.finditer(text), max_tokens - 1, None)
         return next((text[: match.end()] for match in matches), text)

@@ -1,1 +1,1 @@
-"""Archives, configuration, formats and sources of weights, the fast BERT, its loading and its logits."""
+"""Archives, configuration, formats and sources of models, BERT with fused kernels, loading and prediction."""

@@ -36,8 +36,8 @@ class ModelFiles:
     """The files of a BERT model, each of which is parsed and checked once, when it is first needed.
 
     `source` is where they come from, a path or a name, for messages; `config` is the checked config.json; `contents`
-    maps the names of all files to their bytes. A model without vocabulary or without weights may be of use, so that
-    they are required only by what needs them.
+    maps the names of all files to their bytes. A model without a vocabulary or without weights can be of
+    use, so these are required only where they are needed.
     """
 
     source: str | Path
@@ -46,7 +46,7 @@ class ModelFiles:
 
     @classmethod
     def parse(cls, contents: Mapping[str, bytes], source: str | Path) -> "ModelFiles":
-        """Return the files in a dict from name to bytes; raise ValueError unless they have a BERT's config.json."""
+        """Create it from a dict from file name to bytes; raise ValueError unless that has the config.json of a BERT."""
         return cls(source, read_config(contents, source), contents)
 
     def _get(self, name: str) -> bytes:
@@ -121,7 +121,7 @@ class _SizeLimitedFile(io.BufferedIOBase):
 
     def __init__(self, file: io.BufferedReader | gzip.GzipFile, size_on_disk: int) -> None:
         self.file = file
-        # weights hardly shrink when compressed: what grows more than 200-fold is made to fill the memory
+        # compression hardly shrinks weights: what decompresses to more than 200 times its size is a decompression bomb
         self.max_bytes = min(MAX_ARCHIVE_BYTES, 200 * size_on_disk + 2**24)
 
     def read(self, size: int | None = -1) -> bytes:
@@ -144,7 +144,7 @@ class _SizeLimitedFile(io.BufferedIOBase):
         return self.file.seek(offset, whence)
 
     def close(self) -> None:
-        """Close the file under it, too."""
+        """Close the underlying file, too."""
         self.file.close()
         super().close()
 
@@ -154,7 +154,7 @@ def _open_archive(path: str | Path) -> _SizeLimitedFile:
     size = Path(path).stat().st_size
     with open(path, "rb") as file:
         is_gzip = file.read(2) == b"\x1f\x8b"
-    if is_gzip or size < 1024:  # the shortest tar file has 1,024 bytes: gzip says what is wrong
+    if is_gzip or size < 1024:  # no tar file is shorter than 1,024 bytes: gzip says what is wrong
         return _SizeLimitedFile(gzip.GzipFile(path, "rb"), size)
     return _SizeLimitedFile(open(path, "rb"), size)
 

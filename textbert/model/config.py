@@ -84,7 +84,7 @@ def read_config(contents: Mapping[str, bytes], source: str | Path) -> dict[str, 
 
 
 def _check_architecture(config: dict[str, Any], source: str | Path) -> None:
-    """Raise ValueError if config.json describes another architecture than BERT, or lacks a setting."""
+    """Raise ValueError if config.json describes an architecture other than BERT, or lacks a setting."""
     settings = config | ({"is_decoder": False} if config.get("classifier") else {})
     faults = [
         f"has {name} {settings[name]!r}"
@@ -124,7 +124,7 @@ def read_vocab(content: bytes, source: str | Path) -> list[str]:
 
     What text editors add is ignored, as it changes no id: a byte order mark, UTF-16, Windows line endings, empty lines
     at the end. Raises ValueError for what would change the tokens or their ids: an empty line before a token, and
-    letters that the editor could not encode. (A duplicate token alone is no fault: some published models have one.)
+    letters that the editor could not encode. (A duplicate token alone is not a fault: some published models have one.)
     """
     is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
@@ -191,7 +191,7 @@ def format_vocab(tokens: Mapping[int, str], last_id: int | None = None) -> str:
 
 
 def _get_rules(max_positions: int) -> dict[str, Rule]:
-    """Return the rules for the settings under "classifier" in config.json, for a BERT of so many positions."""
+    """Return the rules for the settings under "classifier" in config.json, for a BERT of `max_positions`."""
     return {
         "max_seq_length": integer(3, min(max_positions, MAX_POSITIONS)),
         "truncation": one_of(*TRUNCATIONS),
@@ -213,7 +213,7 @@ def _check_settings(settings: dict[str, Any], max_positions: int, source: str | 
 def merge_settings(config: dict[str, Any], overrides: dict[str, Any], source: str | Path) -> dict[str, Any]:
     """Return the settings under "classifier" in config.json, with the values of `overrides` in place of their own.
 
-    A 2019 archive has no such settings: `overrides` must have max_seq_length and label_names then, and the others
+    A 2019 archive has no such settings: `overrides` must then have max_seq_length and label_names, and the others
     default to what the 2019 guide did. Raises ValueError for an invalid value, and for a length or names where the
     archive stores its own.
     """

@@ -59,7 +59,7 @@ class TokenizerFiles:
 
     @classmethod
     def parse(cls, contents: Mapping[str, bytes], source: str | Path) -> "TokenizerFiles":
-        """Return those among a model's files; raise ValueError unless they describe BERT's own tokenizer."""
+        """Return the tokenizer's among a model's files; raise ValueError unless they describe BERT's own tokenizer."""
         files = cls(source, read_json(contents, TOKENIZER_CONFIG, source), read_json(contents, TOKENIZER, source))
         files._check()
         return files
@@ -190,7 +190,7 @@ def list_shards(contents: Mapping[str, bytes], source: str | Path) -> list[str]:
 
 
 def convert_hf_checkpoint(contents: Mapping[str, bytes], source: str | Path) -> ModelFiles:
-    """Convert a BERT in Hugging Face's format, or the library's, to the files of an archive.
+    """Convert a BERT in Hugging Face's format, or pytorch-pretrained-bert's, to the files of an archive.
 
     `contents` maps file names to bytes; `source` is what messages call the model. Prints the casing and which file it
     is from, and which weights are left out. Raises ValueError for what is not a BERT.

@@ -130,7 +130,7 @@ def clone_state_dict(model: torch.nn.Module) -> StateDict:
 
 
 def reinitialize_pooler(model: BertForSequenceClassification) -> None:
-    """Draw new weights for BERT's pooler, which pre-training left untrained or fitted to another task; print so."""
+    """Reinitialize BERT's pooler, which pre-training left untrained or fitted to another task, and print a note."""
     model.init_bert_weights(model.bert.pooler.dense)
     print("  reinitialized: bert.pooler.dense")
 

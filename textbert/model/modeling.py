@@ -32,7 +32,7 @@ class FastDropout(torch.nn.Dropout):
     """Dropout at a third of the cost on a CPU, where generating random numbers is slow.
 
     A random number of 64 bits decides four elements, each with a probability within 1/131,072 of `p`. The scale follows
-    from the probability in use, so that expectations are exact (in bfloat16, which rounds the scale, to 0.2 %). The
+    from the actual probability, so that expectations are exact (in bfloat16, which rounds the scale, to 0.2 %). The
     generator is numpy's fastest, seeded from torch's.
     """
 
@@ -109,7 +109,7 @@ class FastLayer(modeling.BertLayer):
 
 
 class FastClassifier(BertForSequenceClassification):
-    """BERT as a classifier; as that uses the output of [CLS] alone, the last layer computes no other output.
+    """BERT as a classifier, which uses the output of [CLS] alone, so the last layer computes no other output.
 
     `self.bert`, the library's BertModel, still returns the outputs of all layers at all positions.
     """

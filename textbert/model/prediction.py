@@ -33,11 +33,11 @@ def tf32_matmul(device: torch.device) -> Iterator[None]:
 
 
 def plan_prediction(lengths: np.ndarray, batch_size: int, device: torch.device) -> tuple[list[np.ndarray], int]:
-    """Return (batches of row numbers for examples of these lengths, how many threads predict a batch each at a time).
+    """Return (batches of row numbers for examples of these lengths, the number of threads that predict a batch each).
 
     On a CPU, threads that each have a batch of their own need not wait for each other after every operation: with two
-    of them that is 10 to 25 % faster. It needs enough batches, and the main thread, because the number of threads that
-    share an operation is a setting of the whole process. Otherwise all threads share one batch after the other.
+    of them that is 10 to 25 % faster. This needs enough batches, and the main thread, because the number of threads
+    that share an operation is a setting of the whole process. Otherwise all threads share one batch after the other.
     """
     if device.type != "cpu":
         return length_grouped_batches(lengths, batch_size), 1
@@ -59,7 +59,7 @@ def one_thread_per_batch(num_threads: int) -> Iterator[Callable[..., Iterator]]:
         yield map
         return
     before = torch.get_num_threads()
-    torch.set_num_threads(1)  # it holds for threads that are started from now on
+    torch.set_num_threads(1)  # applies to threads that are started from now on
     pool = ThreadPoolExecutor(num_threads)
     try:
         yield pool.map
@@ -82,13 +82,13 @@ def predict_logits(
     ----------
     model : a model from `load_model`; it is in evaluation mode afterwards
     features : what `convert_examples_to_features` returns
-    batch_size : the maximum number of examples in a batch; on a CPU long ones make smaller batches
+    batch_size : the maximum number of examples in a batch; on a CPU, batches of long ones are smaller
     rows : row numbers of the features to predict, of shape (n,), in the order of the result; None takes all
     description, progress : the text of the progress bar, and whether to show one
 
-    It computes in float32, whatever precision training used, so that an example gets the same logits everywhere, apart
-    from rounding: `tf32_matmul` changed no probability of 38,000 by more than 0.0004. Raises TypeError for another
-    library's model or features.
+    The model computes in float32, whatever precision training used, so that an example gets the same logits everywhere,
+    apart from rounding: `tf32_matmul` changed none of 38,000 probabilities by more than 0.0004. Raises TypeError for
+    another library's model or features.
     """
     check_type("model", model, BertForSequenceClassification, "load_model")
     check_type("features", features, Features, "load_features or convert_examples_to_features")

@@ -81,7 +81,7 @@ def download_model(name: str, archive_path: str | Path) -> None:
 
 
 def _download_files(name: str, archive_path: Path) -> dict[str, bytes]:
-    """Download the files of the BERT called `name`, from where they are; see `download_model`."""
+    """Download the files of the BERT called `name`, from whichever source has them; see `download_model`."""
     try:
         if name != DEFAULT_MODEL:
             return download_from_hub(name)

@@ -1,4 +1,4 @@
-"""A model's weights: read safely, given their current names, and compared with what the architecture expects."""
+"""A model's weights: read safely, renamed from older checkpoints, and compared with what the architecture expects."""
 
 import hashlib
 import io
@@ -18,7 +18,7 @@ StateDict = dict[str, torch.Tensor]
 
 PRETRAINING_HEADS = ("cls.", "qa_outputs.")  # weights for other tasks, which a classifier does not use
 
-BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")  # no weights, but transformers used to store them
+BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")  # not weights, but transformers used to store them
 
 MAX_TUPLES = 20_000  # in a pickle of weights, which has about four for each tensor
 
@@ -50,7 +50,7 @@ def compare_state_dicts(
     """Return (the names that only `expected` has, the names that only `state` has), both in their order.
 
     `state` is a checkpoint's state dict, `expected` a model's. Raises ValueError if a weight of BERT's encoder is
-    missing, if one is not BERT's, has another shape than expected, or contains NaN or inf.
+    missing, or if a weight is not one of BERT's, has another shape than expected, or contains NaN or inf.
     """
     missing = [name for name in expected if name not in state]
     unexpected = [name for name in state if name not in expected]
@@ -124,7 +124,7 @@ def read_weights(content: bytes, source: str | Path) -> StateDict:
 
 
 def check_pickle_limits(content: bytes) -> None:
-    """Raise ValueError for a file of torch.save that fills the memory when loaded, or is nested until Python crashes.
+    """Raise ValueError for a file of torch.save that would exhaust memory, or is nested so deeply that Python crashes.
 
     Such a file is an uncompressed zip file with a pickle in it; before torch 1.6 it was five pickles, and then data.
     """

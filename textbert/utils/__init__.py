@@ -1,1 +1,1 @@
-"""Files that are complete or absent, locks, downloads, progress, and checks of values."""
+"""Atomic writes, locks, downloads, progress bars, and checks of values."""

@@ -17,7 +17,7 @@ BLUE, ORANGE = "#4c72b0", "#dd8452"  # distinguishable for colour-blind readers,
 class ProgressBar(tqdm):
     """A tqdm bar that removes itself when it is closed.
 
-    A saved notebook shows the widget of a bar as an error, or frozen at 0 %.
+    Left in place, its widget would appear in a saved notebook as an error, or frozen at 0 %.
     """
 
     IS_WIDGET = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
@@ -32,7 +32,7 @@ class ProgressBar(tqdm):
             self.display_handle = display(self.container, display_id=True)
 
     def close(self) -> None:
-        """Close the bar and, in a notebook, remove its output, also if it was interrupted."""
+        """Close the bar and, in a notebook, remove its output, even after an interruption."""
         super().close()
         handle, self.display_handle = self.display_handle, None  # tqdm closes again when the bar is collected
         if handle:
@@ -41,7 +41,7 @@ class ProgressBar(tqdm):
 
 
 def in_notebook() -> bool:
-    """Return True if this code runs in a notebook's kernel; that IPython was imported is not enough."""
+    """Return True if this code runs in a notebook's kernel; an imported IPython is not enough."""
     ipython = sys.modules.get("IPython")
     return hasattr(ipython and ipython.get_ipython(), "kernel")
 
@@ -57,13 +57,13 @@ def progress_bar(total: int | None, description: str, unit: str = "it", visible:
 
 
 class LiveFigure:
-    """A figure in a notebook that is redrawn while the work goes on; does nothing elsewhere.
+    """A figure in a notebook that is redrawn as the work progresses; does nothing elsewhere.
 
     draw : function without arguments that returns a matplotlib figure
     """
 
-    MIN_SECONDS = 5  # from one drawing to the next
-    MAX_FRACTION = 0.02  # of the time goes to drawing
+    MIN_SECONDS = 5  # between two redraws
+    MAX_FRACTION = 0.02  # of the time that redrawing may take
 
     def __init__(self, draw: Callable[[], "Figure"]) -> None:
         self.draw = draw
@@ -71,7 +71,7 @@ class LiveFigure:
         self.last_drawn, self.pause = time.perf_counter(), float(self.MIN_SECONDS)
 
     def update(self, at_once: bool = False) -> None:
-        """Redraw if enough time has passed, or regardless of that if `at_once`."""
+        """Redraw if enough time has passed since the last time, or unconditionally if `at_once`."""
         start = time.perf_counter()
         if self.handle and (at_once or start - self.last_drawn > self.pause):
             self.handle.update(self.draw())
@@ -103,7 +103,7 @@ def plot_training(
     right.axhline(baseline_mcc, color="grey", linestyle=":", label="before training")
     right.set(xlabel="epoch", ylabel="validation MCC")
     right.legend()
-    plt.close(figure)  # or the notebook shows it a second time
+    plt.close(figure)  # otherwise the notebook would show it a second time
     return figure
 
 
@@ -114,7 +114,7 @@ def show_figure(figure: "Figure") -> Any:
     import matplotlib.pyplot as plt
     from IPython.display import display
 
-    plt.close(figure)  # or the notebook shows it a second time
+    plt.close(figure)  # otherwise the notebook would show it a second time
     return display(figure, display_id=True)
 
 

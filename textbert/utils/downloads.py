@@ -25,7 +25,7 @@ class ChecksumError(OSError):
 def verify_checksum(path: Path, expected: str) -> None:
     """Delete a file and raise ChecksumError unless its hash is `expected`.
 
-    expected : hexadecimal; SHA-256 (64 digits), or git's blob hash, a SHA-1 (40 digits), as the hub has for small files
+    expected : hexadecimal; SHA-256 (64 digits), or git's blob hash, a SHA-1 (40 digits), of small files on the hub
     """
     with open(path, "rb") as file:
         if len(expected) == 40:
@@ -44,7 +44,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def _is_transient(error: Exception) -> bool:
-    """Return True if an error may go away, such as a broken connection or a busy server's, but not a 404."""
+    """Return True if an error may be temporary, such as a broken connection or a busy server, but not a 404."""
     status = getattr(error, "code", None) or getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(status, int):
         return status in (408, 425, 429) or status >= 500
@@ -53,9 +53,9 @@ def _is_transient(error: Exception) -> bool:
 
 
 def retry(work: Callable[[], T]) -> T:
-    """Return `work()`, repeated up to `len(RETRY_DELAYS)` times after transient errors, once after a ChecksumError.
+    """Return `work()`, retried up to `len(RETRY_DELAYS)` times after transient errors, and once after a ChecksumError.
 
-    Raises the error of the last attempt, and at once one that is not transient.
+    Raises the error of the last attempt; an error that is not transient is raised at once.
     """
     mismatches = 0
     for delay in RETRY_DELAYS:
@@ -80,7 +80,7 @@ def download_bar(total: int | None = None, desc: str = "Downloading", initial: i
 
 
 def _download_range(url: str, path: Path, resume_from: int, size: int) -> None:
-    """Append to a partial file, which has `resume_from` bytes, the rest of the `size` bytes at `url`.
+    """Download the rest of the `size` bytes at `url`, and append it to a partial file of `resume_from` bytes.
 
     Raises OSError if the connection breaks, ValueError if the server offers a file of another size.
     """
@@ -138,7 +138,7 @@ def download_hub_file(hub_id: str, file: str, revision: str, **options: Any) -> 
     address = {"repo_id": hub_id, "filename": file, "revision": revision, **options}
 
     def download() -> Path:
-        # a function in place of a class, as it is only called
+        # a function instead of a class: it is only called
         path = Path(hf_hub_download(**address, tqdm_class=download_bar))  # type: ignore[call-overload]
         digest = _get_hub_hash(path, address)
         if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", digest):

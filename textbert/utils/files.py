@@ -82,9 +82,9 @@ def resolve_links(path: str | Path) -> Path:
 
 
 def replace_file(source: str | Path, target: str | Path) -> None:
-    """Move a file onto another in one step, or onto the file behind it if `target` is a link.
+    """Replace the file `target` by `source` in one step; if `target` is a link, the file behind it.
 
-    On Windows a virus scanner or a search index may have `target` open for a moment: retried for 3 seconds.
+    On Windows a virus scanner or a search index may have `target` open for a moment, so it is retried for 3 seconds.
     """
     target = resolve_links(target)
     for delay in (0.1, 0.3, 0.6, 2, None):
@@ -121,7 +121,7 @@ def _remove_if_stale(temporary: Path) -> None:
 
 
 def _open_temporary(path: Path) -> tuple[Path, int]:
-    """Return (a new path beside `path`, a file descriptor of it), locked where that is possible."""
+    """Return (the path of a new file beside `path`, its file descriptor), locked where that is possible."""
     while True:
         temporary = path.with_name(f".{path.name}.{MACHINE_ID}.{secrets.token_hex(4)}.tmp")
         fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
@@ -135,7 +135,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """Context manager that yields a temporary path, which replaces `path` when the block ends without an exception.
 
     Whatever happens, `path` holds either its old content or all of the new one, and keeps its mode; if it is a link,
-    the file behind it is replaced. Temporary files of killed writers are removed by the next one, those of another
+    the file behind it is replaced. The temporary files of a killed writer are removed by the next one, those of another
     machine on a shared disk after a day.
 
     Raises ValueError if the block has not written to the temporary path, WriteError without space or permission.
@@ -156,7 +156,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             if status.st_size == 0 and status.st_mtime_ns == mtime_before:
                 raise ValueError(f"{path} is unchanged because nothing was written: write to the path {temporary}")
             with open(temporary, "r+b") as file:
-                os.fsync(file.fileno())  # or after a power failure the name may exist without the content
+                os.fsync(file.fileno())  # otherwise a power failure may leave the name without the content
             with suppress(OSError):  # there may be no old file
                 shutil.copymode(real, temporary)
             replace_file(temporary, real)
@@ -193,9 +193,9 @@ def exclusive_lock(
     without locks a warning is printed instead.
 
     timeout : seconds to wait for another process
-    hint : what to do after that, for the message
+    hint : what to do after the timeout, for the message
 
-    Raises TimeoutError, with the `hint`, when `timeout` is over, and WriteError if there is no lock file and none can
+    Raises TimeoutError, with the `hint`, after `timeout` seconds, and WriteError if there is no lock file and none can
     be created.
     """
     fd, deadline, announced = _open_lock_file(Path(path)), time.monotonic() + timeout, False
@@ -239,7 +239,7 @@ def check_disk_space(folder: str | Path, required: float) -> None:
 
 
 def _suggest_encoding(sample: bytes) -> str:
-    """Return the end of a hint, "to" or "perhaps to" an encoding: one that fits some bytes, else the common ones."""
+    """Return the end of a hint, such as "perhaps to 'utf-16'": an encoding that fits some bytes, else common ones."""
     if sample[:2] in (b"\xff\xfe", b"\xfe\xff"):  # byte order mark
         return "perhaps to 'utf-16'"
     runs = re.findall(rb"[\x80-\xff]+", sample)

@@ -14,11 +14,11 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-HAS_FLOCK = sys.platform != "win32"  # locks of Windows are mandatory: no other handle can write to a locked file
+HAS_FLOCK = sys.platform != "win32"  # locks on Windows are mandatory: no other handle can write to a locked file
 
 
 def _get_machine_id() -> str:
-    """Return an id of what locks are valid for: the running kernel, which containers on one machine share."""
+    """Return an id of the running kernel, within which locks are valid; containers on one machine share it."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return re.sub(r"\W", "-", f"{platform.node()}-{uuid.getnode():x}")  # a dot separates it in file names

@@ -47,7 +47,7 @@ def number(low: float, high: float = math.inf, exclusive_min: bool = False, excl
 
 
 def one_of(*values: str) -> Rule:
-    """Return the rule for one of some strings."""
+    """Return the rule for a string that is one of `values`."""
     prefix = "one of " if len(values) > 1 else ""
     return Rule(prefix + ", ".join(map(repr, values)), lambda v: isinstance(v, str) and v in values)
 
@@ -87,9 +87,9 @@ TWO_NAMES = Rule("a list of two different names", _are_two_names)
 
 
 def find_violation(value: Any, rule: Rule) -> str | None:
-    """Return the value as a message shows it if it violates the rule, None if it is valid.
+    """Return how a message shows a value that violates a rule; None for a valid value.
 
-    That is its `repr`, or its type for a value that cannot be compared or printed.
+    It is shown by its `repr`, or by its type if it cannot be compared or printed.
     """
     try:
         valid, representation = rule.is_valid(value), repr(value)
@@ -108,7 +108,7 @@ def as_1d_arrays(*values: Any) -> list[np.ndarray]:
     """Return each of `values`, such as lists or Series, as an array of shape (n,), in its own order.
 
     The index of a Series is ignored. Raises ValueError if the lengths differ, as numpy might broadcast them, or if one
-    has not exactly one dimension.
+    does not have exactly one dimension.
     """
     arrays = [np.asarray(value) for value in values]
     shapes = [array.shape for array in arrays]
