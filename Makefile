@@ -14,10 +14,10 @@ NOTEBOOKS := data_prep train evaluate
 .PHONY: tutorial test lab notebooks lint versions fuzz setup
 .DELETE_ON_ERROR:
 
-# valid in any Python, to show the message where it is too old
+# valid in any Python, so that one that is too old shows the message
 NEW_ENOUGH := import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Python 3.11 or newer is required, this is \
 %d.%d (%s): install one, or pass its name, as in make PYTHON=python3.12" % (v[0], v[1], sys.executable))
-# the paths of a virtual environment are absolute: after it was moved, or its Python removed, its pip does not start
+# the paths in a virtual environment are absolute: if it was moved, or its Python removed, its pip does not start
 REMAKE := { echo "the virtual environment .venv does not work (was it moved?): delete .venv and run make again" >&2; exit 1; }
 
 setup: .venv/ready

@@ -34,7 +34,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line, that of the process by default; exit with status 2 and one line if it is invalid."""
+    """Parse `arguments`, by default the command line; exit with status 2 and one line if it is invalid."""
     parser = OneLineParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--data-dir", required=True, help="folder with train.tsv and dev.tsv, made by data_prep.ipynb")
     parser.add_argument("--model", required=True, help="name, Hugging Face id, folder or .tar.gz of the BERT")
@@ -51,7 +51,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def convert(options: argparse.Namespace) -> int:
     """Convert each split; return the number of examples."""
-    import tools  # takes seconds, so not before the first line is printed
+    import tools  # its import takes seconds, so the first line is printed before it
 
     for split in options.split:
         files.check_file(Path(options.data_dir, f"{split}.tsv"), "data_prep.ipynb makes it")

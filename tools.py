@@ -1,6 +1,6 @@
 """Binary text classification with BERT: the public API of the package `textbert`, for notebooks and other projects.
 
-Examples and their conversion to features are defined here, everything else is re-exported from the package. Nothing
+Examples and their conversion to features are defined here; everything else is re-exported from the package. Nothing
 runs on import. Model and tokenizer are those of pytorch-pretrained-bert 0.6.2.
 """
 
@@ -161,7 +161,7 @@ def convert_examples_to_features(
     label_map : dict from label to integer; not used in regression
     max_seq_length : maximum number of tokens, including [CLS] and [SEP]; at most 512, or what the model allows
     output_mode : "classification" or "regression"
-    processes : maximum number of processes; None uses more than one if that is worth their start
+    processes : maximum number of processes; None uses more than one if starting them pays off
     progress : show a progress bar, if there is a notebook or a terminal to show it in
     truncation : what to keep of a text that is too long: its "head", its "tail", or "head+tail" (a quarter of the
         tokens from the head; Sun et al. 2019). Of a pair, the longer text is truncated first.
@@ -195,8 +195,8 @@ def convert_example_to_feature(
 def _convert_tsv(tsv: Path, config: TokenizationConfig, output_mode: str, processes: int | None) -> Features:
     """Convert a TSV file to Features, after every line has been checked.
 
-    The workers for a large file, which are worth their start in any case, start during that check. The texts are read
-    again where they are encoded, so that they are never all in memory.
+    For a large file, worker processes, which pay off in any case, start during that check. The texts are read again
+    when they are encoded, so they are never all in memory.
     """
     processor = BinaryClassificationProcessor()
     label_map = {label: i for i, label in enumerate(processor.get_labels())}
@@ -224,8 +224,8 @@ def load_or_convert_features(
     """Return the Features of `<data_dir>/<split>.tsv`, cached in `<data_dir>/<split>_features.pkl`.
 
     The cache is used if its fingerprint shows that it was made from the same file with the same settings; otherwise the
-    texts are converted and it is replaced. Prints which. See `convert_examples_to_features` for the parameters and
-    `BinaryClassificationProcessor` for the errors of the TSV file.
+    texts are converted and it is replaced. Prints which was done. See `convert_examples_to_features` for the parameters
+    and `BinaryClassificationProcessor` for the errors of the TSV file.
     """
     tsv, cache_path = Path(data_dir, f"{split}.tsv"), Path(data_dir, f"{split}_features.pkl")
     config = TokenizationConfig(tokenizer, max_seq_length, truncation)

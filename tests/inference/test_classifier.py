@@ -32,7 +32,7 @@ ODD = ['say "hi"', "a,b", "line\nbreak", "two\r\nlines", "carriage\rreturn", "",
 
 
 def test_predictions_by_hand(classifier):
-    """Each text alone, by the library's own steps, in the order given; then the threshold decides."""
+    """Each text alone, step by step with the library, in the order given; then the threshold is applied."""
     expected = []
     for text in TEXTS:
         pieces = ["[CLS]", *classifier.tokenizer.tokenize(text)[-7:], "[SEP]"]
@@ -103,7 +103,7 @@ def read(path):
 
 
 def answer(classifier, texts):
-    """Return the answers that predict gives, as texts, and none for empty texts."""
+    """Return the predictions of `predict` as strings, empty ones for empty texts."""
     answers = classifier.predict(list(texts)).round(6).astype(str)
     answers[[not text.strip() for text in texts]] = ""
     return answers
@@ -139,7 +139,7 @@ def test_compressed_files_other_columns_and_a_byte_order_mark(classifier, source
 
 @pytest.mark.parametrize("name", ["label", "probability", " label"])
 def test_a_column_named_like_a_prediction_stays(classifier, tmp_path, capsys, name):
-    """A labelled table is scored, too: nothing of it is lost."""
+    """A labelled table can be scored, too, without losing anything."""
     (tmp_path / "new.csv").write_text(f"text,{name}\ngood,no\nbad,yes\n")
     assert classifier.predict_file(tmp_path / "new.csv", tmp_path / "scored.csv") == 2
     scored = read(tmp_path / "scored.csv")
@@ -175,7 +175,7 @@ def test_invalid_files_are_refused(classifier, tmp_path, content, message):
     assert [path.name for path in tmp_path.glob("[!.]*csv*")] == ["new.csv"]
 
 
-def test_a_missing_file(classifier, tmp_path):
+def test_a_missing_file_is_an_error(classifier, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere.csv is missing"):
         classifier.predict_file(tmp_path / "nowhere.csv", tmp_path / "scored.csv")
 
@@ -183,17 +183,17 @@ def test_a_missing_file(classifier, tmp_path):
 @pytest.mark.parametrize("name", ["new.csv", "folder/../new.csv", "scored.csv.gz", "scored.zip"])
 def test_invalid_targets_are_refused(classifier, source, tmp_path, name):
     before = source.read_bytes()
-    with pytest.raises(ValueError, match=r"target is .*(new.csv|scored).*, but must be another file"):
+    with pytest.raises(ValueError, match=r"target is .*(new.csv|scored).*, but must be a file other than"):
         classifier.predict_file(source, tmp_path / name)
     assert source.read_bytes() == before
 
 
 class Stopped(Exception):
-    """Stands for a power cut."""
+    """Stands in for a power cut."""
 
 
 def stop_after(classifier, chunks, monkeypatch):
-    """Let the classifier fail after so many chunks."""
+    """Make the classifier fail after a number of chunks."""
     left, predict = iter(range(chunks)), type(classifier).predict_features
 
     def failing(*arguments, **options):
@@ -214,11 +214,11 @@ def test_a_table_without_a_header(classifier, tmp_path, capsys):
     scored = read(tmp_path / "scored.csv")
     assert list(scored) == ["0", "1", "label", "probability"] and scored["1"].tolist() == texts
     assert scored["label"].tolist() == classifier.predict(texts)["label"].tolist()
-    # what it has written has a header that can be told
+    # the header of the file it wrote is detected
     assert classifier.predict_file(tmp_path / "scored.csv", tmp_path / "again.csv", "1") == 3
 
 
-def test_the_default_is_the_column_of_the_training(classifier, tmp_path, capsys):
+def test_the_default_is_the_column_used_in_training(classifier, tmp_path, capsys):
     (tmp_path / "new.csv").write_text("subject,mail\nbad,good soup\nbad,good tea\n")
     classifier.settings["text_column"] = "mail"
     classifier.predict_file(tmp_path / "new.csv", tmp_path / "scored.csv")
@@ -231,7 +231,7 @@ def test_the_default_is_the_column_of_the_training(classifier, tmp_path, capsys)
 
 @pytest.mark.parametrize("batch_rows", [2, 100])
 def test_unreadable_texts_are_counted(classifier, tmp_path, capsys, monkeypatch, batch_rows):
-    """Also when it was interrupted: nothing is counted twice or forgotten."""
+    """After an interruption, too, nothing is counted twice or forgotten."""
     texts = ["good", "", "  ", "\u200b\x85", "good " * 6, "good " * 7, "good " * 8, "☃ ☃ good", "☃", "bad"]
     pd.DataFrame({"text": texts}).to_csv(tmp_path / "new.csv", index=False, quoting=1)
     with monkeypatch.context() as patched, pytest.raises(Stopped):
@@ -239,9 +239,9 @@ def test_unreadable_texts_are_counted(classifier, tmp_path, capsys, monkeypatch,
         classifier.predict_file(tmp_path / "new.csv", tmp_path / "scored.csv", batch_rows=batch_rows)
     capsys.readouterr()
     classifier.predict_file(tmp_path / "new.csv", tmp_path / "scored.csv", batch_rows=batch_rows)
-    said = capsys.readouterr().out
-    assert "10 texts classified" in said and "3 are empty" in said
-    assert "2 fill the 9 tokens" in said and "2 are mostly [UNK]" in said
+    output = capsys.readouterr().out
+    assert "10 texts classified" in output and "3 are empty" in output
+    assert "2 fill the 9 tokens" in output and "2 are mostly [UNK]" in output
     assert (read(tmp_path / "scored.csv")["label"] == "").tolist() == [False] + [True] * 3 + [False] * 6
     (tmp_path / "new.csv").write_text("text\ngood\n")
     classifier.predict_file(tmp_path / "new.csv", tmp_path / "scored.csv")
@@ -250,7 +250,7 @@ def test_unreadable_texts_are_counted(classifier, tmp_path, capsys, monkeypatch,
 
 @pytest.mark.parametrize(("kind", "garbage"), [("csv", b""), ("csv", b'22,"half a r'), ("tsv", b"22\t")])
 @pytest.mark.parametrize("chunks", range(4))
-def test_it_resumes_after_any_chunk(classifier, source, tmp_path, monkeypatch, capsys, chunks, kind, garbage):
+def test_predict_file_resumes_after_any_chunk(classifier, source, tmp_path, monkeypatch, capsys, chunks, kind, garbage):
     whole, scored = tmp_path / f"whole.{kind}", tmp_path / f"scored.{kind}"
     classifier.predict_file(source, whole, batch_rows=7)
     with monkeypatch.context() as patched, pytest.raises(Stopped):
@@ -264,14 +264,14 @@ def test_it_resumes_after_any_chunk(classifier, source, tmp_path, monkeypatch, c
         stop_after(classifier, 4 - chunks, patched)  # what is done is not done again
         classifier.predict_file(source, scored, batch_rows=7)
     assert scored.read_bytes() == whole.read_bytes()
-    assert (f"{7 * chunks} of them before" in capsys.readouterr().out) == (chunks > 0)
+    assert (f"{7 * chunks} of them in an earlier run" in capsys.readouterr().out) == (chunks > 0)
 
 
 @pytest.mark.parametrize(
     "change",
     ["source", "same size and time", "model", "deep", "vocabulary", "casing", "settings", "rows", "state", "part"],
 )
-def test_it_starts_again_if_anything_changed(classifier, source, tmp_path, monkeypatch, change):
+def test_predict_file_starts_again_if_anything_changed(classifier, source, tmp_path, monkeypatch, change):
     rows = 7
     with monkeypatch.context() as patched, pytest.raises(Stopped):
         stop_after(classifier, 2, patched)
@@ -305,7 +305,7 @@ def test_it_starts_again_if_anything_changed(classifier, source, tmp_path, monke
     assert (tmp_path / "scored.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
-def test_a_killed_process(classifier, bert_files, pack, tmp_path):
+def test_predict_file_resumes_after_a_killed_process(classifier, bert_files, pack, tmp_path):
     """SIGKILL, wherever it strikes, and a second run give the file of one run."""
     archive = pack(bert_files(classifier=classifier.settings))
     make_table(3000).to_csv(tmp_path / "new.csv", index=False, quoting=1)
@@ -458,13 +458,13 @@ def _predict_and_convert(classifier, texts):
 
 @pytest.fixture
 def trained(bert_files, pack):
-    """A function that returns a classifier which has seen some texts, None for one of before that was noted."""
+    """A function that returns a classifier trained on some texts, with None one saved before hashes were recorded."""
 
-    def make(seen):
+    def make(texts):
         files = bert_files(classifier=SETTINGS)
-        if seen is not None:
-            digests = np.unique(np.array([normalization.hash_text(text) for text in seen], "<i8"))
-            files["seen.bin"] = digests.tobytes()
+        if texts is not None:
+            hashes = np.unique(np.array([normalization.hash_text(text) for text in texts], "<i8"))
+            files["seen.bin"] = hashes.tobytes()
         return tools.Classifier.load(pack(files), "cpu")
 
     return make
@@ -481,7 +481,7 @@ def test_training_texts_are_counted_and_left_out(trained):
 
 
 def test_older_hashes_are_recognized(trained):
-    """Archives of before hold digests of texts in lower case with single spaces; each is found by either digest."""
+    """Older archives have hashes of texts in lowercase with single spaces; a text is found by either hash."""
     classifier = trained(["soup cafe\u0301", "STRASSE 9"])
     folded = "na\u00efve stra\u00dfe \u597d\u5403 \u2764\ufe0f"
     before = [int.from_bytes(hashlib.blake2b(folded.encode(), digest_size=8).digest(), "big", signed=True)]
@@ -516,10 +516,10 @@ def test_an_archive_without_hashes_cannot_be_checked(trained):
     assert rows.tolist() == [0, 1] and "cannot check for training-set overlap" in sentence and "none" not in sentence
 
 
-@pytest.mark.parametrize(("names", "right"), [(["bad", "good"], True), (["good", "bad"], False), (["0", "1"], False)])
-def test_labels_are_compared(trained, tmp_path, names, right):
+@pytest.mark.parametrize(("names", "match"), [(["bad", "good"], True), (["good", "bad"], False), (["0", "1"], False)])
+def test_labels_are_compared(trained, tmp_path, names, match):
     (tmp_path / "labels.json").write_text(json.dumps({"label_names": names}))
-    if right:
+    if match:
         assert "have the same classes" in trained([]).check_labels(tmp_path)
     else:
         with pytest.raises(ValueError, match=f"labels.json says 0 is '{names[0]}'.*with 0 as 'bad'.*train.ipynb again"):

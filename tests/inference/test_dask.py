@@ -1,4 +1,4 @@
-"""A classifier in a real Dask cluster of two worker processes: the answers of one process, even if one is killed."""
+"""A classifier in a real Dask cluster of two workers predicts as one process does, even if a worker is killed."""
 
 import multiprocessing
 import os
@@ -19,9 +19,9 @@ dask = pytest.importorskip("dask", reason=NEEDED, exc_type=ImportError)
 distributed = pytest.importorskip("distributed", reason=NEEDED, exc_type=ImportError)
 dataframe = pytest.importorskip("dask.dataframe", reason=NEEDED, exc_type=ImportError)
 
-PARTS = 8
-PATIENCE = 600  # seconds; a busy machine starts processes slowly
-ANSWERS = {"label": object, "probability": "f4"}
+PARTITIONS = 8
+TIMEOUT = 600  # seconds; a busy machine starts processes slowly
+DTYPES = {"label": object, "probability": "f4"}
 
 
 @cache
@@ -30,37 +30,37 @@ def get_classifier(path):
     return Classifier.load(path, "cpu")
 
 
-def score(part, path):
-    """Return the answers to the texts of one part."""
-    return get_classifier(path).predict(part["text"], progress=False).astype(ANSWERS)
+def score(partition, path):
+    """Return the predictions for the texts of one partition."""
+    return get_classifier(path).predict(partition["text"], progress=False).astype(DTYPES)
 
 
-def score_and_tell(part, path):
-    """Do what `score` does, and say beside each answer how it came about."""
-    answers = score(part, path).assign(process=os.getpid(), threads=torch.get_num_threads())
+def score_with_origin(partition, path):
+    """Do what `score` does, and add to each prediction which process made it and how."""
+    predictions = score(partition, path).assign(process=os.getpid(), threads=torch.get_num_threads())
     daemon = multiprocessing.current_process().daemon
-    return answers.assign(daemon=daemon, loaded=get_classifier.cache_info().misses)
+    return predictions.assign(daemon=daemon, loaded=get_classifier.cache_info().misses)
 
 
-def score_or_die(part, path, notes):
-    """Do what `score` does, but die of SIGKILL in the midst of it the first time that the fourth part comes."""
-    number = part["number"].iloc[0] // 10
-    answers = score(part, path)
+def score_or_die(partition, path, notes):
+    """Do what `score` does, but die of SIGKILL on the first attempt at the fourth partition."""
+    number = partition["number"].iloc[0] // 10
+    predictions = score(partition, path)
     (Path(notes) / f"{number} {os.getpid()}").touch()
     if number == 3 and len(list(Path(notes).glob("3 *"))) == 1:
         psutil.Process().kill()
-    return answers
+    return predictions
 
 
 @pytest.fixture(scope="module")
 def texts():
-    """Eight parts of ten texts."""
-    return make_reviews(10 * PARTS, seed=5).assign(number=range(10 * PARTS))
+    """Eighty texts, for eight partitions of ten."""
+    return make_reviews(10 * PARTITIONS, seed=5).assign(number=range(10 * PARTITIONS))
 
 
 @pytest.fixture(scope="module")
 def archive(bert_files, texts, tmp_path_factory):
-    """The path of the archive of a classifier that finds half of the texts good."""
+    """The path of the archive of a classifier that predicts "good" for half of the texts."""
     path = tmp_path_factory.mktemp("dask") / "tiny.tar.gz"
     files = {"seed": 1, "initializer_range": 0.5}
     write_archive(bert_files(classifier=SETTINGS, **files), path)
@@ -71,43 +71,43 @@ def archive(bert_files, texts, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
-    """A client of two worker processes with one thread each, which are gone when the tests are."""
-    waits = {f"distributed.comm.timeouts.{name}": f"{PATIENCE}s" for name in ("connect", "tcp")}
+    """A client of two worker processes with one thread each, which end with the tests."""
+    waits = {f"distributed.comm.timeouts.{name}": f"{TIMEOUT}s" for name in ("connect", "tcp")}
     options = {"n_workers": 2, "threads_per_worker": 1, "memory_limit": 0, "silence_logs": "CRITICAL"}
     options |= {"host": "127.0.0.1", "dashboard_address": None, "local_directory": tmp_path_factory.mktemp("cluster")}
     settings = dask.config.set({**waits, "distributed.scheduler.worker-ttl": None})
     with settings, distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
-        client.wait_for_workers(2, timeout=PATIENCE)
+        client.wait_for_workers(2, timeout=TIMEOUT)
         yield client
-        client.wait_for_workers(2, timeout=PATIENCE)  # a killed one has a successor
+        client.wait_for_workers(2, timeout=TIMEOUT)  # a killed one is replaced
         workers = [psutil.Process(process) for process in client.run(os.getpid).values()]
-    assert len(workers) == 2 and not psutil.wait_procs(workers, timeout=PATIENCE)[1]
+    assert len(workers) == 2 and not psutil.wait_procs(workers, timeout=TIMEOUT)[1]
 
 
 def predict_here(texts, archive):
-    """Return the answers of this process, part by part, with one thread."""
-    parts = [texts.iloc[start : start + 10] for start in range(0, len(texts), 10)]
+    """Return the predictions of this process, one partition at a time, with one thread."""
+    partitions = [texts.iloc[start : start + 10] for start in range(0, len(texts), 10)]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return pd.concat(score(part, archive) for part in parts)
+        return pd.concat(score(partition, archive) for partition in partitions)
     finally:
         torch.set_num_threads(threads)
 
 
 def predict_in_cluster(texts, function, archive, *arguments, **columns):
-    """Return the answers of the cluster."""
-    parts = dataframe.from_pandas(texts, npartitions=PARTS)
-    return parts.map_partitions(function, archive, *arguments, meta=ANSWERS | columns).compute()
+    """Return the predictions of the cluster."""
+    partitions = dataframe.from_pandas(texts, npartitions=PARTITIONS)
+    return partitions.map_partitions(function, archive, *arguments, meta=DTYPES | columns).compute()
 
 
 def test_two_workers_predict_as_one_process_does(client, texts, archive):
     columns = {"process": int, "threads": int, "daemon": bool, "loaded": int}
-    found = predict_in_cluster(texts, score_and_tell, archive, **columns)
+    found = predict_in_cluster(texts, score_with_origin, archive, **columns)
     expected = predict_here(texts, archive)
     assert found["label"].tolist() == expected["label"].tolist()
     assert found["label"].value_counts().tolist() == [40, 40]
-    # parts of the same texts make batches of the same shapes
+    # partitions with the same texts make batches of the same shapes
     assert found["probability"].to_numpy().tobytes() == expected["probability"].to_numpy().tobytes()
     assert found.index.equals(texts.index)
     at_once = get_classifier(archive).predict(texts["text"], progress=False)
@@ -126,5 +126,5 @@ def test_the_partition_of_a_killed_worker_is_done_again(client, texts, archive, 
     assert found["label"].tolist() == expected["label"].tolist()
     assert found["probability"].to_numpy().tobytes() == expected["probability"].to_numpy().tobytes()
     done = [path.name.split() for path in notes.iterdir()]
-    assert {number for number, _ in done} == set(map(str, range(PARTS)))
+    assert {number for number, _ in done} == set(map(str, range(PARTITIONS)))
     assert len({process for number, process in done if number == "3"}) == 2

@@ -1,4 +1,4 @@
-"""A classifier for others: what the exported files hold, and that they give the same probabilities."""
+"""Exports: what the exported files hold, and that other libraries get the same probabilities from them."""
 
 import csv
 import gzip
@@ -32,7 +32,7 @@ TEXTS = [
 
 
 def needs(*packages):
-    """Skip a test, with the command that would help, unless the optional packages are there."""
+    """Skip a test, with the command to install them, unless the optional packages are installed."""
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     return pytest.mark.skipif(bool(missing), reason=f"optional: pip install {' '.join(missing)}")
 
@@ -43,7 +43,7 @@ def taught(bert_files, tmp_path_factory):
 
 
 @pytest.mark.parametrize("truncation", TRUNCATIONS)
-def test_the_folder_for_transformers(taught, tmp_path, monkeypatch, truncation):
+def test_files_for_transformers(taught, tmp_path, monkeypatch, truncation):
     monkeypatch.setitem(taught.settings, "truncation", truncation)
     folder = export.export(taught, "huggingface", tmp_path, {"mcc": 0.7051})
     names = sorted(path.name for path in folder.iterdir())
@@ -55,8 +55,8 @@ def test_the_folder_for_transformers(taught, tmp_path, monkeypatch, truncation):
     assert ("only keep the head" in card) == (truncation == "head+tail")
 
 
-# what a base's config.json may say, and transformers would obey
-OF_THE_BASE = [
+# what the config.json of a base model may contain, and transformers would obey
+BASE_CONFIGS = [
     {"torch_dtype": "float16", "dtype": "bfloat16"},
     {"is_decoder": True, "add_cross_attention": True, "is_encoder_decoder": True},
     {"num_labels": 3, "id2label": {"0": "a", "1": "b", "2": "c"}, "label2id": {"a": 0}, "problem_type": "regression"},
@@ -67,10 +67,10 @@ OF_THE_BASE = [
 ]
 
 
-@pytest.mark.parametrize("said", OF_THE_BASE, ids=lambda said: next(iter(said)))
-def test_the_folder_has_only_the_sizes_of_the_base_model(bert_files, pack, tmp_path, said):
+@pytest.mark.parametrize("base_config", BASE_CONFIGS, ids=lambda config: next(iter(config)))
+def test_the_folder_has_only_the_sizes_of_the_base_model(bert_files, pack, tmp_path, base_config):
     files = bert_files(classifier=SETTINGS, hidden_act="relu", type_vocab_size=1, max_position_embeddings=64)
-    files["config.json"] = json.dumps(json.loads(files["config.json"]) | said).encode()
+    files["config.json"] = json.dumps(json.loads(files["config.json"]) | base_config).encode()
     classifier = Classifier.load(pack(files), "cpu")
     folder = export.export(classifier, "huggingface", tmp_path)
     config = json.loads((folder / "config.json").read_text())
@@ -78,14 +78,14 @@ def test_the_folder_has_only_the_sizes_of_the_base_model(bert_files, pack, tmp_p
     expected |= {"torch_dtype": "float32", "model_type": "bert", "problem_type": "single_label_classification"}
     expected |= {"id2label": {"0": "bad", "1": "good"}, "label2id": {"bad": 0, "good": 1}}
     assert {name: config[name] for name in expected} == expected
-    assert not (said.keys() - expected.keys()) & config.keys()
+    assert not (base_config.keys() - expected.keys()) & config.keys()
     if importlib.util.find_spec("transformers"):
         assert exports.compare_huggingface(classifier, folder, TEXTS) == (pytest.approx(0, abs=1e-5), [])
 
 
 @needs("transformers")
 def test_a_vocabulary_without_mask_gets_no_token_that_the_model_lacks(bert_files, pack, tmp_path):
-    vocabulary = [piece for piece in make_vocabulary(False) if piece != "[MASK]"]
+    vocabulary = [token for token in make_vocabulary(False) if token != "[MASK]"]
     classifier = Classifier.load(pack(bert_files(classifier=SETTINGS, vocabulary=vocabulary)), "cpu")
     folder = export.export(classifier, "huggingface", tmp_path)
     assert exports.compare_huggingface(classifier, folder, ["[MASK] good", "bad"])[0] < 1e-5
@@ -115,7 +115,7 @@ def test_transformers_gives_the_same_probabilities(taught, tmp_path, monkeypatch
 
 
 def run_card(folder, monkeypatch, texts=None):
-    """Run the lines for a service that stand in the card, in its folder, as they are or for other texts."""
+    """Run the code for a service in the model card, in its folder, as it is or with other texts."""
     (code,) = re.findall(r"```python\n(.+?)```", (folder / "README.md").read_text(encoding="utf-8"), re.S)
     if texts is not None:
         code, count = re.subn(r"(?m)^texts = .+$", lambda _: f"texts = {texts!r}", code)
@@ -165,44 +165,46 @@ CONTEXTS = [
 @pytest.mark.parametrize("truncation", ["head", "tail"])
 @pytest.mark.parametrize("length", [2, 3, 9, 64])
 def test_the_fast_tokenizer_gives_our_ids(tokenizer, truncation, length):
-    how = (tokenizer, length, truncation)
+    options = (tokenizer, length, truncation)
     texts = TEXTS + CONTEXTS
     features = convert_pairs(
-        TokenizationConfig(*how), [(text, None) for text in texts], np.zeros(len(texts)), progress=False
+        TokenizationConfig(*options), [(text, None) for text in texts], np.zeros(len(texts)), progress=False
     )
-    made = export.to_fast_tokenizer(*how)
-    assert exports.find_tokenized_differently(made, features, texts) == []
-    one, other = made.encode("good soup"), made.encode_batch(["good soup", ""])[1]
+    fast = export.to_fast_tokenizer(*options)
+    assert exports.find_tokenized_differently(fast, features, texts) == []
+    one, other = fast.encode("good soup"), fast.encode_batch(["good soup", ""])[1]
     assert sum(one.attention_mask) == len(one.ids) and set(one.type_ids) == {0}
     assert other.ids[:2] == features.ids[features.offsets[2] :][:2].tolist() and sum(other.attention_mask) == 2
 
 
 @needs("tokenizers")
 def test_a_text_that_is_tokenized_differently_is_found(tokenizer):
-    """A mark that Unicode got after the tables of tokenizers, and a special piece in brackets."""
+    """A special token in brackets."""
     texts = ["good", "a[SEP] b", "([SEP])", "soup"]
-    how = (tokenizer, 9, "head")
-    features = convert_pairs(TokenizationConfig(*how), [(text, None) for text in texts], np.zeros(4), progress=False)
-    assert exports.find_tokenized_differently(export.to_fast_tokenizer(*how), features, texts) == [2]
+    options = (tokenizer, 9, "head")
+    pairs = [(text, None) for text in texts]
+    features = convert_pairs(TokenizationConfig(*options), pairs, np.zeros(4), progress=False)
+    assert exports.find_tokenized_differently(export.to_fast_tokenizer(*options), features, texts) == [2]
 
 
 @needs("tokenizers")
-def test_a_final_sigma(tmp_path):
+def test_a_final_sigma_is_lowercased_as_in_python(tmp_path):
     letters = [f"{mark}{letter}" for mark in ("", "##") for letter in "οδασς"]
     (tmp_path / "vocab.txt").write_text("\n".join(make_vocabulary(False) + letters), encoding="utf-8")
-    how = (BertTokenizer(str(tmp_path / "vocab.txt")), 32, "head")
+    options = (BertTokenizer(str(tmp_path / "vocab.txt")), 32, "head")
     texts = ["ΟΔΟΣ", "ΣΑΣ. ΑΣ", "Σ", "ΑΣ1 αΣ", "οδος ΑΣΑ"]
-    features = convert_pairs(TokenizationConfig(*how), [(text, None) for text in texts], np.zeros(5), progress=False)
-    assert exports.find_tokenized_differently(export.to_fast_tokenizer(*how), features, texts) == []
-    assert how[0].vocab["##ς"] in features.ids and how[0].vocab["[UNK]"] not in features.ids
+    pairs = [(text, None) for text in texts]
+    features = convert_pairs(TokenizationConfig(*options), pairs, np.zeros(5), progress=False)
+    assert exports.find_tokenized_differently(export.to_fast_tokenizer(*options), features, texts) == []
+    assert options[0].vocab["##ς"] in features.ids and options[0].vocab["[UNK]"] not in features.ids
 
 
-def read_real_texts(test_data, each):
-    """Return the first texts of IMDB's test file and of SST-2's training file, so many of each."""
+def read_real_texts(test_data, count):
+    """Return the first texts of IMDB's test file and of SST-2's training file, `count` of each."""
     with gzip.open(test_data("imdb/test.csv.gz"), "rt", encoding="utf-8", newline="") as file:
-        reviews = [row[-1] for row in islice(csv.reader(file), each)]
+        reviews = [row[-1] for row in islice(csv.reader(file), count)]
     with gzip.open(test_data("sst2/train.tsv.gz"), "rt", encoding="utf-8") as file:
-        phrases = [line.rstrip("\n").split("\t")[-1] for line in islice(file, 1, each + 1)]
+        phrases = [line.rstrip("\n").split("\t")[-1] for line in islice(file, 1, count + 1)]
     return reviews + phrases
 
 
@@ -211,12 +213,12 @@ def read_real_texts(test_data, each):
 def test_no_real_text_is_tokenized_differently(test_data, casing):
     texts = read_real_texts(test_data, 5000)
     tokenizer = BertTokenizer(str(test_data(f"vocab/bert-base-{casing}-vocab.txt")), casing == "uncased")
-    how = (tokenizer, 256, "head")
+    options = (tokenizer, 256, "head")
     features = convert_pairs(
-        TokenizationConfig(*how), [(text, None) for text in texts], np.zeros(len(texts)), 1, progress=False
+        TokenizationConfig(*options), [(text, None) for text in texts], np.zeros(len(texts)), 1, progress=False
     )
-    other = exports.find_tokenized_differently(export.to_fast_tokenizer(*how), features, texts)
-    print(f"{casing}: {len(other)} of {len(texts):,} texts are cut otherwise")
+    other = exports.find_tokenized_differently(export.to_fast_tokenizer(*options), features, texts)
+    print(f"{casing}: {len(other)} of {len(texts):,} texts are tokenized differently")
     assert other == [] and len(texts) == 10_000
 
 
@@ -227,10 +229,10 @@ def test_no_real_text_is_tokenized_differently(test_data, casing):
         ("head", "tokenizers", "this export requires tokenizers: python -m pip install tokenizers"),
     ],
 )
-def test_a_tokenizer_that_is_left_out_gives_a_reason(taught, tmp_path, monkeypatch, capsys, truncation, hidden, reason):
+def test_a_missing_tokenizer_is_explained(taught, tmp_path, monkeypatch, capsys, truncation, hidden, reason):
     monkeypatch.setitem(taught.settings, "truncation", truncation)
     (tmp_path / "onnx").mkdir()
-    (tmp_path / "onnx" / "tokenizer.json").write_text("of an export before")
+    (tmp_path / "onnx" / "tokenizer.json").write_text("left by an earlier export")
     monkeypatch.setattr(export, "export_onnx", lambda classifier, path: None)
     if hidden:
         monkeypatch.setitem(sys.modules, hidden, None)
@@ -248,7 +250,7 @@ def test_a_missing_extra_names_the_pip_command(taught, tmp_path, monkeypatch):
 def test_a_new_export_removes_an_old_int8_file(taught, tmp_path, monkeypatch):
     old = tmp_path / "onnx" / "model-int8.onnx"
     old.parent.mkdir()
-    old.write_bytes(b"of an export before")
+    old.write_bytes(b"left by an earlier export")
     monkeypatch.setattr(export, "export_onnx", lambda classifier, path: None)
     export.export(taught, "onnx", tmp_path)
     assert not old.exists()

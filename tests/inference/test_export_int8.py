@@ -1,4 +1,4 @@
-"""The ONNX file with weights of 8 bits: small, and of the same opinion."""
+"""The ONNX file with 8-bit weights: it is smaller and predicts nearly the same."""
 
 import re
 
@@ -12,7 +12,7 @@ from textbert.notebook.parameters import get_parameters
 
 
 @needs("onnx", "onnxscript", "onnxruntime")
-def test_the_quantized_file_predicts_alike_and_its_cost_is_reported(bert_files, tmp_path):
+def test_the_quantized_file_predicts_nearly_the_same_and_its_cost_is_reported(bert_files, tmp_path):
     classifier = teach(bert_files, tmp_path)
     path = export.export(classifier, "onnx-int8", tmp_path / "out")
     models = path.parent.glob("*.onnx")
@@ -22,7 +22,7 @@ def test_the_quantized_file_predicts_alike_and_its_cost_is_reported(bert_files, 
     labels = np.array([1, 0, 1, 1, 1, 0, 1])
     line = export.compare_int8(classifier, path, TEXTS, labels, batch_size=3)
     pattern = r"model-int8\.onnx on 7 texts: (\S+) times as fast as model\.onnx, "
-    pattern += r"MCC (\S+) for (\S+) \((\S+)\), \d+ MB for \d+"
+    pattern += r"MCC (\S+) instead of (\S+) \((\S+)\), \d+ MB instead of \d+"
     faster, mcc, expected, difference = map(float, re.fullmatch(pattern, line).groups())
     assert faster > 0 and abs(mcc - expected - difference) < 2e-3
     predicted = classifier.predict(TEXTS, progress=False)["label"] == "good"

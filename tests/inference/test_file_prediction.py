@@ -1,4 +1,4 @@
-"""What predict_file reads and writes: a header that is proven or asked for, targets of two formats, and resuming."""
+"""What predict_file reads and writes: headers detected or given, targets in two formats, and resuming."""
 
 import csv
 import io
@@ -82,17 +82,17 @@ def test_an_ambiguous_header_is_refused(tmp_path, rows, before):
 
 @given(rows=st.lists(st.lists(any_text, min_size=2, max_size=2), min_size=1, max_size=6), name=any_text)
 def test_no_row_of_any_table_is_a_header_by_chance(tmp_path_factory, rows, name):
-    """By number none is; by name only one that has it."""
+    """With a column number no row is; with a name only one that contains it."""
     path = tmp_path_factory.getbasetemp() / "any.csv"
     written = io.StringIO()
     csv.writer(written, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(rows)
     path.write_text(written.getvalue(), encoding="utf-8", newline="")
-    for wanted in (0, 1, name):
+    for text_column in (0, 1, name):
         try:
-            table = SourceTable.open(path, "utf-8", wanted)
+            table = SourceTable.open(path, "utf-8", text_column)
         except ValueError:
             continue
-        assert not table.has_header or wanted == name and name.strip() in [cell.strip() for cell in table.header]
+        assert not table.has_header or text_column == name and name.strip() in [cell.strip() for cell in table.header]
     try:
         assert SourceTable.open(path, "utf-8", 1, header=False).count == len(rows)
     except ValueError as error:
@@ -115,7 +115,7 @@ def test_a_missing_column_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "wanted", "trained", "column", "said"),
+    ("names", "requested", "trained", "column", "message"),
     [
         (["id", "text"], "text", None, 1, ""),
         (["id", "text"], "text", "text", 1, ""),
@@ -125,14 +125,14 @@ def test_a_missing_column_is_named(tmp_path):
         (["id", "subject", "mail"], "subject", "mail", 1, "'subject'; in training they were in 'mail'"),
     ],
 )
-def test_a_column_other_than_the_trainings_is_reported(tmp_path, capsys, names, wanted, trained, column, said):
+def test_a_column_other_than_in_training_is_reported(tmp_path, capsys, names, requested, trained, column, message):
     path = write(tmp_path / "new.csv", [names, ["1", *LONG][: len(names)]])
-    assert SourceTable.open(path, "utf-8", wanted, trained_column=trained).column == column
+    assert SourceTable.open(path, "utf-8", requested, trained_column=trained).column == column
     out = capsys.readouterr().out
-    assert said in out if said else out == ""
+    assert message in out if message else out == ""
 
 
-def test_a_source_that_changes_meanwhile_is_refused(tmp_path):
+def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path):
     path = write(tmp_path / "new.csv", [["text"], ["good"]])
     table, times = SourceTable.open(path, "utf-8", "text"), path.stat()
     path.write_bytes(path.read_bytes().replace(b"good", b"evil"))
@@ -156,7 +156,7 @@ def source(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.json", "a.parquet", "a.XLSX", "a.csv.gz", "a.tsv.bz2", "a.html", "a.zst"])
 def test_an_extension_of_another_format_is_refused(source, name):
-    with pytest.raises(ValueError, match=r"but must be another file than the source, and called .csv .*, .tsv"):
+    with pytest.raises(ValueError, match=r"but must be a file other than the source that ends in .csv .*, .tsv"):
         TargetFile(source.with_name(name), source)
     assert os.listdir(source.parent) == ["new.csv"]
 
@@ -179,23 +179,23 @@ def test_the_extension_determines_the_delimiter(classifier, tmp_path, name, sepa
     assert [row[:2] for row in read_delimited(tmp_path / name, kind)[0]] == rows
 
 
-def test_existing_files_in_the_way_stay(source):
+def test_existing_files_are_not_overwritten(source):
     part = source.with_name("scored.csv.part")
     part.write_text("half of a download")
-    with pytest.raises(ValueError, match=r"scored.csv.part is in its way: move it"):
+    with pytest.raises(ValueError, match=r"scored.csv.part is in the way: move it"):
         TargetFile(source.with_name("scored.csv"), source)
     assert part.read_text() == "half of a download"
     other = part.rename(source.with_name("mine.csv.part"))  # a source of that name
-    with pytest.raises(ValueError, match="is in its way"):
+    with pytest.raises(ValueError, match="is in the way"):
         TargetFile(source.with_name("mine.csv"), other)
     os.link(source, source.with_name("same.csv"))
     source.with_name("link.csv").symlink_to(source)
     for name in ("same.csv", "link.csv"):
-        with pytest.raises(ValueError, match="must be another file than the source"):
+        with pytest.raises(ValueError, match="must be a file other than the source"):
             TargetFile(source.with_name(name), source)
 
 
-def test_a_link_stays_one(classifier, source, tmp_path):
+def test_a_target_that_is_a_link_is_kept(classifier, source, tmp_path):
     (tmp_path / "disk").mkdir()
     link, real = tmp_path / "scored.csv", tmp_path / "disk" / "real.csv"
     link.symlink_to(real)

@@ -84,7 +84,7 @@ def test_a_folder_has_its_own_vocabulary(guide, tmp_path):
     assert classifier.settings["temperature"] == 2 and classifier.settings["threshold"] == 0.25
     expected = (guide.logits / 2).softmax(1)[:, 1].numpy()
     np.testing.assert_allclose(classifier.predict(REVIEWS)["probability"], expected, atol=1e-5)
-    with pytest.raises(ValueError, match="already has a vocab.txt; remove that argument"):
+    with pytest.raises(ValueError, match="already has a vocab.txt; remove the argument vocabulary"):
         tools.Classifier.load(tmp_path, "cpu", vocabulary=guide.folder / "vocab.txt", **SETTINGS)
 
 

@@ -31,7 +31,7 @@ def test_first_stop_signal_is_recorded_and_second_one_interrupts(number, capsys)
     with pytest.raises(KeyboardInterrupt), catch_stop_signals() as stop_signals:
         assert not stop_signals
         os.kill(os.getpid(), number)
-        assert stop_signals == [number.name] and "Stopping as soon as" in capsys.readouterr().out
+        assert stop_signals == [number.name] and "Stopping after the current step" in capsys.readouterr().out
         os.kill(os.getpid(), number)
     assert signal.getsignal(number) is handler
 
@@ -235,8 +235,8 @@ def test_finished_trial_is_not_repeated_after_an_interruption(tmp_path, capsys):
     calls, results = search(path, {"SEED": 1}, [0.1, 0.2, 0.7])
     assert calls == [(0.7, 2)] and results == expected  # bitwise identical
     assert capsys.readouterr().out.splitlines() == [
-        "learning rate 0: done before",
-        "learning rate 1: done before",
+        "learning rate 0: already done",
+        "learning rate 1: already done",
         "learning rate 2:",
     ]
     assert search(path, {"SEED": 1}, [None] * 3) == ([], expected)
@@ -262,7 +262,7 @@ def test_trial_with_another_model_is_run(tmp_path):
     assert search(path, {**BASE, CONTENT: "2b"}, [0.2])[0] == [(0.2, 2)]
 
 
-def test_trials_of_before_the_model_was_hashed_are_not_repeated(tmp_path):
+def test_trials_saved_before_models_were_hashed_are_not_repeated(tmp_path):
     path = tmp_path / "trials.json"
     search(path, {"BERT_MODEL": "mybert", "SEED": 1}, [0.1])
     assert search(path, {**BASE, "SEED": 1}, [None])[0] == []

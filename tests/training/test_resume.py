@@ -176,11 +176,11 @@ def test_interrupted_search_resumes(project):
     parameters = {"LEARNING_RATE": 1e-5, "SEARCH_LEARNING_RATES": [1e-2], "FOLDS": 2, "NUM_TRAIN_EPOCHS": 4}
     parameters |= {"GRADIENT_ACCUMULATION_STEPS": 1, "CLASS_WEIGHTS": "balanced"}
     undisturbed, folder = (project(name=name, **parameters) for name in ("undisturbed", "disturbed"))
-    assert "done before" not in run(undisturbed, "none").stdout
+    assert "already done" not in run(undisturbed, "none").stdout
     # training runs of 28 steps, folds of 20; results of one run are used by all that follow
     output = run(folder, "step:40:SIGKILL", "step:40:SIGTERM", "none").stdout
     assert steps_in(output, "STATUS -?N") == [9, 1, 0], output
-    counts = [part.count("done before") for part in output.split("RUN ")]
+    counts = [part.count("already done") for part in output.split("RUN ")]
     assert counts[0] == 0 and counts[:3] == sorted(counts[:3]) and counts[2] > 0
     assert results(folder) == results(undisturbed)
     settings = [json.loads((f / "outputs/tiny/config.json").read_text())["classifier"] for f in (folder, undisturbed)]

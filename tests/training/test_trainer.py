@@ -459,7 +459,7 @@ def test_stop_waits_for_the_step_and_a_checkpoint(features, tmp_path, saved, cap
     for option in (checkpoint, None):
         with pytest.raises(KeyboardInterrupt, match="stopped after step 2: run it again to resume"):
             learn(features, option, add_gradients=add_gradients)
-        assert "Stopping as soon as the step is done" in capsys.readouterr().out and saved == [(0, 0), (0, 2)]
+        assert "Stopping after the current step" in capsys.readouterr().out and saved == [(0, 0), (0, 2)]
         steps = iter(range(1, 7))
     learn(features, checkpoint)
     assert "Resuming from step 2 of 6" in capsys.readouterr().out and saved[2:] == [(1, 0), (2, 0)]

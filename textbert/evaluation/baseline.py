@@ -17,7 +17,7 @@ _analyze_unicode = TfidfVectorizer(ngram_range=(1, 2), token_pattern=WORD).build
 
 
 def _analyze(text: str) -> list[str]:
-    """Return the words and word pairs of a text; if it has no word of two letters, what is between its spaces.
+    """Return the words and word pairs of a text, or what is between its spaces if no word has two letters.
 
     In scripts without spaces between words each character counts as a word, as it does for BERT.
     """
@@ -37,7 +37,7 @@ def make_baseline(class_weights: str | None = None) -> Pipeline:
 def assign_folds(texts: list[str], labels: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Split rows into stratified folds that keep equal texts together; return [(training rows, held-out rows), ...].
 
-    There are fewer than `folds` where a class has few texts, and none where it has fewer than two different ones.
+    A class with fewer different texts than `folds` reduces the number of folds; with fewer than two, the list is empty.
     """
     hashes = np.array([hash_text(text) for text in texts], np.int64)
     groups = np.unique(hashes, return_inverse=True)[1]  # equal texts are one group
@@ -52,7 +52,7 @@ def assign_folds(texts: list[str], labels: np.ndarray, folds: int, seed: int) ->
 
 
 def _get_logits(baseline: Pipeline, texts: list[str]) -> np.ndarray:
-    """Return the predictions of a fitted baseline in BERT's form: logits of shape (n, 2)."""
+    """Return the predictions of a fitted baseline as logits like BERT's, of shape (n, 2)."""
     log_odds = baseline.decision_function(texts)
     return np.stack([-log_odds / 2, log_odds / 2], axis=1)
 
@@ -68,8 +68,8 @@ def tune_baseline(
 ) -> tuple[dict[str, float], str]:
     """Fit the calibration and decision threshold of a baseline, by the rules of train.ipynb, on held-out predictions.
 
-    These come from 3-fold cross-validation; of more than `max_cv_texts` texts a tenth is held out, once. Equal texts
-    stay together. Labels are 0 and 1, of shape (n,). The baseline must be fitted again afterwards, on all texts.
+    These come from 3-fold cross-validation, or with more than `max_cv_texts` texts from a single held-out tenth. Equal
+    texts stay together. Labels are 0 and 1, of shape (n,). The baseline must be fitted again afterwards, on all texts.
 
     Returns (dict with temperature, intercept and threshold, a description of them). If a class has fewer than two
     different texts, they are 1.0, 0.0 and 0.5.

@@ -81,7 +81,7 @@ def fit_calibration(
 
 
 def default_threshold(intercept: float, class_weights: str | None = None) -> float:
-    """Return the decision threshold where nothing speaks for another: 0.5.
+    """Return the decision threshold to use without a reason for another: 0.5.
 
     After training with class weights, whose purpose is to find more of a rare class, it is the calibrated probability
     that corresponds to an uncalibrated 0.5; otherwise the calibration would undo the weights.
@@ -90,7 +90,7 @@ def default_threshold(intercept: float, class_weights: str | None = None) -> flo
 
 
 def format_threshold(value: float) -> str:
-    """Format a threshold with three decimals, or as many more as it takes not to look like 0, 0.5 or 1 if it is not."""
+    """Format a threshold with three decimals, or more if it would otherwise look like exactly 0, 0.5 or 1."""
     digits = next((n for n in range(3, 9) if round(value, n) not in (0, 0.5, 1)), 3)
     return f"{value:.{digits}f}"
 

@@ -33,9 +33,9 @@ class ClassifierLike(Protocol):
 
 
 class _Unit(NamedTuple):
-    """What is left out of a text at a time: a word, or, in scripts without spaces, characters that share a token."""
+    """The unit that is left out of a text: a word or, in scripts without spaces, the characters that share a token."""
 
-    characters: list[str]  # of a word, a list of the word alone
+    characters: list[str]  # for a word, a list with the whole word
     ids: np.ndarray
     space_before: bool = False
 
@@ -87,7 +87,7 @@ def _split_chunk(chunk: str, encode: Callable[[str], np.ndarray], tokenizer: Ber
         return [_Unit([chunk], ids)]
     words = [(word, encode(word)) for word in _split_as_bert(chunk, tokenizer.basic_tokenizer)]
     if not np.array_equal(np.concatenate([word_ids for _, word_ids in words]), ids):
-        return [_Unit([chunk], ids)]  # its parts are not tokenized as the whole is
+        return [_Unit([chunk], ids)]  # its words are not tokenized as the whole is
     units = []
     for word, word_ids in words:
         units += _split_at_tokens(word, word_ids, tokenizer) if is_unspaced(word) else [_Unit([word], word_ids)]
@@ -101,9 +101,8 @@ def _split_text(text: str, cache: TokenCache, tokenizer: BertTokenizer) -> list[
         return np.frombuffer(cache.encode(chunk, len(chunk)), cache.dtype)
 
     units: list[_Unit] = []
-    for chunk in text.translate(
-        dict.fromkeys(map(ord, cache.CONTROL_CHARS_BERT_DROPS))
-    ).split():  # BERT tokenizes each separately
+    deletions = dict.fromkeys(map(ord, cache.CONTROL_CHARS_BERT_DROPS))
+    for chunk in text.translate(deletions).split():  # BERT tokenizes each separately
         first, *rest = _split_chunk(chunk, encode, tokenizer)
         units += [first._replace(space_before=True), *rest]
     return units

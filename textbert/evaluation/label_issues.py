@@ -11,7 +11,7 @@ from textbert.evaluation.baseline import assign_folds
 
 
 def _get_label_confidence(labels: np.ndarray, y_prob: np.ndarray) -> np.ndarray:
-    """Return the probability of the label instead of that of class 1; all arrays are of shape (n,)."""
+    """Return the probability of each label, given that of class 1; all arrays are of shape (n,)."""
     return np.where(labels == 1, y_prob, 1 - y_prob)
 
 
@@ -24,14 +24,14 @@ def find_label_issues(
     ----------
     texts : list of n strings
     labels : array of 0 and 1, of shape (n,)
-    y_prob : BERT's probabilities of class 1, of shape (n,); it may have memorized the labels it was trained on
-    baseline : a scikit-learn classifier of texts, whose predictions are out-of-fold, so that it has memorized none;
-        equal texts are in one fold
-    folds : at most, there are no more than the minority class has different texts
+    y_prob : BERT's probabilities of class 1, of shape (n,); BERT may have memorized the labels it was trained on
+    baseline : a scikit-learn classifier of texts; its predictions are out-of-fold, so it cannot have memorized a label.
+        Equal texts are in one fold
+    folds : maximum number of folds; there are no more than the minority class has different texts
 
-    Returns a DataFrame with the columns row, and baseline and bert, the probabilities that each model gives to the
-    label. A text that occurs several times has several rows. It is empty, and a line is printed, if a class has fewer
-    than two different texts.
+    Returns a DataFrame with the columns row, and baseline and bert, the probability that each model gives to the label.
+    A text that occurs several times has several rows. If a class has fewer than two different texts, prints a line and
+    returns an empty DataFrame.
     """
     labels = np.asarray(labels, int)
     splits = assign_folds(list(texts), labels, folds, seed)

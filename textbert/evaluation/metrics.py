@@ -118,7 +118,7 @@ def bootstrap_metrics(
 
 
 def format_metric(value: float) -> str:
-    """Format a metric with two decimals, or as many more as it takes not to look like 0, 1 or -1 where it is not."""
+    """Format a metric with two decimals, or more if it would otherwise look like exactly 0, 1 or -1."""
     digits = next((n for n in range(2, 7) if abs(round(value, n)) not in (0, 1)), 2)
     return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0 makes -0.0 a 0.0
 
@@ -198,7 +198,7 @@ def accuracy_by_group(labels: np.ndarray, predicted: np.ndarray, groups: Sequenc
 
 
 def length_groups(texts: Sequence[str], groups: int = 4) -> pd.Series:
-    """Group texts by the quantiles of their lengths, by default quartiles; return a Series of names of groups.
+    """Group texts by the quantiles of their lengths, by default quartiles; return a Series of group names.
 
     A name is, for example, "12 to 31 words"; where most texts are in scripts without spaces between words, lengths are
     in characters. The Series is an ordered categorical.
@@ -240,7 +240,7 @@ def brier_and_ece(labels: np.ndarray, y_prob: np.ndarray, bins: int = 10) -> tup
 def threshold_curve(labels: np.ndarray, y_prob: np.ndarray, thresholds: np.ndarray | None = None) -> pd.DataFrame:
     """Return a DataFrame with threshold, mcc, precision and recall; by default for the thresholds 0.01 to 0.99.
 
-    A text is predicted as positive if its probability, in an array of shape (n,), is at least the threshold. Where none
+    A text is predicted as positive if its probability, in an array of shape (n,), is at least the threshold. If none
     is, the precision is NaN.
     """
     thresholds = np.arange(1, 100) / 100 if thresholds is None else np.asarray(thresholds, float)

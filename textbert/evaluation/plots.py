@@ -104,7 +104,7 @@ def plot_curves(
 
     labels, predicted : arrays of 0 and 1, of shape (n,)
     y_probs : dict from a model's name to its probabilities of class 1, of shape (n,)
-    names : those of the two classes
+    names : names of the two classes
     """
     no, yes = drawable_names(names)
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.8))

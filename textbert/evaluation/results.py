@@ -1,6 +1,6 @@
-"""The names of the compared models in eval_results.json, which are older than those that are displayed.
+"""The names of the compared models in eval_results.json, which are older than the displayed ones.
 
-They stay as they were, for programs that read the file.
+They do not change, as programs read the file.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ FILE_NAMES = {"majority class": "always the same", "TF-IDF": "counting words"}
 
 
 def to_file_names(by_model: dict[str, Any]) -> dict[str, Any]:
-    """Return a dict whose keys name models, such as "BERT minus TF-IDF", with their names in eval_results.json."""
+    """Rename models in the keys of a dict, such as "BERT minus TF-IDF", to their names in eval_results.json."""
     renamed = {}
     for key, value in by_model.items():
         for displayed, in_file in FILE_NAMES.items():
@@ -19,6 +19,6 @@ def to_file_names(by_model: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_display_names(by_model: dict[str, Any]) -> dict[str, Any]:
-    """Return a dict keyed by models as eval_results.json names them with the names that are displayed."""
+    """Rename the models that are the keys of a dict from their names in eval_results.json to the displayed ones."""
     displayed = {in_file: name for name, in_file in FILE_NAMES.items()}
     return {displayed.get(key, key): value for key, value in by_model.items()}

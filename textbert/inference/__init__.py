@@ -1,1 +1,1 @@
-"""`Classifier`, prediction of files of any size, exports."""
+"""`Classifier`, prediction for files of any size, and exports."""

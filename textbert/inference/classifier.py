@@ -48,10 +48,10 @@ class Classifier:
     ----------
     model : BertForSequenceClassification, in evaluation mode
     tokenizer : BertTokenizer
-    settings : dict of what training has determined: max_seq_length, truncation, label_names, temperature, ...
+    settings : dict of what training determined: max_seq_length, truncation, label_names, temperature, ...
     validation : DataFrame with the columns id, label, logit_0 and logit_1 of the validation set, or None
-    training_hashes : sorted int64 array of the hashes of all texts that training has looked at, or None
-    path : where it was loaded from
+    training_hashes : sorted int64 array of the hashes of all training and validation texts, or None
+    path : the archive or folder it was loaded from
     """
 
     def __init__(
@@ -86,9 +86,9 @@ class Classifier:
         Parameters
         ----------
         archive_path : `.tar.gz` or folder
-        device : torch device; None takes a GPU if there is one
-        threshold : probability from which on the positive class is predicted; None takes the archive's
-        temperature : what logits are divided by; None takes the archive's
+        device : torch device; None uses a GPU if there is one
+        threshold : lowest probability at which the positive class is predicted; None uses the archive's
+        temperature : number that logits are divided by; None uses the archive's
         max_seq_length, label_names, vocabulary : what an archive of the 2019 guide lacks: the length to which its texts
             were truncated, in tokens, the names of the classes 0 and 1, and the path of its vocab.txt unless that is in
             the archive
@@ -101,7 +101,7 @@ class Classifier:
         files = load_model_files(archive_path)
         if vocabulary is not None:
             if VOCABULARY in files.contents:
-                raise ValueError(f"{archive_path} already has a {VOCABULARY}; remove that argument")
+                raise ValueError(f"{archive_path} already has a {VOCABULARY}; remove the argument vocabulary")
             check_file(vocabulary, "the 2019 guide saved it beside its model")
             with translate_read_errors(vocabulary):
                 files = replace(files, contents={**files.contents, VOCABULARY: Path(vocabulary).read_bytes()})
@@ -151,7 +151,7 @@ class Classifier:
     def check_labels(self, data_dir: str | Path) -> str:
         """Compare the names and labels of the classes with those of `labels.json` in a folder; return a sentence.
 
-        Raises ValueError if 0 and 1 are other classes there than in this model's training.
+        Raises ValueError if 0 and 1 stand for different classes there than in this model's training.
         """
         info = read_task_info(data_dir)
         ours, theirs = self.settings["label_names"], info["label_names"]
@@ -161,28 +161,28 @@ class Classifier:
         if ours != theirs:
             raise ValueError(
                 f"{path} says 0 is {theirs[0]!r} and 1 is {theirs[1]!r}, but {self.path} was trained with 0 as "
-                f"{ours[0]!r} and 1 as {ours[1]!r}: run train.ipynb again, or data_prep.ipynb as it was run before it"
+                f"{ours[0]!r} and 1 as {ours[1]!r}: run train.ipynb again, or data_prep.ipynb as before training"
             )
         if label := find_moved_label(self.settings.get("classes"), info["classes"]):
             raise ValueError(
                 f"{path} and {self.path} have the same names, but the label {label!r} is now in the other class: run "
-                "train.ipynb again, or data_prep.ipynb with CLASSES as before it"
+                "train.ipynb again, or data_prep.ipynb with the same CLASSES as before training"
             )
         return f"{path} and {self.path} have the same classes."
 
     def exclude_training_texts(self, texts: Iterable[str], labels: Any, source: str | Path) -> tuple[np.ndarray, str]:
         """Return the rows of texts that the model was not trained on, a sorted array, and a sentence about them.
 
-        The n texts are compared with the training's by `normalize_text`; labels are 0 and 1, of shape (n,); messages
-        call the file that they are from `source`. If the archive has no hashes all rows are returned, and the sentence
-        says that nothing could be checked. Raises ValueError if half of the texts were in the training, or only one
-        class is left.
+        The n texts are compared with the training texts after `normalize_text`; `labels` are 0 and 1, of shape (n,);
+        `source` is the name of their file in messages. If the archive has no hashes, all rows are returned, and the
+        sentence says that nothing could be checked. Raises ValueError if half of the texts or more were in the
+        training, or if only one class is left.
         """
         text_array, labels = as_1d_arrays(np.array(list(texts), object), labels)
         if self.training_hashes is None:
             return np.arange(len(text_array)), (
                 f"cannot check for training-set overlap: {self.path} was saved before hashes were recorded. Run "
-                "train.ipynb again to know"
+                "train.ipynb again to record them"
             )
         is_training_text = find_hashed(text_array, self.training_hashes)
         rows, count = np.flatnonzero(~is_training_text), int(is_training_text.sum())
@@ -190,7 +190,7 @@ class Classifier:
         counted = f"{count:,} {of_source} were in the training of {self.path}"
         if 2 * count >= len(text_array) or len(set(labels[rows].tolist())) < 2:
             hint = "run train.ipynb again (after data_prep.ipynb with CLEAN_TRAIN = True if two files share texts)"
-            raise ValueError(f"{counted}, so that too few are left to evaluate it on: {hint}")
+            raise ValueError(f"{counted}, so too few are left to evaluate it on: {hint}")
         return rows, f"{counted} and are left out" if count else f"the model was trained on none {of_source}"
 
     def predict(self, texts: Iterable[str], batch_size: int = 128, progress: bool = True) -> pd.DataFrame:
@@ -216,12 +216,12 @@ class Classifier:
         """Classify the texts in a column of a DataFrame.
 
         Returns a copy with the two columns of `predict`, called `predicted_label` and `predicted_probability` if the
-        table has one of their names. Each row has its own prediction, whatever its index.
+        table has one of their names. Predictions are matched to rows by position, not by index.
 
         Raises
         ------
         TypeError : for a table that is not a DataFrame, and what `predict` raises
-        ValueError : if the table has no such column, or two, or columns of all names that would be added
+        ValueError : if the table has no such column, or two, or already has columns with the names to be added
         """
         check_type("table", table, pd.DataFrame, "pandas")
         if list(table.columns).count(text_column) != 1:
@@ -264,26 +264,26 @@ class Classifier:
         Parameters
         ----------
         source : the file, compressed or not (`.gz`, `.zip`, ...); its dialect is detected as in data_prep.ipynb, and
-            all of it is checked before the work begins
+            the whole file is checked before the first text is classified
         target : a `.csv` or `.tsv` file, in UTF-8: all columns of the source, and `label` and `probability` (six
-            decimals), called `predicted_label` and `predicted_probability` if the source has one of these. All strings
-            are quoted
-        text_column : a name, or a number from 0. Without a column "text", the default is the training's column
+            decimals), called `predicted_label` and `predicted_probability` if the source has a column of either
+            name. All strings are quoted
+        text_column : a name, or a number from 0. The default also finds the column used in training if none is "text"
         batch_rows : how many rows are read, classified and written at a time
         batch_size : how many texts the model reads at once, at most
         progress : whether to show a progress bar
         encoding : of the source
-        header : whether the first row has the names of the columns. None detects it, and refuses a file for which
-            `text_column` is a number and the first row may be either. Without a header the target's columns have their
-            numbers as names
+        header : whether the first row has the names of the columns. None detects this, and raises ValueError if
+            `text_column` is a number and the first row may be either. Without a header, the target's columns are named
+            by their numbers
 
-        Returns the number of rows. An empty text, or one of which BERT reads nothing, has an empty label and
-        probability. The last lines printed say how many these are, and how many texts were too long or consist mostly
+        Returns the number of rows. A text that is empty, or has nothing that BERT reads, gets an empty label and
+        probability. Prints at the end how many there are of these, and how many texts were too long or consist mostly
         of words unknown to the model.
 
         The target appears when all rows are done; until then `<target>.part` grows by `batch_rows` rows at a time.
-        After an interruption the same call resumes there, and ends in the same file. What takes longer than some hours
-        is a task for several processes: see docs/many-machines.md.
+        After an interruption, the same call resumes there and produces the same file. Jobs of more than a few hours are
+        best divided among several processes: see docs/many-machines.md.
 
         Raises
         ------

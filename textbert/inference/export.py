@@ -82,7 +82,7 @@ def export_huggingface(classifier: Classifier, folder: str | Path, metrics: dict
     """Write a folder that transformers' AutoModelForSequenceClassification and AutoTokenizer load offline.
 
     `metrics` is a dict from a name to a number, for the model card. config.json and the card have the threshold; the
-    card says what transformers cannot do, which is to keep head and tail of a long text.
+    card also says that transformers cannot keep both head and tail of a long text, if the model was trained so.
     """
     from safetensors.torch import save
 
@@ -98,7 +98,7 @@ def export_huggingface(classifier: Classifier, folder: str | Path, metrics: dict
         "layer_norm_eps": 1e-12,
         "pad_token_id": classifier.tokenizer.vocab["[PAD]"],
         "threshold": settings["threshold"],
-        # for us, should it be loaded by `Classifier`
+        # for `Classifier.load`
         "classifier": settings
         | {"temperature": 1.0, "intercept": 0.0, "calibrated_in_weights": get_calibration(settings)},
     }
@@ -121,7 +121,7 @@ def export_huggingface(classifier: Classifier, folder: str | Path, metrics: dict
 
 
 def to_fast_tokenizer(tokenizer: BertTokenizer, max_seq_length: int, truncation: str) -> "Tokenizer":
-    """Return a `tokenizers.Tokenizer` that gives the ids that a `TokenizationConfig` with these three arguments gives.
+    """Return a `tokenizers.Tokenizer` that returns the ids that a `TokenizationConfig` with these arguments does.
 
     It differs for characters that are newer than its Unicode tables or not in Unicode yet, and where a text contains
     "[SEP]" or another special token next to punctuation. Raises ValueError for "head+tail", which it does not support,
@@ -136,7 +136,7 @@ def to_fast_tokenizer(tokenizer: BertTokenizer, max_seq_length: int, truncation:
     longest = tokenizer.wordpiece_tokenizer.max_input_chars_per_word
     fast = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=longest))
     fast.normalizer = normalizers.BertNormalizer(lowercase=lower, strip_accents=lower)
-    if lower:  # as Python does, and tokenizers does not: the sigma that ends a word is another letter
+    if lower:  # a sigma that ends a word has its own lowercase form, which Python knows and tokenizers does not
         sigma = normalizers.Replace(Regex(r"(?<=\p{L})Σ(?!\p{L})"), "ς")
         fast.normalizer = normalizers.Sequence([sigma, fast.normalizer])
     fast.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -162,7 +162,7 @@ def export(classifier: Classifier, kind: str, folder: str | Path, metrics: dict[
         export_huggingface(classifier, path, metrics)
         return path
     path = Path(folder, "onnx", "model.onnx")
-    path.with_stem("model-int8").unlink(missing_ok=True)  # of an export before
+    path.with_stem("model-int8").unlink(missing_ok=True)  # left by an earlier export
     export_onnx(classifier, path)
     missing = export_tokenizer(classifier, path.with_name("tokenizer.json"))
     _write_card(classifier, path.parent, "onnx", metrics, missing)
@@ -175,7 +175,7 @@ def export_tokenizer(classifier: Classifier, path: Path) -> str | None:
     try:
         tokenizer = to_fast_tokenizer(classifier.tokenizer, settings["max_seq_length"], settings["truncation"])
     except (ImportError, ValueError) as error:
-        path.unlink(missing_ok=True)  # of an export before
+        path.unlink(missing_ok=True)  # left by an earlier export
         print(f"{path} is left out: {error}")
         return str(error)
     write_text(path, tokenizer.to_str())
@@ -204,7 +204,7 @@ def quantize_onnx(path: Path) -> Path:
     """Write a copy of an ONNX file with weights of 8 bits (dynamic quantization), `<name>-int8.onnx`; return its path.
 
     Weights use 7 of the bits, since sums would overflow on CPUs without VNNI instructions; activations are quantized
-    as they come.
+    at run time.
     """
     _import_package("onnxruntime", "onnx onnxruntime")
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -231,22 +231,22 @@ def compare_int8(
 ) -> str:
     """Return a sentence that compares the file of `quantize_onnx` with its original in speed, MCC and size.
 
-    texts, labels : that no decision was based on, such as dev.tsv's; labels are 0 and 1, of shape (n,)
+    texts, labels : examples that no decision was based on, such as dev.tsv's; labels are 0 and 1, of shape (n,)
     """
     paths = path, path.with_name(path.name.replace("-int8", ""))
     sessions, features = [open_onnx(each) for each in paths], classifier.convert(texts)
     logits, seconds = np.zeros((2, len(features), 2), np.float32), np.zeros(2)
     for batch in length_grouped_batches(features.lengths, batch_size):
         inputs = {name: tensor.numpy() for name, tensor in collate(features, batch)[0].items()}
-        for i, session in enumerate(sessions):  # in turns, so that other load on the machine slows both
+        for i, session in enumerate(sessions):  # alternating, so that other load on the machine slows both
             start = time.perf_counter()
             logits[i, batch] = session.run(["logits"], inputs)[0]
             seconds[i] += time.perf_counter() - start
     threshold = classifier.settings["threshold"]
     int8, float32 = (get_eval_report("", labels, probabilities(each)[:, 1] >= threshold)["mcc"] for each in logits)
-    size, whole = (each.stat().st_size / 1e6 for each in paths)
+    size, full_size = (each.stat().st_size / 1e6 for each in paths)
     faster = seconds[1] / seconds[0]
     return (
         f"{path.name} on {len(texts):,} texts: {faster:.2f} times as fast as {paths[1].name}, "
-        f"MCC {int8:.3f} for {float32:.3f} ({int8 - float32:+.3f}), {size:,.0f} MB for {whole:,.0f}"
+        f"MCC {int8:.3f} instead of {float32:.3f} ({int8 - float32:+.3f}), {size:,.0f} MB instead of {full_size:,.0f}"
     )

@@ -1,4 +1,4 @@
-"""Prediction for a file of any size, some thousand rows at a time; an interrupted run is resumed."""
+"""Prediction for a file of any size, a few thousand rows at a time; an interrupted run is resumed."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ from textbert.utils.validation import check_positive_int
 
 
 class FeatureClassifier(Protocol):
-    """What predicting for a file needs of a `Classifier`, which is described there."""
+    """The part of `Classifier` that `predict_file` uses; it is described there."""
 
     model: BertForSequenceClassification
     tokenizer: BertTokenizer
@@ -49,8 +49,8 @@ def predict_file(
 ) -> int:
     """Classify the texts of a table and write it with two more columns; see `Classifier.predict_file`.
 
-    Four steps: check the source from its first row to its last, see how far an earlier run came (`TargetFile.resume`),
-    classify what is left, and rename the result to `target`.
+    Four steps: check the source from its first row to its last, find out how far an earlier run got
+    (`TargetFile.resume`), classify what is left, and rename the result to `target`.
     """
     source = Path(source)
     check_file(source, "predict_file reads a CSV or TSV file")
@@ -75,7 +75,7 @@ def predict_file(
                     file.save_progress(fingerprint, rows_read, partial.tell(), counts)
         table.check_unchanged()
         file.finish()
-    resumed = f", {rows_done:,} of them before" if rows_done else ""
+    resumed = f", {rows_done:,} of them in an earlier run" if rows_done else ""
     print(f"{table.count:,} texts classified in {target}: {' and '.join(added)}{resumed}")
     _print_counts(counts, table.count, classifier.settings["max_seq_length"])
     return table.count
@@ -122,7 +122,7 @@ def _count_unreliable(features: Features, unknown_id: int) -> dict[str, int]:
 
 
 def _print_counts(counts: Counter, rows: int, max_seq_length: int) -> None:
-    """Print how many texts got no prediction, or one that rests on a part of them."""
+    """Print how many texts got no prediction, or one based on only part of the text."""
     if counts["empty"]:
         print(f"  {counts['empty']:,} are empty, or contain nothing that BERT reads: their predictions are empty, too")
     if counts["full"]:
@@ -132,7 +132,7 @@ def _print_counts(counts: Counter, rows: int, max_seq_length: int) -> None:
 
 
 def get_prediction_fingerprint(classifier: FeatureClassifier, table: SourceTable, *options: Any) -> str:
-    """Return the SHA-256 of all that determines what `predict_file` writes: table, model, settings and options."""
+    """Return the SHA-256 of everything that affects the output of `predict_file`: table, model, settings, options."""
     tokenizer = classifier.tokenizer
     basic, settings = tokenizer.basic_tokenizer, classifier.settings
     inputs = [FORMAT, table.digest, table.column, table.header, table.has_header, *options, settings]

@@ -19,16 +19,17 @@ from textbert.data.labels import NA_VALUES
 from textbert.utils.files import hash_file
 
 DELIMITER_OF_SUFFIX = {".csv": ",", ".tsv": "\t", ".txt": ",", "": ","}  # of a target, by its extension
-SAMPLE_ROWS = 1000  # to detect whether the first one is a header
-COLUMN_NAME = r"(?=[^\W\d])[\w /()#:-]{1,40}"  # a few words without a sentence's punctuation
+SAMPLE_ROWS = 1000  # read to detect a header
+COLUMN_NAME = r"(?=[^\W\d])[\w /()#:-]{1,40}"  # a few words, without the punctuation of a sentence
 
 
 def is_header(sample: list[list[str]], column: int) -> bool:
-    """Return True if the first row of a sample names the columns; only where the rows below it prove that.
+    """Return True if the first row of a sample is certainly a header, judging by the rows below it.
 
-    `column` is that of the texts. A header has 0, 1, 2, ..., as pandas writes them, or a usual name above the texts. Or
-    there is a name above the texts that is short beside them, and in another column a usual name, or words above cells
-    that all have a digit. What is repeated in its column, or is a number like those below it, is not a name.
+    `column` is the position of the texts. A header is 0, 1, 2, ..., as pandas writes it, or has a common name above the
+    texts. Or it has a name above the texts that is short compared with them, and in another column a common name, or
+    words above cells that all contain a digit. A row is not a header if one of its cells is repeated below it, or
+    contains a digit as all cells below it do.
     """
     (*first,), *rows = [[cell.strip().casefold() for cell in row] for row in sample]
     numbered = first[1:] if first[0] == "" else first
@@ -75,13 +76,13 @@ class SourceTable:
     ) -> "SourceTable":
         """Check a file from its first row to its last and return its table.
 
-        `trained_column` is the name of the training's column of texts; `Classifier.predict_file` describes the others.
-        Prints where the texts are read from, unless that is as requested.
+        `trained_column` is the text column used in training; see `Classifier.predict_file` for the other parameters.
+        Prints which column the texts are read from, unless it is the requested one.
         """
         extension, compression = split_extension(path)
         if extension in (".xlsx", ".xls", ".parquet", ".jsonl", ".json"):
             raise ValueError(f"predict_file reads CSV and TSV, and {path} is neither: save the table as CSV (UTF-8)")
-        if not isinstance(header, bool | np.bool_ | None):  # 0, which pandas takes for a row, would mean False
+        if not isinstance(header, bool | np.bool_ | None):  # 0, for pandas the number of a row, would mean False
             raise ValueError(f"header is {header!r}, but must be True, False, or None to detect it")
         if compression:
             check_integrity(path)
@@ -122,7 +123,7 @@ def _find_text_column(
     """Return the position of the texts, and whether the first row is a header; raise ValueError if that is unclear."""
     names = [name.strip() for name in sample[0]]
     if isinstance(text_column, Integral) and not isinstance(text_column, bool) and 0 <= text_column < len(names):
-        return int(text_column), _require_header_known(sample, source, int(text_column), header)
+        return int(text_column), _check_header(sample, source, int(text_column), header)
     if header is False:
         raise ValueError(
             f"text_column is {text_column!r}, but must be a number from 0 to {len(names) - 1} with header=False"
@@ -149,7 +150,7 @@ def _find_text_column(
     )
 
 
-def _require_header_known(sample: list[list[str]], source: str, column: int, header: bool | None) -> bool:
+def _check_header(sample: list[list[str]], source: str, column: int, header: bool | None) -> bool:
     """Return whether the first row is a header; raise ValueError if `header` is None and it may also be a text."""
     if header is not None:
         return bool(header)
@@ -163,7 +164,7 @@ def _require_header_known(sample: list[list[str]], source: str, column: int, hea
 
 
 def _print_text_column(name: str, path: Path, text_column: str | int, trained_column: str | int | None) -> None:
-    """Print which column the texts are read from, unless it was requested by name and is called as in training."""
+    """Print which column the texts are read from, unless it was requested by name and had that name in training."""
     has_other_name = isinstance(trained_column, str) and trained_column.strip() != name
     if has_other_name or name != text_column:
         in_training = f"; in training they were in {trained_column!r}" if has_other_name else ""

@@ -1,4 +1,4 @@
-"""The table that `Classifier.predict_file` writes, and how far an earlier run came."""
+"""The table that `Classifier.predict_file` writes, and how far an earlier run got."""
 
 import csv
 import hashlib
@@ -14,13 +14,14 @@ from textbert.inference.source_table import DELIMITER_OF_SUFFIX
 from textbert.utils.errors import translate_read_errors, translate_write_errors
 from textbert.utils.files import replace_file, resolve_links, write_text
 
-FORMAT = 1  # of what is written: increase it with every change, so that no target is of two formats
+FORMAT = 1  # version of what is written: increase it with every change, so that no target mixes two
 
 
 def output_columns(header: Iterable, source: str | Path) -> list[str]:
-    """Return the names of the two columns to add to a table `source`, whose columns are called as in `header`.
+    """Return the names of the two columns to add: label and probability, or predicted_label and predicted_probability.
 
-    Raises ValueError if these names, and the second choice for them, are taken.
+    `header` has the names of the table's columns; messages call the table `source`. Raises ValueError if a name of each
+    pair is taken.
     """
     existing = {str(name).strip() for name in header}
     options = ["label", "probability"], ["predicted_label", "predicted_probability"]
@@ -35,14 +36,14 @@ class TargetFile:
     """The table that `predict_file` writes, which appears when it is complete.
 
     Until then `partial_path`, beside it, grows, and `state_path` records how much of it is valid, what it was made
-    from, and its `digest`, a SHA-256. If the target is a link, the file that it points to is replaced.
+    from, and its SHA-256 `digest`. If the target is a link, the file that it points to is replaced.
     """
 
     def __init__(self, target: Path, source: Path) -> None:
         """Check that `target` can be written, with `source` left intact; raise ValueError or WriteError otherwise."""
         if target.suffix.lower() not in DELIMITER_OF_SUFFIX:
             raise ValueError(
-                f"target is {target}, but must be another file than the source, and called .csv (comma-separated), "
+                f"target is {target}, but must be a file other than the source that ends in .csv (comma-separated), "
                 ".tsv (tab-separated) or .txt (comma-separated): no other format is written"
             )
         self.delimiter = DELIMITER_OF_SUFFIX[target.suffix.lower()]
@@ -53,7 +54,7 @@ class TargetFile:
             if not target.name or (self.path.exists() and not self.path.is_file()):
                 raise ValueError(f"target is {target}, but must be a file and not a folder")
             if self.path.resolve() == source.resolve() or (self.path.exists() and self.path.samefile(source)):
-                raise ValueError(f"target is {target}, but must be another file than the source")
+                raise ValueError(f"target is {target}, but must be a file other than the source")
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 for path in (self.partial_path, self.state_path, self.path):
@@ -61,20 +62,20 @@ class TargetFile:
                         open(path, "ab").close()
             except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
                 raise ValueError(
-                    f"target is {target}, but {error.filename} is in its way: choose another target"
+                    f"target is {target}, but {error.filename} is in the way: choose another target"
                 ) from None
-            # without a state it is not ours, such as a browser's half download, or the source
+            # without a state it is not ours: it may be a browser's unfinished download, or the source
             is_ours = self.state_path.exists() or not self.partial_path.exists() or not self.partial_path.stat().st_size
             if self.partial_path.is_symlink() or not is_ours:
                 raise ValueError(
-                    f"target is {target}, but {self.partial_path} is in its way: move it, or choose another target"
+                    f"target is {target}, but {self.partial_path} is in the way: move it, or choose another target"
                 )
 
     def resume(self, fingerprint: str) -> tuple[int, Counter]:
         """Return the number of rows and the counts that an interrupted run with this fingerprint has saved, or zeros.
 
-        What it wrote after saving is cut off. A partial file with other content than it wrote, such as one that an
-        editor has saved, is written from the beginning.
+        Rows written after the last save are cut off. If the content of the partial file has changed, for example
+        because it was saved in an editor, the file is started again.
         """
         try:
             with translate_read_errors(self.state_path):
@@ -115,7 +116,7 @@ class TargetFile:
         file.write(content)
         self.digest.update(content)
         file.flush()
-        os.fsync(file.fileno())  # the state vouches for these rows, also after a power cut
+        os.fsync(file.fileno())  # the state vouches for these rows, even after a power cut
 
     def save_progress(self, fingerprint: str, rows: int, size: int, counts: Counter) -> None:
         """Write the state: the first `size` bytes of the partial file have the predictions for `rows` rows."""

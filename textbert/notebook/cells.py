@@ -102,7 +102,7 @@ class Stages:
         self.completed[section] = state
 
     def check_current(self, section: str, names: dict[str, Any], content: Any = None) -> dict[str, Any]:
-        """Check and record a section as `running` does, for one that is a single cell; return the parameters."""
+        """Check and record a section that is a single cell, as `running` does; return the parameters."""
         with self.running(section, names, content) as parameters:
             return parameters
 

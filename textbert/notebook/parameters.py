@@ -1,4 +1,4 @@
-"""The notebooks' parameters: for each the notebooks that have it, and a rule for its values."""
+"""The parameters of the notebooks: which notebooks have each of them, and a rule for its values."""
 
 import ast
 import difflib
@@ -58,8 +58,8 @@ def _check_tracker_installed(name: str | None) -> None:
 TRUE_OR_FALSE = Rule("True or False", lambda v: type(v) is bool)
 
 TASK = Rule(
-    "a folder name of at most 100 characters, which are the letters A to Z and a to z, digits, _, . and - (a letter or "
-    "digit first), and not the name of a pretrained model",  # whose archive it would overwrite
+    "a folder name of at most 100 characters: the letters A to Z and a to z, digits, _, . and - (a letter or digit "
+    "first), and not the name of a pretrained model",  # whose archive it would overwrite
     _is_task_name,
 )
 
@@ -99,7 +99,7 @@ TRACKER = replace(none_or(one_of(*TRACKERS)), check_available=_check_tracker_ins
 class Parameter:
     """A parameter of the notebooks.
 
-    notebooks : the names of those that have it, separated by spaces
+    notebooks : the names of the notebooks that have it, separated by spaces
     affects_training : False for a parameter that may change between an interrupted training run and its resumption
     """
 
@@ -233,6 +233,6 @@ def check_parameters(notebook: str, names: dict[str, Any]) -> dict[str, Any]:
 
 
 def get_training_config(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return those of train.ipynb's `parameters`, a dict from name to value, that affect a single training run."""
+    """Select, from a dict of train.ipynb's parameters by name, those that affect a single training run."""
     table = get_parameters("train")
     return {name: value for name, value in parameters.items() if table[name].affects_training}

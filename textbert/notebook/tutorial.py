@@ -63,7 +63,7 @@ def main(task: str = "sample") -> int:
     """Run all three notebooks on a task and print where the results are; return the exit status, 1 if a cell fails."""
     start = time.perf_counter()
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # files and pipes on Windows have another encoding than UTF-8
+        if isinstance(stream, TextIOWrapper):  # on Windows the encoding of files and pipes is not UTF-8
             stream.reconfigure(errors="backslashreplace")
     os.environ["TQDM_DISABLE"] = "1"  # progress bars are widgets, which a terminal cannot show
     for name in NOTEBOOKS:

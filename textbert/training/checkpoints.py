@@ -1,4 +1,4 @@
-"""What a training run saves so that it can resume after it was stopped or killed."""
+"""Checkpoints and results of trials, from which an interrupted training run or search resumes."""
 
 import hashlib
 import json
@@ -20,24 +20,25 @@ from textbert.utils.errors import translate_read_errors, translate_write_errors
 from textbert.utils.files import atomic_write, exclusive_lock, is_file, write_text
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator  # seconds, which a prediction need not wait for
+    from accelerate import Accelerator  # its import takes seconds, and predicting does not need it
 
-# what older checkpoints hold, though no single run depends on it; and what they lack, with the value they had
+# parameters in older checkpoints that do not affect a single training run
 IGNORED_LEGACY_KEYS = ("FALSE_POSITIVE_COST", "SEARCH_LEARNING_RATES", "SEARCH_EPOCHS", "FOLDS")
 
+# parameters that older checkpoints lack, with the values that were in effect
 DEFAULTS_OF_NEW_KEYS = {"R_DROP": 0.0, "ADVERSARIAL_SHARE": 1.0}
 
-SPLIT = "rows to train and to validate"  # which older checkpoints do not hold
+SPLIT = "rows to train and to validate"  # not in older checkpoints
 
-CONTENT = "content of BERT_MODEL"  # compared instead of its name, except with older checkpoints, which do not hold it
+CONTENT = "content of BERT_MODEL"  # compared instead of the model's name; not in older checkpoints
 
 
 @contextmanager
 def catch_stop_signals(print_fn: Callable[[str], None] = print) -> Iterator[list[str]]:
     """Context manager that yields a list, to which Ctrl-C, the stop button and SIGTERM add the name of their signal.
 
-    A second signal raises KeyboardInterrupt at once. On Windows, where no process gets SIGTERM, Ctrl-Break and closing
-    the console count, too.
+    A second signal raises KeyboardInterrupt at once. On Windows, which never sends SIGTERM, Ctrl-Break and closing the
+    console have the same effect.
     """
     stop_signals: list[str] = []
 
@@ -45,7 +46,7 @@ def catch_stop_signals(print_fn: Callable[[str], None] = print) -> Iterator[list
         if stop_signals:
             raise KeyboardInterrupt
         stop_signals.append(signal.Signals(signal_number).name)
-        print_fn("Stopping as soon as the step is done (once more to stop at once) ...")
+        print_fn("Stopping after the current step (repeat to stop at once) ...")
 
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
     original_handlers = {number: signal.signal(number, handle) for number in numbers}
@@ -87,19 +88,22 @@ def get_run_config(
     training_config: dict[str, Any],
     rows: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> dict[str, Any]:
-    """Return all that the result of a training run depends on, as a dict of plain values.
+    """Return everything that determines the result of a training run, as a dict of plain values.
 
     features : only their fingerprint is used
     model : what `load_model` returned; only its fingerprint is used
-    training_config : the parameters that a run depends on, see `get_training_config`
-    rows : (training rows, validation rows), since another version may split differently
+    training_config : the parameters that affect a run, see `get_training_config`
+    rows : (training rows, validation rows), since another version of the code may split differently
     """
     split = {} if rows is None else {SPLIT: hash_rows(*rows)}
     return {"data": features.fingerprint, CONTENT: model.fingerprint, **split, **training_config}
 
 
 def training_lock(accelerator: "Accelerator", output_dir: str | Path) -> AbstractContextManager[None]:
-    """Return a context manager in which no other process can train the same task; TimeoutError if one does."""
+    """Return a context manager in which no other process can train the same task.
+
+    Entering it raises TimeoutError if another process is training it.
+    """
     hint = "wait until it is done, or choose another TASK_NAME"
     path = get_checkpoint_path(output_dir).parent
     return exclusive_lock(path, 0, hint) if accelerator.is_main_process else nullcontext()
@@ -109,10 +113,10 @@ def training_lock(accelerator: "Accelerator", output_dir: str | Path) -> Abstrac
 class Checkpoint:
     """A file from which a training run resumes as if it had never stopped.
 
-    path : of the file; a complete checkpoint replaces the previous one in one step
-    config : dict of what the result depends on, see `get_run_config`; a checkpoint with another one is refused
-    minutes : between checkpoints within an epoch
-    resume : False starts over, whatever the file holds
+    path : the file; a complete checkpoint replaces the previous one atomically
+    config : dict of what determines the result, see `get_run_config`; a checkpoint with a different one is refused
+    minutes : time between checkpoints within an epoch
+    resume : False starts over, even if there is a checkpoint
     """
 
     path: Path
@@ -128,7 +132,7 @@ class Checkpoint:
         schedule: torch.optim.lr_scheduler.LRScheduler,
         progress: dict[str, Any],
     ) -> None:
-        """Write a checkpoint. All processes must call it; the main process writes.
+        """Write a checkpoint. All processes must call this; the main process writes the file.
 
         progress : the fields of `Progress`, as plain values and tensors
         """
@@ -158,15 +162,15 @@ class Checkpoint:
         optimizer: torch.optim.Optimizer,
         schedule: torch.optim.lr_scheduler.LRScheduler,
     ) -> dict[str, Any] | None:
-        """Load the checkpoint into its arguments; return its progress, or None if there is nothing to resume from.
+        """Load the checkpoint into model, optimizer and schedule; return its progress, None if there is none to load.
 
-        With as many processes and threads as before, the run ends as if it had never stopped, on a CPU bitwise
-        identical. Raises ValueError if the file is corrupt or has another config (the message lists the differences),
-        and ReadError if it cannot be read just now.
+        With as many processes and threads as before, the run ends as if it had never stopped; on a CPU the result is
+        bitwise identical. Raises ValueError if the file is corrupt or has a different config (the message lists the
+        differences), and ReadError if it cannot be read just now.
         """
         from accelerate.utils import broadcast_object_list
 
-        # of the main process, also if the others cannot see its disk
+        # the main process reads for all: others may not see its disk
         (state,) = broadcast_object_list([self._read() if accelerator.is_main_process and self.resume else None])
         if isinstance(state, Exception):
             raise state
@@ -184,7 +188,7 @@ class Checkpoint:
         return state["progress"]
 
     def _read(self) -> dict[str, Any] | Exception | None:
-        """Return the state in the file, None if there is no file, or the error that `load` is to raise everywhere."""
+        """Return the state in the file, None if there is no file, or the error for `load` to raise in all processes."""
         try:
             with translate_read_errors(self.path):
                 return self._read_state() if is_file(self.path) else None
@@ -219,10 +223,10 @@ class Checkpoint:
 
 
 class TrialCache:
-    """Results of the runs of a search or of folds, in a file that exists until all is done.
+    """Results of the runs of a search or of cross-validation, in a file that exists until all are done.
 
-    path : of the file
-    config : dict of what the results depend on, as plain values; results with another one are not used
+    path : the file
+    config : dict of what determines the results, as plain values; results with a different one are not used
     resume : False deletes the file
     """
 
@@ -234,19 +238,19 @@ class TrialCache:
                 self.path.unlink(missing_ok=True)
 
     def run(self, accelerator: "Accelerator", name: str, fine_tune: Callable[..., Any], *arguments: Any) -> Any:
-        """Return the `summary` of `fine_tune(*arguments)`, which returns a `Run`; from the file if it is there.
+        """Return the `summary` of the Run that `fine_tune(*arguments)` returns, from the file if it has one.
 
         Arrays among the arguments hold row numbers.
         """
         from accelerate.utils import broadcast_object_list
 
         keys = self._get_keys(name, arguments)
-        # of the main process, also if the others cannot see its disk
+        # the main process reads for all: others may not see its disk
         (results,) = broadcast_object_list([self._read()])
         if isinstance(results, OSError):
             raise results
         if summaries := [results[key] for key in keys if results.get(key) is not None]:
-            accelerator.print(f"{name}: done before")
+            accelerator.print(f"{name}: already done")
             return summaries[0]
         accelerator.print(f"{name}:")
         summary = fine_tune(*arguments).summary

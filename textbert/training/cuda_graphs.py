@@ -6,7 +6,7 @@ shape of batch, and replayed from then on, as two launches.
 
 `torch.cuda.make_graphed_callables` could replace `GraphedStep` and `GraphReplay`, nearly half of this module. But it
 keeps a gradient of every parameter for each shape and adds them with a kernel launch per parameter; these graphs add to
-one set of gradients as they run. (That is from its source: it was not tried, for want of a GPU.)
+one set of gradients as they run. (This follows from its source code and was not measured.)
 """
 
 import os
@@ -18,16 +18,16 @@ from pytorch_pretrained_bert.modeling import BertForSequenceClassification
 from torch.autograd.function import once_differentiable
 
 # Off unless this environment variable is 1: the tests at the end of tests/training/test_cuda_graphs.py need a GPU, and
-# have not passed on one in full.
+# not all of them have passed on one.
 ENV_VAR = "BERT_CUDA_GRAPHS"
 
-CAPTURE_AFTER = 3  # a shape is captured when it comes for the third time: capturing takes about as long as five steps
+CAPTURE_AFTER = 3  # a shape is captured when it occurs for the third time: capturing takes about as long as five steps
 
 ACTIVATION_BYTES = 34  # kept for the backward pass per token, layer and hidden unit (measured with bert-base)
 
 
 class EncoderModule(torch.nn.Module):
-    """What is captured: the layers, pooler and classifier of a model, without its embeddings."""
+    """The part of a model that is captured: layers, pooler and classifier, without the embeddings."""
 
     def __init__(self, model: BertForSequenceClassification) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class EncoderModule(torch.nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, extended_attention_mask: torch.Tensor) -> torch.Tensor:
         """Return logits of shape (batch, num_labels) for hidden states of shape (batch, length, hidden)."""
-        # of the class, as `capture_layers` replaces the instance's
+        # the method of the class, as `capture_layers` replaces that of the instance
         return type(self.model).forward_from_embeddings(self.model, hidden_states, extended_attention_mask)
 
 
@@ -43,8 +43,8 @@ class GraphedStep:
     """The forward and the backward pass of batches of one shape, as two CUDA graphs.
 
     Both read and write fixed memory: copy the inputs to `inputs` and replay `forward`, which writes `outputs`; copy the
-    gradient of the outputs to `outputs_gradient` and replay `backward`, which writes `hidden_gradient`, of the hidden
-    states, and adds the gradients of the parameters to `gradients`.
+    gradient of the outputs to `outputs_gradient` and replay `backward`, which writes the gradient of the hidden states
+    to `hidden_gradient` and adds those of the parameters to `gradients`.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class GraphedStep:
             torch.autograd.grad(outputs, differentiable, torch.zeros_like(outputs))
 
         with torch.autocast("cuda", enabled=False):  # the backward pass runs without autocast
-            # warm-up, on a side stream as PyTorch's notes say: what libraries set up at first must not be captured
+            # warm-up, on a side stream as PyTorch's notes say: what libraries set up on first use must not be captured
             side_stream, current_stream = torch.cuda.Stream(), torch.cuda.current_stream()
             side_stream.wait_stream(current_stream)
             with torch.cuda.stream(side_stream):
@@ -111,7 +111,7 @@ class GraphReplay(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outputs_gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Add the parameters' gradients to theirs; return that of the hidden states."""
+        """Add to the gradients of the parameters; return the gradient of the hidden states."""
         ctx.graphed.bind_gradients()
         ctx.step.outputs_gradient.copy_(outputs_gradient)
         ctx.step.backward.replay()
@@ -120,18 +120,18 @@ class GraphReplay(torch.autograd.Function):
 
 
 class GraphedEncoder:
-    """Replaces `forward_from_embeddings` of a model: replays a graph for each shape of batch that comes often enough.
+    """Replaces `forward_from_embeddings` of a model: replays a graph for each batch shape that occurs often enough.
 
-    It runs in eager mode without gradients, and between the forward and the backward pass of a replayed batch, whose
-    fixed memory another batch would overwrite.
+    It runs in eager mode when no gradients are needed, and between the forward and the backward pass of a replayed
+    batch, whose fixed memory another batch would overwrite.
     """
 
     def __init__(self, model: BertForSequenceClassification) -> None:
         self.encoder = EncoderModule(model)
         trained = {name: p for name, p in self.encoder.named_parameters() if "embeddings." not in name}
         self.parameters = list(trained.values())
-        # the same memory under other tensors: autograd keeps a node with each parameter as long as a loss is held, and
-        # that node belongs to the stream of eager mode, which makes a capture fail
+        # the same memory in new tensors: as long as a loss is alive, autograd keeps a node for each parameter, bound to
+        # the stream of eager mode, which would make a capture fail
         self.captured_parameters = {name: p.detach().requires_grad_() for name, p in trained.items()}
         self.gradients = [torch.zeros_like(p) for p in self.parameters]
         self.pool = torch.cuda.graph_pool_handle()  # all shapes share memory, as one batch is processed at a time
@@ -140,7 +140,7 @@ class GraphedEncoder:
         self.backward_pending = False
 
     def __call__(self, hidden_states: torch.Tensor, extended_attention_mask: torch.Tensor) -> torch.Tensor:
-        """Return logits of shape (batch, num_labels), as `EncoderModule`."""
+        """Return logits of shape (batch, num_labels), like `EncoderModule`."""
         if self.backward_pending or not (self.encoder.model.training and torch.is_grad_enabled()):
             return self.encoder(hidden_states, extended_attention_mask)
         shape = hidden_states.shape, hidden_states.dtype
@@ -153,7 +153,7 @@ class GraphedEncoder:
         return GraphReplay.apply(hidden_states, extended_attention_mask, self.steps[shape], self)
 
     def capture(self, *inputs: torch.Tensor) -> GraphedStep:
-        """Return a `GraphedStep`; RuntimeError, with a hint, if this GPU and this PyTorch cannot capture one."""
+        """Capture a `GraphedStep`; raise RuntimeError, with a hint, if this GPU or PyTorch version cannot."""
         torch.cuda.empty_cache()  # PyTorch cannot free cached memory during a capture
         try:
             return GraphedStep(self.encoder, self.captured_parameters, self.gradients, inputs, self.pool)
@@ -162,11 +162,11 @@ class GraphedEncoder:
         except RuntimeError as error:  # PyTorch cannot continue in this process
             raise RuntimeError(
                 f"CUDA graph capture failed: {error}\nUnset the environment variable {ENV_VAR} and restart the "
-                "notebook: it resumes from the last checkpoint, slower on small batches"
+                "notebook: training resumes from the last checkpoint, but small batches are slower"
             ) from error
 
     def bind_gradients(self) -> None:
-        """Make `gradients`, to which the graphs add, the gradients of the parameters, with the values these have."""
+        """Make `gradients`, to which the graphs add, the `grad` of the parameters, keeping its current values."""
         unbound = [pair for pair in zip(self.parameters, self.gradients) if pair[0].grad is not pair[1]]
         if unbound:
             torch._foreach_zero_([gradient for _, gradient in unbound])
@@ -179,7 +179,7 @@ class GraphedEncoder:
 def capture_layers(model: BertForSequenceClassification, max_tokens: int) -> None:
     """Capture a model's layers as CUDA graphs until `release_layers`, if BERT_CUDA_GRAPHS=1 and GPU memory allows.
 
-    max_tokens : of the largest batch, padding included
+    max_tokens : number of tokens in the largest batch, padding included
     """
     if os.environ.get(ENV_VAR) != "1":
         return

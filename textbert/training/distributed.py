@@ -18,21 +18,21 @@ from textbert.features.features import Features
 from textbert.model.prediction import predict_logits
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator  # seconds, which a prediction need not wait for
+    from accelerate import Accelerator  # its import takes seconds, and predicting does not need it
 
-# those of accelerate, under the names of their packages
+# the trackers that accelerate supports, by the names of their packages
 TRACKERS = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb")
 
-# in which launchers (torchrun, and those of MPI) pass the number of processes, and the rank of each
+# environment variables in which launchers (torchrun, MPI) pass the number of processes, and the rank of each
 WORLD_SIZE_VARS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
 RANK_VARS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 
 
 def choose_mixed_precision() -> str:
-    """Return accelerate's `mixed_precision`: "bf16" if the hardware multiplies matrices of bfloat16, else "no".
+    """Return accelerate's `mixed_precision`: "bf16" if the hardware multiplies bfloat16 matrices, else "no".
 
-    Of CPUs those with AMX do; others emulate it, hundreds of times slower.
+    Among CPUs, those with AMX do; others emulate it, hundreds of times slower.
     """
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
@@ -64,7 +64,7 @@ def get_environment() -> dict[str, str]:
 def _get_world_size() -> int:
     """Return the number of processes that a launcher has started, from the environment.
 
-    If it is 1, variables that a cluster or a launcher has left there are removed: accelerate would wait for other
+    If it is 1, variables that a cluster or a launcher left there are removed, or accelerate would wait for other
     processes. Raises RuntimeError for an impossible rank.
     """
     size_var = next((name for name in WORLD_SIZE_VARS if os.environ.get(name)), None)
@@ -89,19 +89,19 @@ def _get_world_size() -> int:
 
 
 def make_accelerator() -> "Accelerator":
-    """Return accelerate's Accelerator for this machine, or for this process of those that torchrun started.
+    """Return an Accelerator for this machine, or for this process if a launcher such as torchrun started several.
 
-    Some clusters set WORLD_SIZE without MASTER_ADDR or RANK, or one of these alone: there are no other processes then,
+    Some clusters set WORLD_SIZE without MASTER_ADDR or RANK, or one of these alone: then there are no other processes,
     and the variables are removed from the environment. Raises RuntimeError if fewer processes joined than were started.
 
-    ONEDNN_PRIMITIVE_CACHE_CAPACITY is set to 8,192 unless it is set already: oneDNN, which multiplies matrices of
-    bfloat16 on a CPU, compiles some forty kernels for each shape of batch, and long texts have many lengths.
+    ONEDNN_PRIMITIVE_CACHE_CAPACITY is set to 8,192 unless it is set already: oneDNN, which multiplies bfloat16
+    matrices on a CPU, compiles about forty kernels for each batch shape, and long texts have many lengths.
     """
     from accelerate import Accelerator
 
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
     world_size = _get_world_size()
-    # on CPUs accelerate must be told, or each process works alone
+    # accelerate must be told that the processes use CPUs, or each would train alone
     cpu = True if world_size > 1 and not torch.cuda.is_available() else None
     accelerator = Accelerator(mixed_precision=choose_mixed_precision(), cpu=cpu)
     joined = accelerator.num_processes
@@ -123,14 +123,14 @@ def experiment_tracker(
 ) -> Iterator[Callable[[dict[str, float], int], None]]:
     """Context manager that yields a function `log(metrics, step)`, which logs a dict of numbers.
 
-    Each training run of a search or of folds is a run of its own in the tracker, and so is each resumed one, whose
-    steps continue.
+    Each training run of a search or of cross-validation is a separate run in the tracker. So is a resumed run, which
+    continues the step numbers.
 
     Parameters
     ----------
     track_with : one of `TRACKERS`, such as "tensorboard"; None logs nothing
-    output_dir : of the task, whose name is the project's; files go to `<output_dir>/tracking/<name>/`
-    name : of the run
+    output_dir : the task's folder, whose name becomes that of the project; files go to `<output_dir>/tracking/<name>/`
+    name : name of the run
     config : dict of the run's settings
     """
     if track_with is None:
@@ -162,14 +162,14 @@ def shard_batch(batch: np.ndarray, accelerator: "Accelerator") -> tuple[np.ndarr
     """Return (the rows of a batch that this process takes, their weight, 1.0 or 0.0).
 
     With n processes each takes every n-th row: batches are sorted by length, so the shards take equally long. If there
-    are fewer rows than processes, those left over take the first row with a weight of 0, as all must join each step.
+    are fewer rows than processes, the rest take the first row with a weight of 0, as all must take part in each step.
     """
     shard = batch[accelerator.process_index :: accelerator.num_processes]
     return (shard, 1.0) if len(shard) else (batch[:1], 0.0)
 
 
 def all_reduce_sum(accelerator: "Accelerator", *values: torch.Tensor | float) -> list[float]:
-    """Return the sum of each value, a number or a tensor of no dimension, over all processes."""
+    """Return the sum of each value, a number or a 0-dimensional tensor, over all processes."""
     if accelerator.num_processes == 1:
         return [float(value) for value in values]
     tensors = [torch.as_tensor(value, dtype=torch.float32, device=accelerator.device) for value in values]
@@ -183,10 +183,10 @@ def predict_distributed(
     batch_size: int,
     rows: np.ndarray,
 ) -> np.ndarray:
-    """Return the logits of `rows`, of shape (n, num_labels), as `predict_logits`; each process predicts its shard."""
+    """Return the logits of `rows`, of shape (n, num_labels), like `predict_logits`; each process predicts a shard."""
     shard = np.arange(accelerator.process_index, len(rows), accelerator.num_processes)
     logits = np.zeros((len(rows), model.num_labels), np.float32)
     is_visible = accelerator.is_main_process
     logits[shard] = predict_logits(model, features, batch_size, rows[shard], "Validating", is_visible)
-    # the sum over the processes: each row is predicted by one of them, and zero in the others
+    # each row is predicted by one process and zero in the others, so the sum has all rows
     return accelerator.reduce(torch.from_numpy(logits).to(accelerator.device)).cpu().numpy()

@@ -1,4 +1,4 @@
-"""Memory of tensors that glibc's malloc keeps from step to step instead of returning it to Linux."""
+"""Keep the memory of freed tensors in glibc's malloc from step to step instead of returning it to Linux."""
 
 import ctypes
 import sys
@@ -6,9 +6,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # from glibc's malloc.h
 
-# glibc stops to adjust its thresholds once one of them is set: these are what it would have arrived at
+# glibc stops adjusting its thresholds once one of them is set: these are the values it would have reached
 GLIBC_DEFAULTS = {TRIM_THRESHOLD: 64 << 20, MMAP_THRESHOLD: 32 << 20, MMAP_MAX: 65_536}
 
 in_use = threading.Lock()
@@ -19,7 +19,7 @@ def disable_malloc_trim() -> Iterator[None]:
     """Context manager in which the process keeps freed memory; results do not change.
 
     Otherwise glibc returns the memory of large tensors to Linux, which fills it with zeros for the next step. At the
-    end it is returned. Does nothing without glibc, in another such block, and outside the main thread.
+    end it is returned. Does nothing without glibc, inside another such block, or outside the main thread.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     is_main_thread = threading.current_thread() is threading.main_thread()

@@ -12,10 +12,10 @@ from textbert.utils.display import format_duration
 
 @dataclass
 class Progress:
-    """How far a training run has got: what a checkpoint holds beside model, optimizer and schedule."""
+    """How far a training run has got: what a checkpoint holds besides model, optimizer and schedule."""
 
     epoch: int = 0  # completed epochs
-    step: int = 0  # completed steps of the epoch after these
+    step: int = 0  # completed steps of the current epoch
     losses: list[float] = field(default_factory=list)  # one for each step
     history: list[dict[str, Any]] = field(default_factory=list)  # one for each epoch
     best_epoch: int = 0  # from 1; see `Run.on_epoch_end`
@@ -24,9 +24,9 @@ class Progress:
 
 
 class ProgressEstimator:
-    """Estimates how long a training run takes, which depends on the tokens of its batches and not on its steps.
+    """Estimates how long a training run takes, from the tokens in its batches rather than from its number of steps.
 
-    total_tokens : padding included, of all epochs
+    total_tokens : number of tokens in all epochs, padding included
     done : fraction of the run that was completed earlier
     """
 
@@ -34,12 +34,12 @@ class ProgressEstimator:
         self.total_tokens = total_tokens
         self.tokens_left = total_tokens * (1 - done)
         self.steps = 0
-        self.start = self.previous = 0.0  # of the first step, of the latest
+        self.start = self.previous = 0.0  # when the first step ended, when the latest one did
         self.timed_tokens = 0
         self.seconds_per_token: list[float] = []  # of each timed step
 
     def update(self, tokens: int) -> None:
-        """Count a step of so many tokens; the first one, which includes set-up, is not timed."""
+        """Record a step with this many tokens; the first one, which includes set-up, is not timed."""
         now = time.perf_counter()
         self.tokens_left -= tokens
         self.steps += 1
@@ -51,7 +51,7 @@ class ProgressEstimator:
         self.previous = now
 
     def describe_total(self, rows: int) -> str:
-        """Format how long a whole run on `rows` rows takes.
+        """Format how long a complete run on `rows` rows takes.
 
         It is estimated from the median rate of the steps: the first step of each size allocates memory and is slow.
         """
@@ -60,7 +60,7 @@ class ProgressEstimator:
         return f"This will take {format_duration(total)} here{small}"
 
     def describe_remaining(self) -> str:
-        """Format the time that is left; "" at the end, or if no step was timed."""
+        """Format the remaining time; "" at the end, or if no step was timed."""
         if not self.timed_tokens or self.tokens_left <= 0:
             return ""
         seconds = (time.perf_counter() - self.start) * self.tokens_left / self.timed_tokens

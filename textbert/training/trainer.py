@@ -196,7 +196,7 @@ class Run:
             yield batches
 
     def log_step(self, loss: torch.Tensor | float) -> None:
-        """Record the loss of a step, of which each process has its part; save or stop if it is time to.
+        """Record the loss of a step, summed over the processes; save a checkpoint or stop if it is time to.
 
         Raises ValueError if the loss is NaN or infinite, and KeyboardInterrupt, after a checkpoint, if a stop was
         requested.
