@@ -6,6 +6,7 @@ import re
 import signal
 import weakref
 from contextlib import nullcontext, suppress
+from copy import deepcopy
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,7 +23,13 @@ from textbert.model.loading import clone_state_dict
 from textbert.model.prediction import predict_logits
 from textbert.training import distributed, progress, trainer
 from textbert.training.checkpoints import Checkpoint
-from textbert.training.optim import adversarial_embeddings, get_class_weights, make_optimizer, make_schedule
+from textbert.training.optim import (
+    adversarial_embeddings,
+    get_class_weights,
+    make_optimizer,
+    make_schedule,
+    upgrade_optimizer_state,
+)
 from textbert.training.progress import ProgressEstimator
 from textbert.training.sparse_embeddings import full_state_dict
 from textbert.utils.display import format_duration
@@ -76,14 +83,44 @@ def test_optimizer_groups_match_hand_computation():
         f"{layer}.1.output.LayerNorm.bias": (0.005, 0),
         f"{layer}.0.intermediate.dense.weight": (0.0025, 0.03),
         f"{layer}.0.attention.output.LayerNorm.weight": (0.0025, 0),
-        "bert.embeddings.word_embeddings.weight": (0.00125, 0.03),
+        "bert.embeddings.word_embeddings.weight": (0.00125, 0),
         "bert.embeddings.position_embeddings.weight": (0.00125, 0.03),
         "bert.embeddings.LayerNorm.weight": (0.00125, 0),
     }
     for name, (rate, decay) in expected.items():
         assert options[name] == (pytest.approx(rate), pytest.approx(decay)), name
     undecayed = {name for name, (_, decay) in options.items() if decay == 0}
-    assert undecayed == {name for name in options if re.search(r"bias$|LayerNorm", name)}
+    assert undecayed == {name for name in options if re.search(r"bias$|LayerNorm|word_embeddings", name)}
+
+
+def test_states_of_older_optimizers_are_upgraded():
+    """In older checkpoints word embeddings are in the group of the other embeddings, with weight decay."""
+    model = make_model()
+    optimizer = make_optimizer(model, 0.01)
+    word, other, *rest = optimizer.param_groups
+    schedule = make_schedule(optimizer, 10, 0.1)
+    older = torch.optim.AdamW([{**other, "params": [*word["params"], *other["params"]]}, *rest])
+    older_schedule = make_schedule(older, 10, 0.1)
+    for step in (1, 2):
+        for number, parameter in enumerate(model.parameters()):
+            parameter.grad = torch.full_like(parameter, float(step + number))
+        older.step()
+        older_schedule.step()
+    states = deepcopy((older.state_dict(), older_schedule.state_dict()))
+    upgrade_optimizer_state(optimizer, *states)
+    optimizer.load_state_dict(states[0])
+    schedule.load_state_dict(states[1])
+    assert [group["weight_decay"] for group in optimizer.param_groups[:2]] == [0, 0.01]
+    for parameter in model.parameters():
+        assert torch.equal(optimizer.state[parameter]["exp_avg"], older.state[parameter]["exp_avg"])
+    rates = [{id(p): group["lr"] for group in o.param_groups for p in group["params"]} for o in (optimizer, older)]
+    assert rates[0] == rates[1]
+    for current in (schedule, older_schedule):
+        current.step()
+    rates = [{id(p): group["lr"] for group in o.param_groups for p in group["params"]} for o in (optimizer, older)]
+    assert rates[0] == rates[1] and len(schedule.base_lrs) == len(optimizer.param_groups)
+    upgrade_optimizer_state(optimizer, current_state := optimizer.state_dict(), schedule_state := schedule.state_dict())
+    assert current_state == optimizer.state_dict() and schedule_state == schedule.state_dict()
 
 
 def test_optimizer_step_matches_hand_computation():

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from textbert.features.features import Features
+from textbert.training.optim import upgrade_optimizer_state
 from textbert.training.sparse_embeddings import full_state_dict, load_full_state_dict
 from textbert.utils.errors import translate_read_errors, translate_write_errors
 from textbert.utils.files import atomic_write, exclusive_lock, is_file, write_text
@@ -178,6 +179,7 @@ class Checkpoint:
             return None
         with translate_read_errors(self.path):  # copying it takes memory
             load_full_state_dict(model, state["model"])
+            upgrade_optimizer_state(optimizer, state["optimizer"], state["schedule"])
             optimizer.load_state_dict(state["optimizer"])
             schedule.load_state_dict(state["schedule"])
         if len(state["random"]) == accelerator.num_processes:

@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ def make_optimizer(
 
     The classifier and the pooler have `learning_rate`, the top layer `layer_decay` times that, the layer below its
     square times that, and the embeddings the smallest (Howard and Ruder 2018, https://arxiv.org/abs/1801.06146; Zhang
-    et al. 2020, https://arxiv.org/abs/2006.05987). Biases and LayerNorm have no weight decay.
+    et al. 2020, https://arxiv.org/abs/2006.05987). Biases, LayerNorm and word embeddings have no weight decay: so the
+    embeddings of tokens that the data lacks stay as they were pre-trained.
     """
     num_layers = model.config.num_hidden_layers
     groups = defaultdict(list)
@@ -26,13 +28,30 @@ def make_optimizer(
             depth = num_layers - int(match[1])
         else:
             depth = num_layers + 1 if "embeddings." in name else 0
-        has_decay = not name.endswith(".bias") and "LayerNorm" not in name
-        groups[depth, has_decay].append(parameter)
+        is_word_embedding = "word_embeddings." in name
+        has_decay = not (name.endswith(".bias") or "LayerNorm" in name or is_word_embedding)
+        groups[depth, is_word_embedding, has_decay].append(parameter)  # an order that checkpoints rely on
     options = [
         {"params": parameters, "lr": learning_rate * layer_decay**depth, "weight_decay": weight_decay * has_decay}
-        for (depth, has_decay), parameters in groups.items()
+        for (depth, _, has_decay), parameters in groups.items()
     ]
     return torch.optim.AdamW(options, fused=True)
+
+
+def upgrade_optimizer_state(
+    optimizer: torch.optim.Optimizer, optimizer_state: dict[str, Any], schedule_state: dict[str, Any]
+) -> None:
+    """Give the word embeddings a parameter group of their own in the states of older checkpoints, in place.
+
+    There they share the first group, and its weight decay, with position and segment embeddings. The numbers of the
+    parameters are the same, so what AdamW has stored for each stays as it is.
+    """
+    groups = optimizer_state["param_groups"]
+    if len(groups) < len(optimizer.param_groups):
+        word, *others = groups[0]["params"]
+        groups[:1] = [groups[0] | {"params": [word], "weight_decay": 0.0}, groups[0] | {"params": others}]
+        for values in (schedule_state["base_lrs"], schedule_state["_last_lr"], schedule_state["lr_lambdas"]):
+            values.insert(0, values[0])
 
 
 def make_schedule(

@@ -1,11 +1,10 @@
 """Training on the rows of the embedding matrix whose tokens occur in the data.
 
-A token that never occurs has no gradient, so AdamW does nothing to its row but decay it, and that can be done once, at
-the end. Without the unused rows neither the optimizer nor gradient clipping passes over them at each step; on short
-texts that is a third of the time.
+A token that never occurs has no gradient, and word embeddings have no weight decay (see `make_optimizer`), so AdamW
+leaves its row as it is. Without the unused rows neither the optimizer nor gradient clipping passes over them at each
+step; on short texts that is a third of the time.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -20,14 +19,12 @@ class PrunedEmbedding(torch.nn.Module):
     """An Embedding without the rows of unused tokens.
 
     weight : parameter of shape (tokens in use, hidden), in the order of the token ids
-    unused_decay : what weight decay has left of the unused rows, as a factor; see `decay_unused_embeddings`
     """
 
     def __init__(self, full: torch.nn.Embedding, ids: torch.Tensor) -> None:
         """Take the rows `ids`, rising, of shape (n,), from the embedding matrix; other ids raise IndexError later."""
         super().__init__()
         self.weight = torch.nn.Parameter(full.weight.detach()[ids])
-        self.unused_decay = 1.0
         self.ids: torch.Tensor
         self.row_of_id: torch.Tensor
         self.initial_weight: torch.Tensor
@@ -47,7 +44,7 @@ class PrunedEmbedding(torch.nn.Module):
 
     def full_weight(self) -> torch.Tensor:
         """Return the whole embedding matrix as it is now, a new tensor of shape (vocabulary, hidden)."""
-        weight = self.initial_weight * self.unused_decay
+        weight = self.initial_weight.clone()
         weight[self.ids] = self.weight.detach()
         return weight
 
@@ -77,21 +74,6 @@ def restore_embeddings(model: BertForSequenceClassification) -> None:
         )
 
 
-def decay_unused_embeddings(
-    model: BertForSequenceClassification,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LambdaLR,
-    steps: Iterable[int],
-) -> None:
-    """Decay the unused rows of a pruned model as AdamW would in these steps, numbered from 0."""
-    pruned = model.bert.embeddings.word_embeddings
-    if isinstance(pruned, PrunedEmbedding):
-        group = next(g for g in optimizer.param_groups if any(p is pruned.weight for p in g["params"]))
-        for step in steps:
-            learning_rate = group["initial_lr"] * schedule.lr_lambdas[0](step)
-            pruned.unused_decay *= 1 - learning_rate * group["weight_decay"]
-
-
 def _pruned_weights(model: torch.nn.Module) -> dict[str, PrunedEmbedding]:
     """Return the pruned embeddings of a model by the names of their weights in its state_dict."""
     modules = model.named_modules()
@@ -106,10 +88,7 @@ def full_state_dict(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def load_full_state_dict(model: torch.nn.Module, state_dict: dict[str, torch.Tensor]) -> None:
-    """Load what `full_state_dict` returned; a pruned model takes the rows in use.
-
-    The others follow from the weights that the training run starts from and the steps that are done.
-    """
+    """Load what `full_state_dict` returned; a pruned model takes the rows in use: the others have not changed."""
     rows = {name: state_dict[name][pruned.ids.cpu()] for name, pruned in _pruned_weights(model).items()}
     model.load_state_dict({**state_dict, **rows})
 

@@ -21,7 +21,6 @@ from textbert.training.malloc import disable_malloc_trim
 from textbert.training.optim import make_optimizer, make_schedule
 from textbert.training.progress import Progress, ProgressEstimator
 from textbert.training.sparse_embeddings import (
-    decay_unused_embeddings,
     full_state_dict,
     prune_embeddings,
     resize_adam_state,
@@ -160,8 +159,6 @@ class Run:
             if state:
                 self.accelerator.print(f"Resuming from step {len(state['losses'])} of {self.total_steps}")
                 self.progress = Progress(**state)
-                steps = range(len(self.progress.losses))
-                decay_unused_embeddings(self.model, self.optimizer, self.schedule, steps)
             else:
                 self._save()  # so that evaluate.ipynb knows of a run that was started
         self.saved_at = time.monotonic()
@@ -210,7 +207,6 @@ class Run:
                 f"loss is {loss} at step {len(losses) + 1}: training diverged. Try a smaller LEARNING_RATE, or a "
                 "larger WARMUP_PROPORTION"
             )
-        decay_unused_embeddings(self.model, self.optimizer, self.schedule, [len(losses)])
         losses.append(loss)
         self.progress.step += 1
         self.log({"training/loss": loss}, len(losses))
