@@ -55,7 +55,8 @@ class TokenCache(_BoundedCache):
     # str.split() splits at these, but BERT deletes them: "A\x85B" is one word
     CONTROL_CHARS_BERT_DROPS = "\x0b\x0c\x1c\x1d\x1e\x1f\x85"
     ASCII_WORD = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]")
-    # each is a token of its own, occurs in no special token, and does not change what precedes it (a period, a sigma)
+    # each is a token of its own, occurs in no special token, and does not change what precedes it, unlike a period,
+    # across which the next letter decides how a capital sigma is lowercased
     SINGLE_CHAR_TOKENS = re.compile(r"[!-&(-\-/;-@\\_{-~\u4e00-\u9fff]")
     VERY_LONG = 100_000  # characters
 
