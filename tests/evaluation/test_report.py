@@ -57,8 +57,8 @@ def test_the_report_without_texts(tmp_path):
 @pytest.mark.parametrize(
     ("correct", "p_value", "verdict"),
     [
-        (90, 0.001, "It is better than the words baseline, which is right on 70 of 100; this is hardly chance."),
-        (50, 0.001, "It is WORSE than the words baseline, which is right on 70 of 100; this is hardly chance."),
+        (90, 0.001, "It is better than the words baseline, which is right on 70 of 100; this is unlikely to be chance."),
+        (50, 0.001, "It is WORSE than the words baseline, which is right on 70 of 100; this is unlikely to be chance."),
         (
             72,
             0.2,
@@ -77,13 +77,13 @@ def test_the_summary_needs_no_statistics(correct, p_value, verdict):
     first, second, third = report.summarize(intervals, "BERT", "words", p_value, groups)
     at_least = {90: "8", 72: "6", 50: "4"}[correct]
     assert first.startswith(f"BERT is right on {correct} of 100 texts; on at least {at_least}")
-    assert "as far as 100 texts can tell. It found 40 of 40 'early' and" in first
+    assert "judging from 100 texts. It found 40 of 40 'early' and" in first
     assert ("predicting 'late' is right MORE OFTEN, on 60 of 100 texts instead of 50." in first) == (correct == 50)
     assert ("always predicting 'late' is right on 60 of 100." in first) == (correct != 50)
     assert second == verdict
     # all mistakes are in the late ones: even 10 of them are hardly chance
     late = f"'late': {correct - 40} of 60 are right ({correct} of 100 overall)."
-    assert third == f"Its accuracy is lowest, as far as these texts can tell, for {late}"
+    assert third == f"Its accuracy is lowest, judging from these texts, for {late}"
 
 
 def summarize_rare(rare_found, false_positives, words_found, p_value=1e-5):
@@ -99,7 +99,7 @@ def test_the_verdict_says_where_accuracy_and_mcc_disagree():
     verdict = summarize_rare(rare_found=40, false_positives=80, words_found=5)[1]
     assert verdict == (
         "The words baseline is right more often (96 of 100), but with both classes weighted equally (MCC), BERT does "
-        "better; both are hardly chance."
+        "better; neither is likely to be chance."
     )
     assert summarize_rare(rare_found=40, false_positives=1, words_found=5)[1].startswith(
         "It is better than the words baseline"
@@ -108,7 +108,7 @@ def test_the_verdict_says_where_accuracy_and_mcc_disagree():
 
 def test_no_mistake_is_no_certainty():
     assert summarize_rare(50, 0, 5)[0] == (
-        "BERT is right on 100 of 100 texts; on at least 99, as far as 1,000 texts can tell. "
+        "BERT is right on 100 of 100 texts; on at least 99, judging from 1,000 texts. "
         "It found 950 of 950 'rare' and 50 of 50 'usual'; always predicting 'rare' is right on 95 of 100."
     )
 
@@ -118,7 +118,7 @@ def test_a_group_too_small_for_the_test_hides_no_other():
     labels, correct = np.zeros(1258, int), np.repeat([1, 0, 1, 0, 1, 0], [5, 3, 165, 85, 900, 100])
     groups = metrics.accuracy_by_group(labels, 1 - correct, names)
     assert report.describe_worst_group(groups) == (
-        "Its accuracy is lowest, as far as these texts can tell, for 'many': 165 of 250 are right (85 of 100 overall)."
+        "Its accuracy is lowest, judging from these texts, for 'many': 165 of 250 are right (85 of 100 overall)."
     )
 
 
@@ -191,7 +191,7 @@ def test_equal_proportions_are_given_as_counts_and_one_mistake_in_the_singular()
 
 def test_all_mistakes_in_one_class_of_twelve_texts():
     groups = metrics.accuracy_by_group([0] * 6 + [1] * 6, [0] * 12, ["no"] * 6 + ["yes"] * 6)
-    assert "as far as these texts can tell, for 'yes': 0 of 6 are right" in report.describe_worst_group(groups)
+    assert "judging from these texts, for 'yes': 0 of 6 are right" in report.describe_worst_group(groups)
 
 
 def test_a_trend_over_the_lengths_is_mentioned():

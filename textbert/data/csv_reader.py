@@ -1,4 +1,4 @@
-"""Read delimited text, compressed or not, as rows of fields: strictly, in the dialect that fits, in bounded memory."""
+"""Read CSV and TSV, quoted or not, compressed or not, as rows of fields: strictly, in the dialect that fits."""
 
 import csv
 from collections.abc import Callable, Iterator

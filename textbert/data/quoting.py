@@ -1,4 +1,7 @@
-"""What the quotes of a delimited file reveal: how its columns are quoted, and whether a quoted field swallowed rows."""
+"""What the quotes of a delimited file reveal: how its columns are quoted, and whether a quoted field swallowed rows.
+
+`csv_reader.read_delimited` decides by this whether a file, also a TSV, is quoted.
+"""
 
 import re
 from collections.abc import Collection

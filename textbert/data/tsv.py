@@ -1,4 +1,7 @@
-"""BERT's TSV files of four columns without quoting: cleaning texts, writing, reading, and chunks of large files."""
+"""BERT's TSV files of four columns without quoting: cleaning texts, writing, reading, and chunks of large files.
+
+Other people's TSV files, which may be quoted, are read by `csv_reader`, which recognizes that.
+"""
 
 import io
 import json

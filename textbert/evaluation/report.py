@@ -78,7 +78,7 @@ def summarize(
     proportion = _format_proportion(correct, texts)
     at_least = str(math.floor(100 * binomtest(correct, texts).proportion_ci(method="wilson").low))
     at_least += "" if proportion.endswith(" of 100") else " of 100"
-    first = f"{model} is right on {proportion} texts; on at least {at_least}, as far as {texts:,} texts can tell."
+    first = f"{model} is right on {proportion} texts; on at least {at_least}, judging from {texts:,} texts."
     first += f" {_compare_with_majority_class(model, classes)}"
     low, high = intervals.loc[(model, "mcc"), ["low", "high"]]
     if _predicts_one_class(classes):
@@ -104,18 +104,18 @@ def _compare_with_baseline(intervals: pd.DataFrame, model: str, baseline: str, p
     if by_accuracy == by_mcc == 0:
         return f"These texts are not enough to tell whether it is better than {other}."
     if by_accuracy == by_mcc:
-        return f"It is {'better' if by_mcc > 0 else 'WORSE'} than {other}; this is hardly chance."
+        return f"It is {'better' if by_mcc > 0 else 'WORSE'} than {other}; this is unlikely to be chance."
     if by_mcc == 0:
         verdict = (
-            f"It is right {'more often' if by_accuracy > 0 else 'LESS OFTEN'} than {other}; this is hardly chance."
+            f"It is right {'more often' if by_accuracy > 0 else 'LESS OFTEN'} than {other}; this is unlikely to be chance."
         )
         return f"{verdict} But {balanced}, these texts are not enough to tell which is better."
     if by_accuracy == 0:
         verdict = f"These texts are not enough to tell whether it is right more often than {other}. But {balanced}, "
-        return f"{verdict}it does {'better' if by_mcc > 0 else 'WORSE'}; this is hardly chance."
+        return f"{verdict}it does {'better' if by_mcc > 0 else 'WORSE'}; this is unlikely to be chance."
     better, worse = (model, f"the {baseline} baseline") if by_mcc > 0 else (f"the {baseline} baseline", model)
     verdict = f"{worse[0].upper()}{worse[1:]} is right more often ({proportions[by_mcc > 0]}), but {balanced}, "
-    return f"{verdict}{better} does better; both are hardly chance."
+    return f"{verdict}{better} does better; neither is likely to be chance."
 
 
 def _length_trend(lengths: pd.DataFrame) -> tuple[float, float]:
@@ -146,7 +146,7 @@ def describe_worst_group(groups: pd.DataFrame) -> str:
     if len(weak):
         worst = weak.iloc[weak["accuracy"].argmin()]
         sentences.append(
-            f"Its accuracy is lowest, as far as these texts can tell, for {worst.name}: {worst['correct']:,.0f} of "
+            f"Its accuracy is lowest, judging from these texts, for {worst.name}: {worst['correct']:,.0f} of "
             f"{worst['texts']:,.0f} are right ({_format_proportion(correct, texts)} overall)."
             f"{' These are few.' if worst['texts'] < 30 else ''}"
         )

@@ -14,7 +14,7 @@ from pytorch_pretrained_bert.modeling import BertForSequenceClassification
 def make_optimizer(
     model: BertForSequenceClassification, learning_rate: float, layer_decay: float = 0.8, weight_decay: float = 0.01
 ) -> torch.optim.AdamW:
-    """Return torch's AdamW for BERT, with a learning rate that is smaller the deeper a layer lies.
+    """Return torch's AdamW for BERT, with a learning rate that is lower the closer a layer is to the input.
 
     The classifier and the pooler have `learning_rate`, the top layer `layer_decay` times that, the layer below its
     square times that, and the embeddings the smallest (Howard and Ruder 2018, https://arxiv.org/abs/1801.06146; Zhang
@@ -25,15 +25,15 @@ def make_optimizer(
     groups = defaultdict(list)
     for name, parameter in model.named_parameters():
         if match := re.search(r"encoder\.layer\.(\d+)\.", name):
-            depth = num_layers - int(match[1])
+            distance = num_layers - int(match[1])  # from the classifier
         else:
-            depth = num_layers + 1 if "embeddings." in name else 0
+            distance = num_layers + 1 if "embeddings." in name else 0
         is_word_embedding = "word_embeddings." in name
         has_decay = not (name.endswith(".bias") or "LayerNorm" in name or is_word_embedding)
-        groups[depth, is_word_embedding, has_decay].append(parameter)  # an order that checkpoints rely on
+        groups[distance, is_word_embedding, has_decay].append(parameter)  # an order that checkpoints rely on
     options = [
-        {"params": parameters, "lr": learning_rate * layer_decay**depth, "weight_decay": weight_decay * has_decay}
-        for (depth, _, has_decay), parameters in groups.items()
+        {"params": parameters, "lr": learning_rate * layer_decay**distance, "weight_decay": weight_decay * has_decay}
+        for (distance, _, has_decay), parameters in groups.items()
     ]
     return torch.optim.AdamW(options, fused=True)
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 class RunConfig:
     """How to train.
 
-    learning_rate : of the top layer, see `make_optimizer`
+    learning_rate : of classifier and pooler; `make_optimizer` gives those of the layers below
     epochs : how many at most
     warmup_proportion : fraction of the steps in which the learning rate rises
     patience : how many epochs may pass without a higher MCC; None for all
