@@ -264,7 +264,7 @@ def test_all_cells_run_with_clean_outputs(request, name, plots, widgets):
     assert page.locator(".progress-bar").count() == 0
     assert sum("application/vnd.jupyter.widget-view+json" in o.get("data", {}) for o in outputs) == widgets
     # no table is cut off, except perhaps that of the tokens: the tiny vocabulary splits words into letters
-    assert set(page.evaluate(TOO_WIDE)) <= ({"piece"} if name == "train" else set())
+    assert set(page.evaluate(TOO_WIDE)) <= ({"token"} if name == "train" else set())
     wide = page.add_style_tag(content=".jp-OutputArea table { min-width: 3000px }")
     assert len(page.evaluate(TOO_WIDE)) > 0  # a table that is cut off is found
     wide.evaluate("style => style.remove()")

@@ -914,7 +914,7 @@ def other_words(folder, tiny):
 RUNS = {
     "no_table": (no_table, ["data_prep"], "data/no_table/train.csv"),
     "other_words": (other_words, ["train"], "data/other_words/labels.json"),
-    "hostile_pickles": (hostile_pickles, ["train"], "outputs/hostile_pickles/checkpoint/checkpoint.pt is damaged"),
+    "hostile_pickles": (hostile_pickles, ["train"], "outputs/hostile_pickles/checkpoint/checkpoint.pt is corrupt"),
     "hostile_archive": (hostile_archive, ["evaluate"], "archive.tar.gz: pytorch_model.bin does not contain weights"),
     "hostile_texts": (hostile_texts, ["data_prep", "train", "evaluate"], None),
 }

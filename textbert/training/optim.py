@@ -48,8 +48,8 @@ def upgrade_optimizer_state(
     """
     groups = optimizer_state["param_groups"]
     if len(groups) < len(optimizer.param_groups):
-        word, *others = groups[0]["params"]
-        groups[:1] = [groups[0] | {"params": [word], "weight_decay": 0.0}, groups[0] | {"params": others}]
+        word, *remaining = groups[0]["params"]
+        groups[:1] = [groups[0] | {"params": [word], "weight_decay": 0.0}, groups[0] | {"params": remaining}]
         for values in (schedule_state["base_lrs"], schedule_state["_last_lr"], schedule_state["lr_lambdas"]):
             values.insert(0, values[0])
 
