@@ -54,17 +54,15 @@ def test_the_report_without_texts(tmp_path):
     assert "Secret" not in page and "0.25" in page and "mcc" in page
 
 
+WORDS = "the words baseline, which is right on 70 of 100"
+
+
 @pytest.mark.parametrize(
     ("correct", "p_value", "verdict"),
     [
-        (90, 0.001, "It is better than the words baseline, which is right on 70 of 100; this is unlikely to be chance."),
-        (50, 0.001, "It is WORSE than the words baseline, which is right on 70 of 100; this is unlikely to be chance."),
-        (
-            72,
-            0.2,
-            "These texts are not enough to tell whether it is better than the words baseline, which is right on 70 of "
-            "100.",
-        ),
+        (90, 0.001, f"It is better than {WORDS}; this is unlikely to be chance."),
+        (50, 0.001, f"It is WORSE than {WORDS}; this is unlikely to be chance."),
+        (72, 0.2, f"These texts are not enough to tell whether it is better than {WORDS}."),
     ],
 )
 def test_the_summary_needs_no_statistics(correct, p_value, verdict):

@@ -106,9 +106,8 @@ def _compare_with_baseline(intervals: pd.DataFrame, model: str, baseline: str, p
     if by_accuracy == by_mcc:
         return f"It is {'better' if by_mcc > 0 else 'WORSE'} than {other}; this is unlikely to be chance."
     if by_mcc == 0:
-        verdict = (
-            f"It is right {'more often' if by_accuracy > 0 else 'LESS OFTEN'} than {other}; this is unlikely to be chance."
-        )
+        how_often = "more often" if by_accuracy > 0 else "LESS OFTEN"
+        verdict = f"It is right {how_often} than {other}; this is unlikely to be chance."
         return f"{verdict} But {balanced}, these texts are not enough to tell which is better."
     if by_accuracy == 0:
         verdict = f"These texts are not enough to tell whether it is right more often than {other}. But {balanced}, "
