@@ -1,10 +1,10 @@
 # make tutorial   set up, then run the three notebooks on the sample
 # make test       set up, then test
 # make lab        set up, then open JupyterLab on the notebooks
-# make notebooks  run and clean the notebooks that are kept in git
-# make lint       check style and spelling
-# make versions   try the lowest and the highest versions that pyproject.toml allows, each in a new environment
-# make fuzz       hostile input and faults at length: 20,000 cases of each kind, for half an hour
+# make notebooks  run the committed notebooks and clean their output
+# make lint       check style, spelling and types
+# make versions   test the lowest and the highest versions that pyproject.toml allows, in new environments
+# make fuzz       long tests with malformed input and faults: 20,000 examples of each kind, half an hour
 
 PYTHON ?= python3
 TASK_NAME ?= sample
@@ -14,28 +14,28 @@ NOTEBOOKS := data_prep train evaluate
 .PHONY: tutorial test lab notebooks lint versions fuzz setup
 .DELETE_ON_ERROR:
 
-# any Python can read this, and ends with the message where it is too old
-NEW_ENOUGH := import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is \
-%d.%d (%s): install one, or name it, as in make PYTHON=python3.12" % (v[0], v[1], sys.executable))
-# an environment knows its folder and its Python: where it was moved, or that Python is gone, its pip does not start
-REMAKE := { echo "the environment in .venv does not work here, perhaps because it was moved: delete .venv, and call make again" >&2; exit 1; }
+# valid in any Python, so that one that is too old shows the message
+NEW_ENOUGH := import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Python 3.11 or newer is required, this is \
+%d.%d (%s): install one, or pass its name, as in make PYTHON=python3.12" % (v[0], v[1], sys.executable))
+# the paths in a virtual environment are absolute: if it was moved, or its Python removed, its pip does not start
+REMAKE := { echo "the virtual environment .venv does not work (was it moved?): delete .venv and run make again" >&2; exit 1; }
 
 setup: .venv/ready
 	@$(BIN)/pip --version >/dev/null 2>&1 || $(REMAKE)
 
-# compiled by all cores, which pip does by one, and without the packages' own tests. The file appears last, so an
-# installation that was broken off is taken up again
+# bytecode is compiled on all cores (pip uses one), without the packages' own tests; `ready` is created last, so that an
+# interrupted setup is resumed
 .venv/ready: requirements.txt
 	@$(PYTHON) -c '$(NEW_ENOUGH)'
 	@[ ! -e .venv/bin ] || $(BIN)/python -c '$(NEW_ENOUGH)' || $(REMAKE)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --only-binary :all: -r requirements.txt
-	@$(BIN)/python -m compileall -qq -j 0 -x "/tests?/" .venv || true  # what is for other Pythons does not compile
-	@echo "$$($(BIN)/python -m pip list --disable-pip-version-check | tail -n +3 | wc -l) packages are installed in .venv, $$(du -sh .venv | cut -f 1)"
+	@$(BIN)/python -m compileall -qq -j 0 -x "/tests?/" .venv || true  # templates for other versions of Python fail
+	@echo "$$($(BIN)/python -m pip list --disable-pip-version-check | tail -n +3 | wc -l) packages installed in .venv, $$(du -sh .venv | cut -f 1)"
 	@touch $@
 
 tutorial: setup
-	@$(BIN)/python -m textbert.tutorial $(TASK_NAME)
+	@$(BIN)/python -m textbert.notebook.tutorial $(TASK_NAME)
 
 test: setup
 	$(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
@@ -43,7 +43,7 @@ test: setup
 lab: setup
 	$(BIN)/jupyter lab
 
-# no progress bars: a saved notebook would show them frozen
+# without progress bars, which a saved notebook shows frozen
 notebooks: setup
 	@for name in $(NOTEBOOKS); do \
 		TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
@@ -57,6 +57,7 @@ lint: setup
 	$(BIN)/ruff check --line-length 88 $(NOTEBOOKS:=.ipynb)
 	$(BIN)/ruff format --check --line-length 88 $(NOTEBOOKS:=.ipynb)
 	$(BIN)/codespell --skip "data,cache,outputs,.venv,.git,*.png" --ignore-words-list caf,couldn,didn,doesn,hadn,hasn,isn,shouldn,wasn,weren,wouldn --ignore-regex "[A-Za-z0-9+/=]{80,}" .
+	$(BIN)/mypy
 
 versions: setup
 	$(BIN)/python -m pytest tests/check_versions.py -v

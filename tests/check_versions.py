@@ -1,8 +1,8 @@
-"""The ranges of pyproject.toml hold: what is promised works with the lowest versions and with the highest.
+"""The version ranges of pyproject.toml hold: everything works with the lowest and with the highest versions.
 
-`make versions` runs this, in a few minutes, and prints a line for each thing that is tried; `make test` does not. For
-each end an environment is made in a temporary folder, of what pyproject.toml asks for. Both have the torch of
-requirements.txt, since other builds bring gigabytes along, and its programs that run notebooks.
+`make versions` runs this, in a few minutes; `make test` does not. For each end of the ranges an environment is created
+in a temporary folder. Both have the torch of requirements.txt, since other builds are gigabytes in size, and its
+programs that run notebooks.
 """
 
 import os
@@ -23,79 +23,79 @@ PARAMETERS = {
     "train": {**TINY, "TRAIN_BATCH_SIZE": 9, "NUM_TRAIN_EPOCHS": 2, "LEARNING_RATE": 1e-3, "FOLDS": 2},
     "evaluate": {"TASK_NAME": "tiny", "CHECK_LABELS": 60},
 }
-# a warning at a line of ours: it is of what a later version will take away
-WARNING = r".*(?:textbert/\w+|tools|converter|run)\.py:\d+: (?:Deprecation|Future)\w*Warning.*"
+# a warning about a line of this project: a later version will remove what it uses
+WARNING = r".*(?:textbert/[\w/]+|tools|converter|run)\.py:\d+: (?:Deprecation|Future)\w*Warning.*"
 
 
 def read_constraints(end):
-    """Return lines for pip: the first version of each range, unless `end` is "highest", and what both ends share."""
+    """Return constraints for pip: what both ends share and, if `end` is "lowest", the first version of each range."""
     pins = re.findall(r"^([\w-]+)==([\d.]+)", (ROOT / "requirements.txt").read_text(), re.M)
     versions = {name: version for name, version in pins if name in SAME}
     for requirement in map(Requirement, read_ranges() if end == "lowest" else ()):
         (bound,) = requirement.specifier
-        assert bound.operator in (">=", "=="), f"{requirement} has no first version"
+        assert bound.operator in (">=", "=="), f"{requirement} has no lowest version"
         versions.setdefault(requirement.name, bound.version)
     return [f"{name}=={version}\n" for name, version in versions.items()]
 
 
 class Environment:
-    """An environment with the package, and with the versions of one end of the ranges."""
+    """A virtual environment with the package and the versions of one end of the ranges."""
 
     def __init__(self, end, folder):
         self.folder = folder
-        # of the newest versions we want to hear what they will take away
+        # the newest versions warn about what they will remove
         self.variables = {"PYTHONWARNINGS": "default"} if end == "highest" else {}
         self.source = copy_source(folder / "source")
         (folder / "constraints.txt").write_text("".join(read_constraints(end)))
         venv.create(folder / "venv", with_pip=True)
         self.install(self.source)
 
-    def install(self, *what):
-        """Install with pip, wheels only."""
+    def install(self, *requirements):
+        """Install wheels with pip."""
         pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
-        self.run(*pip, "--only-binary", ":all:", "--constraint", "constraints.txt", *what, cwd=self.folder)
+        self.run(*pip, "--only-binary", ":all:", "--constraint", "constraints.txt", *requirements, cwd=self.folder)
 
     def run(self, *arguments, cwd, **variables):
-        """Run Python there; it must end well, and no line of ours may use what goes away. Return what it printed."""
-        without = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")  # without compiled files each Python compiles torch anew
-        environment = {name: value for name, value in os.environ.items() if name not in without}
+        """Run Python there and return its output; it must succeed, without a warning about a line of this project."""
+        unset = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")  # without bytecode files each process compiles torch again
+        environment = {name: value for name, value in os.environ.items() if name not in unset}
         environment |= {"TQDM_DISABLE": "1", "MPLBACKEND": "agg", **self.variables, **variables}
         python = self.folder / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
         command = [python, *arguments]
-        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        assert re.findall(WARNING, done.stderr + done.stdout) == []
-        return done.stdout
+        process = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+        assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
+        assert re.findall(WARNING, process.stderr + process.stdout) == []
+        return process.stdout
 
 
 @pytest.fixture(scope="module", params=["lowest", "highest"])
 def environment(request, tmp_path_factory):
-    """An environment with the package alone, for each end."""
+    """An environment with the package and its dependencies, for each end of the ranges."""
     return Environment(request.param, tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture(scope="module")
 def with_train(environment):
-    """The same with the extra."""
+    """The same with the extra `train`."""
     environment.install(f"{environment.source}[train]")
     return environment
 
 
 @pytest.fixture
 def project(tmp_path, bert_files, server, hub_files):
-    """A project with a tiny data set, and a model hub: its folder, and the variables that lead to the hub."""
+    """A project with a tiny data set and a model hub: (its folder, the environment variables that point to the hub)."""
     server.add_model("me/tiny", hub_files)
     variables = {"HF_ENDPOINT": server.address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
     (tmp_path / "project").mkdir()
     return make_project(tmp_path / "project", bert_files), variables
 
 
-def test_the_package_alone_predicts(environment, tmp_path, bert_files, pack):
+def test_package_predicts(environment, tmp_path, bert_files, pack):
     pack(bert_files(classifier=SETTINGS), "mine.tar.gz")
     assert environment.run("-c", PREDICT, cwd=tmp_path).endswith("(2, 2)\n")
 
 
-def test_the_extra_is_enough_to_fetch_to_train_and_to_convert(with_train, project):
+def test_extra_is_enough_to_download_train_and_convert(with_train, project):
     folder, variables = project
     for notebook in ("data_prep", "train"):
         write_script(notebook, folder / "run.py", **PARAMETERS[notebook])
@@ -105,13 +105,13 @@ def test_the_extra_is_enough_to_fetch_to_train_and_to_convert(with_train, projec
     assert "23 examples in" in with_train.run("converter.py", *options, cwd=folder, **variables)
 
 
-def test_the_notebooks_run(with_train, project):
+def test_notebooks_run(with_train, project):
     folder, variables = project
     with_train.install(*SAME)
     for notebook, parameters in PARAMETERS.items():
-        chosen = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
-        with_train.run("-m", "papermill", f"{notebook}.ipynb", "done.ipynb", *chosen, cwd=folder, **variables)
-        cells = nbformat.read(folder / "done.ipynb", as_version=4).cells
+        options = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
+        with_train.run("-m", "papermill", f"{notebook}.ipynb", "executed.ipynb", *options, cwd=folder, **variables)
+        cells = nbformat.read(folder / "executed.ipynb", as_version=4).cells
         outputs = [output for cell in cells for output in cell.get("outputs", ())]
         assert [output.text for output in outputs if output.get("name") == "stderr"] == []
     assert "BERT" in (folder / "outputs/tiny/report/report.html").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the tests share: tiny vocabularies, a tiny BERT, a model hub on loopback, and the way to larger real data."""
+"""What the tests share: tiny vocabularies, a tiny BERT, a model hub on loopback, and the folder of real data."""
 
 import io
 import json
@@ -12,7 +12,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-# the servers of these tests are on loopback, whatever this machine is told of proxies and of working offline
+# the servers of these tests are on loopback, whatever proxy or offline settings this machine has
 os.environ.pop("HF_HUB_OFFLINE", None)
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
@@ -33,15 +33,15 @@ from servers import Server
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # tools.py and textbert/ stand there, also for the worker processes
 
-from textbert import workers  # noqa: E402
-from textbert.archive import get_archive_path, write_archive  # noqa: E402
+from textbert.features import conversion  # noqa: E402
+from textbert.model.archive import get_archive_path, write_archive  # noqa: E402
 
 quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=100, suppress_health_check=quiet)
 settings.register_profile("fuzz", deadline=None, max_examples=20_000, suppress_health_check=quiet)
 settings.load_profile("tests")  # pytest --hypothesis-profile=fuzz takes the other
 
-# what an archive must say of its classifier
+# what an archive must contain about its classifier
 SETTINGS = {
     "do_lower_case": True,
     "max_seq_length": 9,
@@ -52,7 +52,7 @@ SETTINGS = {
     "threshold": 0.5,
 }
 
-# any text there is (surrogates are not text), with more than chance of what breaks tables
+# any text (without surrogates), with characters that break tables more often than by chance
 HARD = "\t\r\n\"',\\ \x00\x0b\x0c\x1c\x1d\x1e\x1f\x85\u2028\u2029\ufeff"
 texts = strategies.text(strategies.characters(exclude_categories=["Cs"]) | strategies.sampled_from(HARD))
 
@@ -62,12 +62,12 @@ PIECES = ["aff", "able", "##aff", "##able", "##ing", "##ly", "##s", "##ed"]
 
 
 def pytest_make_parametrize_id(val, argname):
-    """Name bytes by their argument: compressed ones hold the time of day, and processes must call a test the same."""
+    """Name bytes by their argument: compressed bytes vary with the time, but xdist needs equal ids in all processes."""
     return argname if isinstance(val, bytes) else None
 
 
 def make_vocabulary(cased):
-    """Return a small BERT vocabulary as a list: single characters, their ## forms, some words and pieces."""
+    """Return a small BERT vocabulary as a list: single characters, their ## forms, some words and word pieces."""
     characters = string.ascii_lowercase + string.digits + "ßяйب中文\u0301😀"
     capitals = [*string.ascii_uppercase, *"éüÉ", "The", "Good", "##THE"] if cased else []
     pieces = [*characters, *capitals]
@@ -77,7 +77,7 @@ def make_vocabulary(cased):
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """The models here are tiny: threads would only wait for each other."""
+    """Use one thread: with tiny models, threads would only wait for each other."""
     torch.set_num_threads(1)
 
 
@@ -237,12 +237,12 @@ def assert_equal_weights(found, expected):
 
 
 def encoder_of(state):
-    """Return those weights of a state that a classifier takes over."""
+    """Return the weights of a state dict that a classifier starts from."""
     return {name: tensor for name, tensor in state.items() if name.startswith("bert.")}
 
 
 def assert_same_encoder(model, state):
-    """Check that a model has the encoder of a state."""
+    """Check that a model has the encoder weights of a state dict."""
     assert_equal_weights(encoder_of(model.state_dict()), encoder_of(state))
 
 
@@ -277,8 +277,8 @@ def hub_files(bert_files, load_state):
 
 @pytest.fixture
 def workers_in_time(monkeypatch):
-    """Let a conversion wait until its workers have started: a short one would be done before."""
-    worker_pool = workers.worker_pool
+    """Make a conversion wait until its workers have started; a short one would finish first."""
+    worker_pool = conversion.worker_pool
 
     @contextmanager
     def wait_for_workers(*arguments):
@@ -286,7 +286,7 @@ def workers_in_time(monkeypatch):
             pool.result(timeout=300)
             yield pool
 
-    monkeypatch.setattr(workers, "worker_pool", wait_for_workers)
+    monkeypatch.setattr(conversion, "worker_pool", wait_for_workers)
 
 
 @pytest.fixture
@@ -301,7 +301,7 @@ def server():
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Waiting takes no time."""
+    """Make waiting take no time."""
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
 
 
@@ -334,7 +334,7 @@ def test_data():
 
 @pytest.fixture
 def fresh_accelerator():
-    """Let accelerate, which keeps its state for a whole process, begin anew, and forget this test after it."""
+    """Reset the state of accelerate, which otherwise lasts as long as the process, before and after a test."""
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)

@@ -1,4 +1,4 @@
-"""The training loop of train.ipynb, read from the notebook: tests and benchmarks run that one and hold no copy."""
+"""The training loop of train.ipynb, read from the notebook, so that tests and benchmarks run the same code."""
 
 import ast
 import json
@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import tools
 
 NOTEBOOK = Path(tools.__file__).with_name("train.ipynb")
-FUNCTIONS = ("predict", "judge", "validate", "get_loss", "add_gradients", "fine_tune")
+FUNCTIONS = ("predict", "compute_metrics", "validate", "get_loss", "add_gradients", "fine_tune")
 
 
 def _read_statements():
@@ -18,28 +18,27 @@ def _read_statements():
 
 
 def read_parameters():
-    """Return the parameters of train.ipynb and their values there, as a dict."""
-    assigned = [statement for statement in _read_statements() if isinstance(statement, ast.AnnAssign)]
-    return {statement.target.id: ast.literal_eval(statement.value) for statement in assigned}
+    """Return the parameters of train.ipynb with their default values, as a dict."""
+    assignments = [statement for statement in _read_statements() if isinstance(statement, ast.AnnAssign)]
+    return {statement.target.id: ast.literal_eval(statement.value) for statement in assignments}
 
 
 def _compile_loop():
-    """Return, as code, the statements of train.ipynb that import, set a parameter or define one of `FUNCTIONS`."""
-    statements = _read_statements()
-    kinds = (ast.Import, ast.ImportFrom, ast.AnnAssign)
-    kept = [s for s in statements if isinstance(s, kinds) or getattr(s, "name", None) in FUNCTIONS]
-    return compile(ast.Module(kept, []), NOTEBOOK.name, "exec")
+    """Return the imports, parameters and `FUNCTIONS` of train.ipynb as a code object."""
+    types = (ast.Import, ast.ImportFrom, ast.AnnAssign)
+    body = [s for s in _read_statements() if isinstance(s, types) or getattr(s, "name", None) in FUNCTIONS]
+    return compile(ast.Module(body, []), NOTEBOOK.name, "exec")
 
 
 def load_loop(accelerator, bert, features, plan, **names):
     """Return `FUNCTIONS` of train.ipynb as attributes of an object.
 
-    bert : a fast model with the weights to start from
-    names : what stands in for others of the notebook's names, such as ADVERSARIAL_EPSILON=0.1
+    bert : a model with fused kernels and the weights to start from
+    names : replacements for other names of the notebook, such as ADVERSARIAL_EPSILON=0.1
     """
-    known = {}
-    exec(_compile_loop(), known)
-    known |= {"accelerator": accelerator, "bert": bert, "model": accelerator.prepare(bert), "plan": plan}
-    known |= {"features": features, "labels": features.labels, "untrained": tools.copy_weights(bert)}
-    known |= {"before": {"mcc": 0.0}, **names}
-    return SimpleNamespace(**{name: known[name] for name in FUNCTIONS})
+    namespace = {}
+    exec(_compile_loop(), namespace)
+    namespace |= {"accelerator": accelerator, "bert": bert, "model": accelerator.prepare(bert), "plan": plan}
+    namespace |= {"features": features, "labels": features.labels, "initial_state": tools.clone_state_dict(bert)}
+    namespace |= {"initial_metrics": {"mcc": 0.0}, **names}
+    return SimpleNamespace(**{name: namespace[name] for name in FUNCTIONS})

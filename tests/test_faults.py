@@ -1,4 +1,4 @@
-"""Whatever stops a stage, nothing is lost: killed, without room or rights, or beside another one that does the same.
+"""Whatever stops a stage, nothing is lost: a kill, a full disk, a missing permission, or two runs at once.
 
 The notebooks run as scripts, with a tiny BERT, in children of one process that has imported everything before.
 """
@@ -19,31 +19,38 @@ import torch
 from conftest import copy_code, make_reviews, write_script
 from hypothesis import settings
 
-import tools
-from textbert.archive import read_archive
+from textbert.model import archive as model_archive
+from textbert.model.archive import read_archive
+from textbert.utils import errors
+from textbert.utils import files as utils_files
 
 KILLS = 100 if settings.get_current_profile_name() == "fuzz" else 8
-LIMIT = 300  # seconds; a stage takes a few, and whatever hangs is to be noticed
+LIMIT = 300  # seconds; a stage takes a few, and one that hangs must be noticed
 TINY = {"TASK_NAME": "tiny", "BERT_MODEL": "models/tiny-bert.tar.gz", "MAX_SEQ_LENGTH": 12}
 TRAINING = {
     **TINY,
     **{"TRAIN_BATCH_SIZE": 7, "EVAL_BATCH_SIZE": 5, "NUM_TRAIN_EPOCHS": 2, "LEARNING_RATE": 3e-3},
     **{"VALIDATION_SHARE": 0.2, "CHECKPOINT_MINUTES": 0},
 }
-# Reads orders, one a line, and starts a child for each stage of an order. A child is killed some seconds after its
-# start, or by its own hand before the n-th time that it changes something in this folder; or it may write no file of
-# more than so many bytes; or it is a root without root's right to write everywhere. (What is reported begins a line of
-# its own: a killed child may have left half a line.)
+# Reads orders, one per line, and starts a child for each stage of an order. A child is killed some seconds after its
+# start, or kills itself just before its n-th change in this folder; or the size of the files it writes is limited; or
+# it runs as root without root's permission to write everywhere. (Each report begins on a new line, as a killed child
+# may have left half a line.)
 DRIVER = """
 import ctypes, dataclasses, hashlib, json, os, resource, runpy, signal, sys, time
 from pathlib import Path
 import accelerate, IPython.display, matplotlib.pyplot, pandas, scipy.optimize, scipy.stats, torch
 import sklearn.linear_model, sklearn.metrics, sklearn.model_selection
 import converter, tools
-from textbert import datasets, devices, explanation, export, hub, report
-from textbert.archive import read_archive
+from textbert.data import public_datasets
+from textbert.training import distributed
+from textbert.evaluation import explanation
+from textbert.inference import export
+from textbert.model import sources
+from textbert.evaluation import report
+from textbert.model.archive import read_archive
 
-devices.pick_precision = lambda: "no"
+distributed.choose_mixed_precision = lambda: "no"
 torch.set_num_threads(1)
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree")
 changed = []
@@ -62,15 +69,15 @@ def note_changes(last, near):
 def fetch():
     archive = Path("mirror", "SST-2.zip")
     data = dataclasses.replace(
-        datasets.DATA_SETS["sst2"],
+        public_datasets.PUBLIC_DATASETS["sst2"],
         size=archive.stat().st_size,
         sha256=hashlib.sha256(archive.read_bytes()).hexdigest(),
         labels={"train": {"0": 30, "1": 30}, "test": {"0": 10, "1": 10}},
     )
-    datasets.DATA_SETS["sst2"] = data
+    public_datasets.PUBLIC_DATASETS["sst2"] = data
     os.environ["BERT_DATA_MIRROR"] = Path("mirror").resolve().as_uri()
-    datasets.fetch_data("sst2", Path("data", "sst2"))
-    hub.read_hub = lambda name: read_archive("models/tiny-bert.tar.gz")
+    public_datasets.download_dataset("sst2", Path("data", "sst2"))
+    sources.download_from_hub = lambda name: read_archive("models/tiny-bert.tar.gz")
     tools.load_tokenizer("me/tiny")
 
 def convert(*options):
@@ -139,7 +146,7 @@ MAKES = {
     "evaluate": ("outputs/tiny/report/*",),
     "predict_file": ("scored.csv*",),
 }
-# (stage, part of the path of what it changes when it is killed, "" for all); kills take them in turns
+# (stage, part of the path that it changes when it is killed, "" for any path); kills take them in turn
 KILLED = (
     *(("download", ""), ("data_prep", ""), ("conversion", ""), ("train", "")),
     *(("train", "checkpoint"), ("train", "tiny.tar.gz"), ("evaluate", ""), ("predict_file", "")),
@@ -173,7 +180,7 @@ class Project:
         return SimpleNamespace(**done, changed=sum(changed, []), output=output)
 
     def files(self):
-        """Return all files but locks, which stay, as a dict from path to what must be equal; nothing of the clock."""
+        """Return all files but locks, which stay, as a dict from path to content, without dates and times."""
         paths = [path for path in self.folder.rglob("*") if path.is_file() and path.suffix not in (".lock", ".pyc")]
         return {str(path.relative_to(self.folder)): self.content(path) for path in paths}
 
@@ -195,14 +202,14 @@ class Project:
         return content
 
     def clear(self, stage):
-        """Remove what a stage makes; return what must be there without it."""
+        """Remove the output of a stage; return the files that are left."""
         for pattern in MAKES[stage]:
             for path in list(self.folder.glob(pattern)):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         return self.files()
 
     def assert_files(self, expected):
-        """Check that there are just these files, with this content."""
+        """Check that these files exist, with this content, and no others."""
         found = self.files()
         assert sorted(found) == sorted(expected)
         assert [name for name in found if found[name] != expected[name]] == []
@@ -217,7 +224,7 @@ def project(tmp_path_factory, bert_files):
     for seed, (name, rows) in enumerate((("train", 61), ("test", 23))):
         make_reviews(rows, seed).to_csv(folder / f"data/tiny/{name}.csv", header=False, index=False, quoting=1)
     make_reviews(40, 2)[["text"]].to_csv(folder / "new.csv", index=False)
-    tools.write_archive(bert_files(), folder / "models/tiny-bert.tar.gz")
+    model_archive.write_archive(bert_files(), folder / "models/tiny-bert.tar.gz")
     write_mirror(folder / "mirror")
     write_script("data_prep", folder / "data_prep.py", **TINY)
     write_script("train", folder / "train.py", **TRAINING)
@@ -245,7 +252,7 @@ def write_mirror(folder):
 
 
 @pytest.mark.parametrize("number", range(KILLS))
-def test_killed_at_any_moment_the_next_run_ends_as_if_nothing_had_happened(project, number):
+def test_run_after_a_kill_at_any_moment_ends_as_if_nothing_had_happened(project, number):
     stage, near = KILLED[number % len(KILLED)]
     draw, undisturbed = random.Random(number), project.undisturbed[stage]
     places = sum(near in path for path in undisturbed.changed)
@@ -292,18 +299,18 @@ def test_workers_end_with_their_parent(conversion, seconds):
 def test_a_killed_worker_ends_the_converter_with_one_line(conversion, seconds):
     time.sleep(seconds)
     conversion.workers[0].kill()
-    _, said = conversion.process.communicate(timeout=LIMIT)
-    assert conversion.process.returncode == 1 and len(said.splitlines()) == 1, said
-    assert said.startswith("converter.py: a worker process of the conversion was killed")
+    _, errors_printed = conversion.process.communicate(timeout=LIMIT)
+    assert conversion.process.returncode == 1 and len(errors_printed.splitlines()) == 1, errors_printed
+    assert errors_printed.startswith("converter.py: a worker process of the conversion was killed")
 
 
-# ---------- No room, no right -----------------------------------------------------------------------------------------
+# ---------- Full disk, no permission ----------------------------------------------------------------------------------
 
 
 def assert_failed_harmlessly(project, stage, done, message, before):
     """Check the message of a failed stage, and that all files are as they were; if some are missing, run it again."""
     assert done.statuses == [1] and message in done.output, done.output
-    for path in project.folder.rglob("*.part*"):  # what a later run takes up
+    for path in project.folder.rglob("*.part*"):  # from which a later run resumes
         before = before | {str(path.relative_to(project.folder)): path.read_bytes()}
     project.assert_files(before)
     if before.keys() != project.expected.keys():
@@ -325,10 +332,10 @@ def assert_failed_harmlessly(project, stage, done, message, before):
         ("predict_file", 500, "scored.csv.part"),
     ],
 )
-def test_without_room_an_error_names_the_file_and_nothing_is_lost(project, stage, size, path):
+def test_error_on_a_full_disk_names_the_file_and_nothing_is_lost(project, stage, size, path):
     before = project.clear(stage) if stage == "download" else project.expected
     done = project.run(stage, bytes=size)
-    message = f"{path} cannot be written (File too large): make room on its disk, or work on a larger one"
+    message = f"{path} cannot be written (File too large): free some disk space, or use a larger disk"
     assert_failed_harmlessly(project, stage, done, message, before)
 
 
@@ -345,7 +352,7 @@ def test_without_room_an_error_names_the_file_and_nothing_is_lost(project, stage
         ("predict_file", ".", "scored.csv.part"),
     ],
 )
-def test_without_the_right_to_write_an_error_names_the_file_and_nothing_is_lost(project, stage, folder, path):
+def test_error_without_write_permission_names_the_file_and_nothing_is_lost(project, stage, folder, path):
     before = project.clear(stage) if stage == "download" else project.expected
     if stage == "download":
         (project.folder / "data/sst2").rmdir()
@@ -353,7 +360,7 @@ def test_without_the_right_to_write_an_error_names_the_file_and_nothing_is_lost(
     (project.folder / folder).chmod(0o555)
     done = project.run(stage, powerless=True)
     (project.folder / folder).chmod(0o755)
-    message = f"{path} cannot be written (Permission denied): get the right to write there, or work in another folder"
+    message = f"{path} cannot be written (Permission denied): you need write permission there, or choose another folder"
     assert_failed_harmlessly(project, stage, done, message, before)
 
 
@@ -364,28 +371,26 @@ def small_disk(tmp_path):
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
     if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a disk of one's own takes the right to mount one: a limit to the size of files stands in for it")
+        pytest.skip("mounting a small disk requires permission; the tests with a limited file size stand in for it")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_full_disk_keeps_the_old_file(small_disk):
-    content = random.Random(0).randbytes(100_000)  # which cannot be packed
+    content = random.Random(0).randbytes(100_000)  # which cannot be compressed
 
     def save():
-        with tools.atomic_write(small_disk / "file") as temporary, open(temporary, "wb") as file:
+        with utils_files.atomic_write(small_disk / "file") as temporary, open(temporary, "wb") as file:
             torch.save(torch.frombuffer(bytearray(content), dtype=torch.uint8), file)
 
     writers = (
         save,
-        lambda: tools.write_text(small_disk / "file", "a" * 100_000),
-        lambda: tools.write_archive({"vocab.txt": content}, small_disk / "file"),
+        lambda: utils_files.write_text(small_disk / "file", "a" * 100_000),
+        lambda: model_archive.write_archive({"vocab.txt": content}, small_disk / "file"),
     )
-    tools.write_text(small_disk / "file", "old")
+    utils_files.write_text(small_disk / "file", "old")
     for write in writers:
-        with pytest.raises(
-            tools.CannotWriteError, match=r"file cannot be written \(No space left on device\): make room"
-        ):
+        with pytest.raises(errors.WriteError, match=r"file cannot be written \(No space left on device\): free some"):
             write()
         assert (small_disk / "file").read_text() == "old"
         assert [path.name for path in small_disk.iterdir()] == ["file"]
@@ -395,7 +400,7 @@ def test_a_full_disk_keeps_the_old_file(small_disk):
 
 
 @pytest.mark.parametrize("stages", [("data_prep",) * 2, ("conversion",) * 2, ("train", "evaluate"), ("download",) * 2])
-def test_two_at_once_both_end_right(project, stages):
+def test_two_concurrent_stages_both_succeed(project, stages):
     if stages[0] != "train":
         project.clear(stages[0])
     done = project.run(*stages)
@@ -403,23 +408,23 @@ def test_two_at_once_both_end_right(project, stages):
     project.assert_files(project.expected)
 
 
-def test_of_two_trainings_at_once_one_at_least_ends_right_and_the_other_says_why_not(project):
+def test_of_two_concurrent_training_runs_one_succeeds_and_the_other_is_refused(project):
     project.clear("train")
     done = project.run("train", "train")
-    refused = "is being made by another process: wait until it is done, or take another TASK_NAME"
+    refused = "is being written by another process: wait until it is done, or choose another TASK_NAME"
     assert 0 in done.statuses and done.output.count(refused) == done.statuses.count(1), done.output
     project.assert_files(project.expected)
 
 
 @pytest.mark.parametrize(
-    ("stage", "path", "remedy"),
+    ("stage", "path", "hint"),
     [
-        ("train", "outputs/tiny/checkpoint", "wait until it is done, or take another TASK_NAME"),
+        ("train", "outputs/tiny/checkpoint", "wait until it is done, or choose another TASK_NAME"),
         ("predict_file", "scored.csv", "wait until it is done"),
     ],
 )
-def test_a_second_one_says_that_there_is_another(project, stage, path, remedy):
-    with tools.exclusive_lock(project.folder / path):
+def test_locked_stage_is_refused(project, stage, path, hint):
+    with utils_files.exclusive_lock(project.folder / path):
         done = project.run(stage)
-    assert done.statuses == [1] and f"{path} is being made by another process: {remedy}" in done.output, done.output
+    assert done.statuses == [1] and f"{path} is being written by another process: {hint}" in done.output, done.output
     project.assert_files(project.expected)

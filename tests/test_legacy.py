@@ -1,4 +1,4 @@
-"""What the code before the package wrote can still be read: the files in `legacy/`, made by the script beside them."""
+"""Files of the code before the package can still be read: those in `legacy/`, made by the script beside them."""
 
 import os
 import pickle
@@ -17,19 +17,19 @@ import tools
 LEGACY = Path(__file__).parent / "legacy"
 
 
-def test_features_are_used_as_they_are(tmp_path, capsys):
+def test_legacy_features_are_used_without_conversion(tmp_path, capsys):
     for name in ("train.tsv", "train_features.pkl"):
         shutil.copy(LEGACY / name, tmp_path)
     tokenizer = tools.load_tokenizer(LEGACY / "tiny-bert.tar.gz")
     features = tools.load_or_convert_features(tmp_path, "train", tokenizer, 9)
     assert "41 features loaded from" in capsys.readouterr().out
     (tmp_path / "train_features.pkl").unlink()
-    made = tools.load_or_convert_features(tmp_path, "train", tokenizer, 9)
-    assert features.fingerprint == made.fingerprint and list(features) == list(made)
+    converted = tools.load_or_convert_features(tmp_path, "train", tokenizer, 9)
+    assert features.fingerprint == converted.fingerprint and list(features) == list(converted)
 
 
 @pytest.mark.parametrize("load", [tools.load_features, lambda path: pickle.loads(path.read_bytes())])
-def test_a_pair_is_what_it_was(load):
+def test_legacy_features_of_pairs_are_unchanged(load):
     first, second = load(LEGACY / "pair_features.pkl")
     tokenizer = tools.load_tokenizer(LEGACY / "tiny-bert.tar.gz")
     assert tokenizer.convert_ids_to_tokens(first.input_ids[:4]) == ["[CLS]", "good", "soup", "[SEP]"]
@@ -37,7 +37,7 @@ def test_a_pair_is_what_it_was(load):
     assert second.segment_ids == [0, 0, 0, 1, 1, 1, 0, 0, 0] and (first.label_id, second.label_id) == (1, 0)
 
 
-def test_an_archive_gives_the_same_answers():
+def test_a_legacy_archive_gives_the_same_predictions():
     classifier = tools.Classifier.load(LEGACY / "tiny.tar.gz", "cpu")
     expected = pd.read_csv(LEGACY / "predictions.csv", dtype={"label": str})
     predicted = classifier.predict(["good soup", "bad soup 3", ""])
@@ -46,7 +46,7 @@ def test_an_archive_gives_the_same_answers():
     assert len(classifier.validation) == 9
 
 
-def test_a_checkpoint_is_gone_on_from(tmp_path):
+def test_training_resumes_from_a_legacy_checkpoint(tmp_path):
     (tmp_path / "textbert").symlink_to(ROOT / "textbert")
     shutil.copy(ROOT / "tools.py", tmp_path)
     for source, target in (
@@ -61,11 +61,12 @@ def test_a_checkpoint_is_gone_on_from(tmp_path):
     write_script("train", tmp_path / "run.py", **parameters)
     script = (tmp_path / "run.py").read_text()
     # the precision and the padding that it was written with, on every machine
-    as_then = "devices.pick_precision = lambda: 'no'\nbatches.has_matrix_units = lambda: True\n"
-    (tmp_path / "run.py").write_text(f"from textbert import batches, devices\n{as_then}{script}")
+    imports = "from textbert.features import batching\nfrom textbert.training import distributed\n"
+    patches = "distributed.choose_mixed_precision = lambda: 'no'\nbatching.has_tensor_cores_or_amx = lambda: True\n"
+    (tmp_path / "run.py").write_text(imports + patches + script)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
-    done = subprocess.run([sys.executable, "run.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0 and "Going on after step 3 of 8" in done.stdout, done.stderr
+    result = subprocess.run([sys.executable, "run.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0 and "Resuming from step 3 of 8" in result.stdout, result.stderr
     losses = pd.read_csv(tmp_path / "outputs/tiny/losses.csv")
-    # alike and not equal: the last layer, which computes for [CLS] alone since, draws its dropout otherwise
+    # similar but not equal: the last layer, which now computes for [CLS] alone, draws different dropout masks
     np.testing.assert_allclose(losses, pd.read_csv(LEGACY / "losses.csv"), atol=1e-3)

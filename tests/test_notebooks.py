@@ -21,7 +21,7 @@ from papermill.exceptions import PapermillExecutionError
 from pytorch_pretrained_bert.modeling import BertForSequenceClassification
 
 import tools
-from textbert.measures import standard_error
+from textbert.evaluation.metrics import standard_error
 
 TINY = {"BERT_MODEL": "tiny-bert", "MAX_SEQ_LENGTH": 12}
 TRAINING = {
@@ -73,7 +73,7 @@ def run_all(workspace, doubled=False):
 
 
 def find_best(history):
-    """Return of a history the last epoch whose MCC is within one standard error of the highest, as a dict."""
+    """Return the last epoch of a history whose MCC is within one standard error of the highest, as a dict."""
     epochs = history.to_dict("records")
     highest = max(epochs, key=lambda epoch: epoch["mcc"])
     return [epoch for epoch in epochs if epoch["mcc"] >= highest["mcc"] - standard_error(highest)][-1]
@@ -106,8 +106,8 @@ def test_train_leaves_a_model_that_the_library_loads(workspace, printed):
     model = BertForSequenceClassification.from_pretrained(str(workspace / "outputs/tiny"), num_labels=2)
     for name, tensor in weights(workspace).items():
         assert torch.equal(model.state_dict()[name], tensor)
-    assert "new, and learned from your data as they should be: classifier.weight" in printed["train"]
-    assert "left out, not needed to classify" in printed["train"]
+    assert "newly initialized (will be trained on your data): classifier.weight" in printed["train"]
+    assert "left out, not needed for classification" in printed["train"]
     history = pd.read_csv(workspace / "outputs/tiny/history.csv")
     assert history["epoch"].tolist() == [1, 2]
     settings = json.loads((workspace / "outputs/tiny/config.json").read_text())["classifier"]
@@ -122,14 +122,14 @@ def test_train_leaves_a_model_that_the_library_loads(workspace, printed):
     }
 
 
-def test_validation_is_held_out_and_its_logits_are_the_archive_s(workspace, printed):
+def test_validation_set_is_held_out_and_its_logits_are_in_the_archive(workspace, printed):
     validation = pd.read_csv(workspace / "outputs/tiny/validation.csv", dtype={"id": str})
     examples = tools.BinaryClassificationProcessor().get_train_examples(workspace / "data/tiny")
     assert 8 <= len(validation) <= 16
     texts = {example.guid: example.text_a for example in examples}
     classifier = tools.Classifier.load(workspace / "cache/tiny.tar.gz")
     predicted = classifier.predict([texts[guid] for guid in validation["id"]])
-    expected = classifier.decide(validation[["logit_0", "logit_1"]].to_numpy())
+    expected = classifier.predictions_from_logits(validation[["logit_0", "logit_1"]].to_numpy())
     np.testing.assert_allclose(predicted["probability"], expected["probability"], atol=1e-6)
 
 
@@ -166,7 +166,7 @@ def read_tsv(path):
 
 @pytest.fixture(scope="module")
 def planted(workspace):
-    """A task with a header, 0/1 labels in code page 1252, nine negatives to a positive, and all that can be wrong."""
+    """A task with a header, 0/1 labels in code page 1252, nine negatives to a positive, and all data quality issues."""
     train = [(int(i >= 54), f"letter {i} was {'fun' if i >= 54 else 'dull'}") for i in range(60)]
     train += [
         (0, "letter 3 was dull"),
@@ -194,25 +194,25 @@ def test_another_encoding_is_an_error_that_names_it(workspace, planted):
 
 def test_planted_problems_are_found_and_cleaned_by_parameters_alone(workspace, planted):
     output = run(workspace, "data_prep", **TINY, TASK_NAME="planted", ENCODING="cp1252", CLEAN_TRAIN=True)
-    assert "train.csv.gz: 67 rows, columns taken: {'label': 'target', 'text': 'review'}" in output
+    assert "train.csv.gz: 67 rows, columns used: {'label': 'target', 'text': 'review'}" in output
     assert "label 1, the positive class: '1', from ['1']" in output
-    assert "the rarer class makes up 12% of train" in output and "FALSE_POSITIVE_COST if mistakes differ in" in output
+    assert "the rarer class makes up 12% of train" in output and "FALSE_POSITIVE_COST if errors differ in" in output
     assert "train.csv.gz: 1 rows with empty text left out: row 68" in output
     assert "test.csv.gz: 0 rows with empty text left out" in output
     report = pd.read_csv(workspace / "outputs/planted/data_report.csv", index_col="a text that")
-    assert {what: (row["train"], row["dev"]) for what, row in report.iterrows()} == {
+    assert {issue: (row["train"], row["dev"]) for issue, row in report.iterrows()} == {
         "repeats an earlier text": (3, 0),
-        "is there with both labels": (3, 1),
-        "is in train and in dev": (2, 2),
+        "appears with both labels": (3, 1),
+        "is in both train and dev": (2, 2),
         "has HTML": (1, 0),
-        "has damaged characters": (1, 0),
+        "has mojibake (wrong encoding)": (1, 0),
     }
     assert report["what to do"].str.len().min() > 20
     # two examples of each, with the line in the file (a header is row 1)
     assert "  train, row 62: 'letter 3 was dull'\n  train, row 63: 'Letter  4 WAS dull'\n" in output
-    assert "A text that is in train and in dev:\n  train, row 9: 'letter 7 was dull'\n  train, row 10: " in output
+    assert "A text that is in both train and dev:\n  train, row 9: 'letter 7 was dull'\n  train, row 10: " in output
     assert "  dev, row 22: 'LETTER 7 was dull '\n  dev, row 23: 'letter 8 was dull'" in output
-    assert "CLEAN_TRAIN: 6 texts left out of train, 60 remain" in output
+    assert "CLEAN_TRAIN: 6 texts dropped, 60 remain" in output
     train, dev = read_tsv(planted / "train.tsv"), read_tsv(planted / "dev.tsv")
     assert (len(train), len(dev)) == (60, 22)
     texts = [text for _, _, text in train]
@@ -229,10 +229,10 @@ def test_planted_problems_are_found_and_cleaned_by_parameters_alone(workspace, p
 
 @pytest.fixture(scope="module")
 def stars(workspace):
-    """A task of one file with one to five stars; some texts stand in others, and some are there twice."""
+    """A task of one file with one to five stars; some texts are contained in others, and some occur twice."""
     words = ["bad", "bad", "odd", "good", "good"]
     rows = [(f"place {i} was {words[i % 5]} and the soup {words[i % 5]}", i % 5 + 1) for i in range(100)]
-    # rows 101 to 140: each stands in one of the others
+    # rows 101 to 140: each is contained in one of the others
     rows += [(f"PLACE {i} was\t{words[i % 5]}", i % 5 + 1) for i in range(40)]
     rows += [("the soup", 1), (rows[10][0], 1), (rows[14][0].title(), 5)]
     task = workspace / "data" / "stars"
@@ -254,10 +254,10 @@ def stars_printed(workspace, stars):
     return run(workspace, "data_prep", **TINY, TASK_NAME="stars", CLASSES=[[1, 2], [4, 5]], DEV_SHARE=0.3)
 
 
-def test_classes_and_a_part_held_out(workspace, stars, stars_printed):
+def test_classes_are_merged_and_a_dev_set_is_held_out(workspace, stars, stars_printed):
     assert "train: 28 rows with other labels left out" in stars_printed
     assert "label 0, the negative class: '1 or 2', from ['1', '2']" in stars_printed
-    assert "1 texts (0.9%) stand inside texts of both: left out" in stars_printed
+    assert "1 texts (0.9%) left out:\n  they are contained in texts of both sets" in stars_printed
     train, dev = read_tsv(stars / "train.tsv"), read_tsv(stars / "dev.tsv")
     assert len(train) + len(dev) == 143 - 28 - 1
     assert 0.2 < len(dev) / 114 < 0.4
@@ -269,11 +269,11 @@ def test_classes_and_a_part_held_out(workspace, stars, stars_printed):
     assert not any(f" {one} " in f" {other} " or f" {other} " in f" {one} " for one in folded[0] for other in folded[1])
     report = pd.read_csv(workspace / "outputs/stars/data_report.csv", index_col=0)
     assert report.loc["repeats an earlier text", ["train", "dev"]].sum() == 2
-    assert report.loc["is in train and in dev", ["train", "dev"]].sum() == 0
+    assert report.loc["is in both train and dev", ["train", "dev"]].sum() == 0
 
 
-def test_training_that_looks_after_itself(workspace, stars, stars_printed):
-    """Everything at once: weights, patience, costs, a search and folds; and predictions in the user's own words."""
+def test_training_with_all_options(workspace, stars, stars_printed):
+    """Class weights, patience, costs, a search and folds at once; predictions have the user's label names."""
     parameters = {
         **TRAINING,
         **{"TASK_NAME": "stars", "CLASS_WEIGHTS": "balanced", "PATIENCE": 2, "FOLDS": 3},
@@ -282,7 +282,7 @@ def test_training_that_looks_after_itself(workspace, stars, stars_printed):
     output = run(workspace, "train", **parameters)
     settings = json.loads((workspace / "outputs/stars/config.json").read_text())["classifier"]
     search, folds = settings["search"], settings["folds"]
-    # the training that was asked for comes first
+    # the training run that was requested comes first
     tried = [(3e-3, 2), (1e-6, 1), (1e-6, 7), (3e-3, 1), (3e-3, 7)]
     assert [(row["learning rate"], row["epochs"]) for row in search] == tried
     winner = max(search, key=lambda row: row["validation MCC"])
@@ -300,7 +300,7 @@ def test_training_that_looks_after_itself(workspace, stars, stars_printed):
     assert sum(fold["rows held out"] for fold in folds) == len(examples)
     history = pd.read_csv(workspace / "outputs/stars/history.csv")
     assert len(history) == min(winner["epochs"], history["epoch"][history["mcc"].idxmax()] + 2)
-    # the training is the one that the search tried
+    # the training run is the one that the search tried
     best = find_best(history)
     assert (best["mcc"], best["epoch"]) == (winner["validation MCC"], winner["best epoch"])
     assert settings["best_epoch"] == best["epoch"]
@@ -318,7 +318,7 @@ def test_training_that_looks_after_itself(workspace, stars, stars_printed):
     assert set(predictions["label"]) == {"1 or 2", "4 or 5"} >= set(predictions["predicted"])
 
 
-def test_same_seed_same_model_and_other_seed_other_model(workspace, printed):
+def test_same_seed_gives_the_same_model_and_another_seed_another(workspace, printed):
     first = weights(workspace)
     assert "features loaded from" in run(workspace, "train", **TRAINING)
     assert all(torch.equal(first[name], tensor) for name, tensor in weights(workspace).items())
@@ -367,11 +367,11 @@ def test_converter_in_a_terminal_shows_a_bar_and_no_warning(workspace, printed):
     environment = {**os.environ, "PYTHONWARNINGS": "always"}
     environment.pop("TQDM_DISABLE", None)
     terminal, end = pty.openpty()
-    termios.tcsetwinsize(end, (24, 80))  # or it has no columns, and no room for a bar
+    termios.tcsetwinsize(end, (24, 80))  # or it has no columns, and no space for a bar
     shown = b""
     with subprocess.Popen(command, cwd=workspace, env=environment, stdout=end, stderr=end) as process:
         os.close(end)
-        with contextlib.suppress(OSError):  # so ends a terminal on Linux
+        with contextlib.suppress(OSError):  # raised at the end of a terminal on Linux
             while part := os.read(terminal, 1000):
                 shown += part
     os.close(terminal)
@@ -385,7 +385,7 @@ def test_converter_in_a_terminal_shows_a_bar_and_no_warning(workspace, printed):
         (["--data-dir", "data/nowhere", "--model", "tiny-bert"], "data_prep.ipynb makes it"),
         (["--data-dir", "data/tiny", "--model", "data/none.tar.gz"], "data/none.tar.gz is missing"),
         (["--data-dir", "data/tiny", "--model", "tiny-bert", "--max-seq-length", "513"], "513"),
-        (["--data-dir", "data/tiny", "--model", "tiny-bert", "--processes", "0"], "processes is 0"),
+        (["--data-dir", "data/tiny", "--model", "tiny-bert", "--processes", "0"], "processes: expected a positive"),
     ],
 )
 def test_converter_refuses(workspace, printed, arguments, message):
@@ -404,8 +404,8 @@ def test_converter_refuses(workspace, printed, arguments, message):
         ("train", {"TASK_NAME": "nowhere"}, "data/nowhere/train.tsv is missing: data_prep.ipynb makes it"),
         ("evaluate", {"TASK_NAME": "nowhere"}, "data_prep.ipynb makes it"),
         ("train", {"LEARNING_RATES": 0.1}, "did you mean LEARNING_RATE?"),
-        ("train", {"MAX_SEQ_LENGTH": 513}, "MAX_SEQ_LENGTH is 513"),
-        ("train", {"TASK_NAME": "bert-base-cased"}, "TASK_NAME is 'bert-base-cased'"),
+        ("train", {"MAX_SEQ_LENGTH": 513}, "MAX_SEQ_LENGTH: expected an integer from 3 to 512, .*, got 513"),
+        ("train", {"TASK_NAME": "bert-base-cased"}, "TASK_NAME: expected .*, got 'bert-base-cased'"),
         ("evaluate", {"LEARNING_RATE": 0.1}, "LEARNING_RATE is not a parameter of evaluate.ipynb"),
     ],
 )

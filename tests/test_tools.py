@@ -1,4 +1,4 @@
-"""Examples and how they become features: bad input is named, and nothing is converted twice."""
+"""Examples and their conversion to features: errors name the bad input, and nothing is converted twice."""
 
 import io
 import multiprocessing
@@ -13,7 +13,8 @@ from reference import HARD_TEXTS, LABELS, as_tuple, convert, reference, rows_of
 
 import converter
 import tools
-from textbert import files
+from textbert.features.features import IGNORE_INDEX
+from textbert.utils import errors, files
 
 # ---------- Examples --------------------------------------------------------------------------------------------------
 
@@ -26,20 +27,20 @@ def test_processor():
     processor = tools.BinaryClassificationProcessor()
     assert isinstance(processor, tools.DataProcessor)
     assert processor.get_labels() == ["0", "1"]
-    for unwritten in (tools.DataProcessor().get_labels, lambda: tools.DataProcessor().get_dev_examples("data")):
+    for abstract_method in (tools.DataProcessor().get_labels, lambda: tools.DataProcessor().get_dev_examples("data")):
         with pytest.raises(NotImplementedError):
-            unwritten()
+            abstract_method()
 
 
 @pytest.mark.parametrize("split", ["train", "dev"])
-def test_a_missing_tsv_names_the_notebook_that_makes_it(tmp_path, split):
+def test_a_missing_tsv_names_the_notebook_that_creates_it(tmp_path, split):
     processor = tools.BinaryClassificationProcessor()
-    read = {"train": processor.get_train_examples, "dev": processor.get_dev_examples}[split]
+    get_examples = {"train": processor.get_train_examples, "dev": processor.get_dev_examples}[split]
     with pytest.raises(FileNotFoundError, match=rf"{split}\.tsv is missing: data_prep\.ipynb makes it"):
-        read(tmp_path)
+        get_examples(tmp_path)
 
 
-def test_tsv_with_windows_line_ends_and_without_the_last_one(make_file):
+def test_tsv_with_windows_line_endings_and_without_the_last_one(make_file):
     examples = read_tsv(make_file("0\t0\ta\tcold\r\n1\t1\ta\twarm", "train.tsv"))
     assert [(e.guid, e.label, e.text_a) for e in examples] == [("0", "0", "cold"), ("1", "1", "warm")]
 
@@ -54,13 +55,13 @@ def test_tsv_with_windows_line_ends_and_without_the_last_one(make_file):
         (b"0,0,a,x\n", r"train\.tsv, line 1 has 1 columns"),
         (b"id\tlabel\talpha\ttext\n0\t0\ta\tx\n", r"train\.tsv, line 1 has the label 'label'.*header"),
         (b"0\t0\ta\tx\n1\t4\ta\ty\n", r"train\.tsv, line 2 has the label '4'"),
-        (b"0\t1\ta\tx\n1\t2\ta\ty\n", r"train\.tsv, line 2 has the label '2'"),  # Yelp's labels, not yet turned
+        (b"0\t1\ta\tx\n1\t2\ta\ty\n", r"train\.tsv, line 2 has the label '2'"),  # Yelp's labels, not yet converted
         (b"0\t1\ta\tx\n1\t1\ta\ty\n", r"train\.tsv has 2 examples.*\['1'\]"),
         (b"0\t1\ta\tx\n1\t0\ta\tcaf\xe9", r"train\.tsv.* line 2\b.*byte 10\b.*0xe9.*UTF-8"),
         (b"0\t1\ta\tx\n1\t0\ta\ty\xe9z\n", r"train\.tsv.* line 2\b.*byte 8\b.*0xe9.*UTF-8"),
     ],
 )
-def test_tsv_refuses(make_file, content, message):
+def test_invalid_tsv(make_file, content, message):
     with pytest.raises(ValueError, match=message):
         read_tsv(make_file(content, "train.tsv"))
 
@@ -80,7 +81,7 @@ def test_regression_takes_any_finite_number(make_file):
 
 @pytest.mark.parametrize("label", ["0", "1", None])
 @pytest.mark.parametrize("second", [None, "very good"])
-def test_one_example_alone_gives_the_same(tokenizer, label, second):
+def test_one_example_alone_gets_the_same_features(tokenizer, label, second):
     examples = [tools.InputExample("x", text, second, label) for text in HARD_TEXTS]
     features = tools.convert_examples_to_features(examples, LABELS, 9, tokenizer, processes=1, progress=False)
     for single, feature in zip(examples, features):
@@ -88,7 +89,7 @@ def test_one_example_alone_gives_the_same(tokenizer, label, second):
         assert isinstance(alone, tools.InputFeatures)
         assert as_tuple(alone) == as_tuple(feature)
         assert type(alone.label_id) is int
-        assert alone.label_id == {"0": 0, "1": 1, None: tools.UNLABELLED}[label]
+        assert alone.label_id == {"0": 0, "1": 1, None: IGNORE_INDEX}[label]
 
 
 def test_regression(tokenizers):
@@ -115,7 +116,7 @@ def test_regression(tokenizers):
         ({"truncation": "middle"}, r"truncation is 'middle'.*head, tail, head\+tail"),
     ],
 )
-def test_bad_arguments(tokenizers, options, message):
+def test_invalid_arguments(tokenizers, options, message):
     options = {"label": "1", "text_b": None, "max_seq_length": 8, **options}
     examples = [tools.InputExample("x", "good", options.pop("text_b"), options.pop("label"))]
     size = options.pop("max_seq_length")
@@ -133,25 +134,24 @@ def test_no_examples(tokenizers):
 
 
 def test_features_are_converted_once(data_dir, tokenizers, monkeypatch, capsys):
-    usual = {"tokenizer": tokenizers["uncased"], "max_seq_length": 7, "processes": 1}
-    features = tools.load_or_convert_features(data_dir, "train", **usual)
+    options = {"tokenizer": tokenizers["uncased"], "max_seq_length": 7, "processes": 1}
+    features = tools.load_or_convert_features(data_dir, "train", **options)
     assert "5 examples converted" in capsys.readouterr().out
     expected = [reference(text, None, i % 2, 7, tokenizers["uncased"]) for i, text in enumerate(FIVE_TEXTS)]
     assert rows_of(features) == expected
-    pickled = (data_dir / "train_features.pkl").read_bytes()
+    content = (data_dir / "train_features.pkl").read_bytes()
 
-    convert_really = tools.convert_batches
-    calls = []
+    convert_batches, calls = tools.convert_batches, []
 
-    def count(*arguments, **options):
-        calls.append(arguments)
-        return convert_really(*arguments, **options)
+    def count(*args, **kwargs):
+        calls.append(args)
+        return convert_batches(*args, **kwargs)
 
     monkeypatch.setattr(tools, "convert_batches", count)
-    again = tools.load_or_convert_features(data_dir, "train", **usual)
+    again = tools.load_or_convert_features(data_dir, "train", **options)
     assert (rows_of(again), len(calls)) == (expected, 0)
     assert "5 features loaded" in capsys.readouterr().out
-    assert (data_dir / "train_features.pkl").read_bytes() == pickled
+    assert (data_dir / "train_features.pkl").read_bytes() == content
 
     changes = (
         {"max_seq_length": 6},
@@ -160,51 +160,51 @@ def test_features_are_converted_once(data_dir, tokenizers, monkeypatch, capsys):
         {"tokenizer": tokenizers["cased"]},
     )
     for number, change in enumerate(changes, start=1):
-        options = {**usual, **change}
-        changed = tools.load_or_convert_features(data_dir, "train", **options)
+        changed_options = {**options, **change}
+        changed = tools.load_or_convert_features(data_dir, "train", **changed_options)
         assert len(calls) == number, change
         assert "converting again" in capsys.readouterr().out
-        truncation = options.get("truncation", "head")
-        label = float if options.get("output_mode") == "regression" else int
+        truncation = changed_options.get("truncation", "head")
+        label_type = float if changed_options.get("output_mode") == "regression" else int
+        size, tokenizer = changed_options["max_seq_length"], changed_options["tokenizer"]
         for i, (feature, text) in enumerate(zip(changed, FIVE_TEXTS)):
-            wanted = reference(text, None, label(i % 2), options["max_seq_length"], options["tokenizer"], truncation)
-            assert as_tuple(feature) == wanted
-            assert type(feature.label_id) is label
+            assert as_tuple(feature) == reference(text, None, label_type(i % 2), size, tokenizer, truncation)
+            assert type(feature.label_id) is label_type
 
 
-@pytest.mark.parametrize(("size", "parts", "processes"), [(1, 18, 1), (1, 18, 2), (60, 6, 1), (2**20, 1, 1)])
-def test_a_file_read_in_parts_gives_the_features_of_its_examples(
-    data_dir, tokenizers, monkeypatch, workers_in_time, size, parts, processes
+@pytest.mark.parametrize(("size", "num_chunks", "processes"), [(1, 18, 1), (1, 18, 2), (60, 6, 1), (2**20, 1, 1)])
+def test_a_file_read_in_chunks_gives_the_features_of_its_examples(
+    data_dir, tokenizers, monkeypatch, workers_in_time, size, num_chunks, processes
 ):
     texts = ["good\x85ly \u2028 soup", "", "caf\u00e9 \x0b\x1c", "the end \r", "un\u00e9 " * 9, " a \x0c b"] * 3
     lines = [f"{i}\t{i % 2}\ta\t{text}\n" for i, text in enumerate(texts)]
     (data_dir / "train.tsv").write_bytes("".join(lines)[:-1].encode())  # no line break at the end
-    monkeypatch.setattr(tools.TsvPart, "BYTES", size)
+    monkeypatch.setattr(tools.TsvChunk, "CHUNK_BYTES", size)
     features = tools.load_or_convert_features(data_dir, "train", tokenizers["cased"], 8, processes=processes)
     examples = tools.BinaryClassificationProcessor().get_train_examples(data_dir)
-    assert len(tools.TsvPart.split(data_dir / "train.tsv")) == parts
+    assert len(tools.TsvChunk.split(data_dir / "train.tsv")) == num_chunks
     expected = tools.convert_examples_to_features(examples, LABELS, 8, tokenizers["cased"], processes=1)
     assert rows_of(features) == rows_of(expected)
 
 
 @pytest.mark.parametrize("label", ["1", "7"])
-def test_workers_for_a_large_file_start_before_it_is_checked_and_end_with_a_bad_line(
+def test_workers_for_a_large_file_start_before_it_is_checked_and_end_after_an_invalid_line(
     data_dir, tokenizers, monkeypatch, label
 ):
     lines = [f"{i}\t{i % 2}\ta\tgood soup {i}\n" for i in range(99)] + [f"99\t{label}\ta\tbad\n"]
     (data_dir / "train.tsv").write_text("".join(lines))
-    monkeypatch.setattr(tools.TsvPart, "BYTES", 20)
-    monkeypatch.setattr(tools.TsvPart, "MANY", 10)
+    monkeypatch.setattr(tools.TsvChunk, "CHUNK_BYTES", 20)
+    monkeypatch.setattr(tools.TsvChunk, "MIN_CHUNKS_FOR_WORKERS", 10)
     started, read_examples = [], tools.BinaryClassificationProcessor.read_examples
 
-    def read(*arguments):
+    def wait_for_workers_and_read(*args):
         deadline = time.monotonic() + 60
         while not multiprocessing.active_children() and time.monotonic() < deadline:
             time.sleep(0.01)
         started.extend(multiprocessing.active_children())
-        return read_examples(*arguments)
+        return read_examples(*args)
 
-    monkeypatch.setattr(tools.BinaryClassificationProcessor, "read_examples", read)
+    monkeypatch.setattr(tools.BinaryClassificationProcessor, "read_examples", wait_for_workers_and_read)
     if label == "7":
         with pytest.raises(ValueError, match="line 100 has the label '7'"):
             tools.load_or_convert_features(data_dir, "train", tokenizers["cased"], 8, processes=2)
@@ -216,22 +216,24 @@ def test_workers_for_a_large_file_start_before_it_is_checked_and_end_with_a_bad_
     assert multiprocessing.active_children() == []
 
 
-def test_no_more_is_kept_than_the_model_has_positions_not_even_from_an_earlier_conversion(data_dir, bert_files, pack):
+def test_features_are_no_longer_than_the_model_has_positions_not_even_cached_ones(data_dir, bert_files, pack):
     large, small = (pack(bert_files(max_position_embeddings=n), f"{n}.tar.gz") for n in (512, 16))
     tools.load_or_convert_features(data_dir, "train", tools.load_tokenizer(large), 17)
-    with pytest.raises(ValueError, match="max_seq_length is 17, but must be from 2 to 16, the last position"):
+    with pytest.raises(
+        ValueError, match="max_seq_length is 17, but must be an integer from 2 to 16, the last position"
+    ):
         tools.load_or_convert_features(data_dir, "train", tools.load_tokenizer(small), 17)
     assert tools.load_or_convert_features(data_dir, "train", tools.load_tokenizer(small), 16).max_seq_length == 16
 
 
 @pytest.mark.parametrize("damage", ["truncated", "list", "rows"])
-def test_features_that_do_not_fit_are_converted_again(data_dir, tokenizers, damage, capsys):
-    pickled = data_dir / "train_features.pkl"
+def test_outdated_or_damaged_features_are_converted_again(data_dir, tokenizers, damage, capsys):
+    cache_path = data_dir / "train_features.pkl"
     first = rows_of(tools.load_or_convert_features(data_dir, "train", tokenizers["cased"], 7))
     if damage == "truncated":
-        pickled.write_bytes(pickled.read_bytes()[:-9])
+        cache_path.write_bytes(cache_path.read_bytes()[:-9])
     elif damage == "list":  # of 2019, without a fingerprint
-        pickled.write_bytes(pickle.dumps(tools.load_features(pickled)[:]))
+        cache_path.write_bytes(pickle.dumps(tools.load_features(cache_path)[:]))
     else:
         with open(data_dir / "train.tsv", "a") as file:
             file.write("5\t1\ta\tgood place\n")
@@ -240,32 +242,32 @@ def test_features_that_do_not_fit_are_converted_again(data_dir, tokenizers, dama
     assert "converted" in capsys.readouterr().out
     assert rows_of(again)[:5] == first
     assert len(again) == (6 if damage == "rows" else 5)
-    assert rows_of(tools.load_features(pickled)) == rows_of(again)
+    assert rows_of(tools.load_features(cache_path)) == rows_of(again)
 
 
-def test_bad_data_leaves_the_old_features_alone(data_dir, tokenizers):
+def test_invalid_data_leaves_the_old_features(data_dir, tokenizers):
     with pytest.raises(FileNotFoundError, match=r"dev\.tsv is missing: data_prep\.ipynb"):
         tools.load_or_convert_features(data_dir, "dev", tokenizers["cased"], 7)
     tools.load_or_convert_features(data_dir, "train", tokenizers["cased"], 7)
-    pickled = (data_dir / "train_features.pkl").read_bytes()
+    content = (data_dir / "train_features.pkl").read_bytes()
     with open(data_dir / "train.tsv", "a") as file:
         file.write("5\t7\ta\tgood place\n")
     with pytest.raises(ValueError, match=r"train\.tsv, line 6 has the label '7'"):
         tools.load_or_convert_features(data_dir, "train", tokenizers["cased"], 7)
-    assert (data_dir / "train_features.pkl").read_bytes() == pickled
+    assert (data_dir / "train_features.pkl").read_bytes() == content
     assert sorted(path.name for path in data_dir.iterdir()) == ["train.tsv", "train_features.pkl"]
 
 
-def test_a_full_disk_is_noticed_before_the_work(data_dir, tokenizers, monkeypatch):
+def test_a_full_disk_is_noticed_before_the_conversion(data_dir, tokenizers, monkeypatch):
     monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 0}))
-    with pytest.raises(OSError, match="0 MB are free"):
+    with pytest.raises(OSError, match="only 0 MB free"):
         tools.load_or_convert_features(data_dir, "train", tokenizers["cased"], 7)
     assert [path.name for path in data_dir.iterdir()] == ["train.tsv"]
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), 3, b"soup", ["good", "tea"]])
 @pytest.mark.parametrize("truncation", ["head", "tail"])
-def test_an_example_that_is_no_text_is_named(tokenizer, value, truncation):
+def test_an_example_that_is_not_a_text_is_named(tokenizer, value, truncation):
     examples = [tools.InputExample(1, "ok", label="b"), tools.InputExample("line 9", value, label="b")]
     with pytest.raises(ValueError, match="example 'line 9' has the text_a .*must be a string"):
         tools.convert_examples_to_features(examples, {"b": 0}, 9, tokenizer, truncation=truncation)
@@ -280,18 +282,18 @@ def test_an_example_that_is_no_text_is_named(tokenizer, value, truncation):
     [
         ({"label_map": ["b"]}, "label_map is .*must be a dict"),
         ({"label_map": {"b": "0"}}, "label_map is .*must be a dict"),
-        ({"max_seq_length": "9"}, "max_seq_length is '9', but must be a whole number"),
+        ({"max_seq_length": "9"}, "max_seq_length is '9', but must be an integer from 2 to 512"),
         ({"max_seq_length": 9.0}, "max_seq_length is 9.0"),
-        ({"processes": 1.5}, "processes is 1.5"),
-        ({"output_mode": "regression"}, "example 'x' has the label 'b', but in regression it is a number"),
+        ({"processes": 1.5}, "processes: expected a positive integer, got 1.5"),
+        ({"output_mode": "regression"}, "example 'x' has the label 'b', but in regression it must be a number"),
         ({"examples": ["good soup"]}, "example 0 is 'good soup', but must be an InputExample"),
         ({"examples": [tools.InputExample("x", "a", label=["b"])]}, r"example 'x' has the label \['b'\]"),
     ],
 )
-def test_arguments_of_the_conversion_are_named(tokenizer, change, message):
-    usual = {"examples": [tools.InputExample("x", "a", label="b")], "label_map": {"b": 0}, "max_seq_length": 9}
+def test_the_invalid_argument_is_named(tokenizer, change, message):
+    options = {"examples": [tools.InputExample("x", "a", label="b")], "label_map": {"b": 0}, "max_seq_length": 9}
     with pytest.raises(ValueError, match=message):
-        tools.convert_examples_to_features(**{**usual, "tokenizer": tokenizer, **change})
+        tools.convert_examples_to_features(**{**options, "tokenizer": tokenizer, **change})
 
 
 def test_examples_from_a_generator_keep_their_labels(tokenizer, tmp_path):
@@ -305,7 +307,7 @@ def test_examples_from_a_generator_keep_their_labels(tokenizer, tmp_path):
 
 
 class Reviews(tools.DataProcessor):
-    """A processor of one's own, as the guide writes it: other labels, pairs of texts, guids of words."""
+    """A custom processor as in the guide: other labels, pairs of texts, guids with a prefix."""
 
     def get_train_examples(self, data_dir):
         return self._create_examples(self._read_tsv(f"{data_dir}/reviews.tsv"), "train")
@@ -320,7 +322,7 @@ class Reviews(tools.DataProcessor):
         ]
 
 
-def test_a_processor_of_ones_own_works_as_in_the_guide(make_file, tokenizer, tmp_path):
+def test_a_custom_processor_works_as_in_the_guide(make_file, tokenizer, tmp_path):
     make_file('pos\tgood "tea"\t\nneg\tbad\tsoup\r\nneutral\tA\x85B\t', "reviews.tsv")
     processor = Reviews()
     examples = processor.get_train_examples(tmp_path)
@@ -338,44 +340,43 @@ def test_a_processor_of_ones_own_works_as_in_the_guide(make_file, tokenizer, tmp
     assert {len(ids) for f in features for ids in (f.input_ids, f.input_mask, f.segment_ids)} == {12}
 
 
-def test_lines_are_quoted_only_if_it_is_said(make_file):
+def test_lines_are_quoted_only_with_a_quotechar(make_file):
     path = make_file('1\t"a\tb"\n', "x.tsv")
     assert tools.DataProcessor._read_tsv(path) == [["1", '"a', 'b"']]
     assert tools.DataProcessor._read_tsv(path, quotechar='"') == [["1", "a\tb"]]
 
 
-def test_a_tsv_in_another_encoding_is_answered_with_what_helps(make_file):
+def test_the_error_for_a_tsv_in_another_encoding_has_a_hint(make_file):
     path = make_file("0\t1\ta\tcafé\n".encode("cp1252"), "train.tsv")
     with pytest.raises(ValueError, match=r"line 1: its byte 10 \(0xe9\) is not UTF-8: save the file as UTF-8$"):
         tools.BinaryClassificationProcessor().get_train_examples(path.parent)
 
 
-def test_the_labels_of_a_processor_of_ones_own_are_in_its_messages(make_file):
+def test_messages_of_a_custom_processor_have_its_labels(make_file):
     class Spam(tools.BinaryClassificationProcessor):
         def get_labels(self):
             return ["ham", "spam"]
 
     path = make_file("0\tspam\ta\tx\n", "train.tsv")
-    with pytest.raises(ValueError, match="but both ham and spam are needed"):
+    with pytest.raises(ValueError, match="but needs both ham and spam"):
         Spam().get_examples(path)
-    with pytest.raises(ValueError, match="has the label '1', but it must be ham or spam"):
+    with pytest.raises(ValueError, match="has the label '1', expected ham or spam"):
         Spam().get_examples(make_file("0\t1\ta\tx\n", "train.tsv"))
 
 
-def test_rows_are_known_by_the_content_of_their_file_and_not_by_labels_alone(data_dir, tokenizers):
+def test_features_of_other_rows_are_recognized_even_if_the_labels_are_equal(data_dir, tokenizers):
     path = data_dir / "train.tsv"
-    digest = tools.hash_file(path)
+    digest = files.hash_file(path)
     features = tools.load_or_convert_features(data_dir, "train", tokenizers["uncased"], 9)
-    tools.require_same_rows(features, features.labels, path, digest)
-    path.write_text(
-        path.read_text(encoding="utf-8").replace("good", "bad"), encoding="utf-8"
-    )  # the labels are the same
+    tools.check_labels_match(features, features.labels, path, digest)
+    changed = path.read_text(encoding="utf-8").replace("good", "bad")  # with the same labels
+    path.write_text(changed, encoding="utf-8")
     features = tools.load_or_convert_features(data_dir, "train", tokenizers["uncased"], 9)
-    with pytest.raises(ValueError, match="was written anew after its examples were read"):
-        tools.require_same_rows(features, features.labels, path, digest)
+    with pytest.raises(ValueError, match="changed on disk after it was read"):
+        tools.check_labels_match(features, features.labels, path, digest)
 
 
-def test_a_features_file_that_cannot_be_read_now_stays_and_is_not_called_unsound(data_dir, tokenizers, monkeypatch):
+def test_a_features_file_that_cannot_be_read_is_not_called_invalid_and_stays(data_dir, tokenizers, monkeypatch):
     tools.load_or_convert_features(data_dir, "train", tokenizers["uncased"], 9)
     before = (data_dir / "train_features.pkl").read_bytes()
 
@@ -383,24 +384,26 @@ def test_a_features_file_that_cannot_be_read_now_stays_and_is_not_called_unsound
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(type(data_dir), "read_bytes", read_bytes)
-    with pytest.raises(files.CannotReadError, match=r"train_features\.pkl cannot be read \(Permission denied\): get"):
+    with pytest.raises(
+        errors.ReadError, match=r"train_features\.pkl cannot be read \(Permission denied\): you need read permission"
+    ):
         tools.load_or_convert_features(data_dir, "train", tokenizers["uncased"], 9)
     monkeypatch.undo()
     assert (data_dir / "train_features.pkl").read_bytes() == before
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "said"),
+    ("error", "status", "message"),
     [
         (ValueError("line 3 has\ntwo columns"), 2, "line 3 has two columns"),
         (FileNotFoundError("train.tsv is missing"), 2, "train.tsv is missing"),
-        (files.CannotReadError(13, "train.tsv cannot be read"), 1, "train.tsv cannot be read"),
-        (files.CannotWriteError(28, "x.pkl cannot be written"), 1, "x.pkl cannot be written"),
-        (TimeoutError("it is being made"), 1, "it is being made"),
-        (MemoryError(), 1, "there is not enough memory"),
+        (errors.ReadError(13, "train.tsv cannot be read"), 1, "train.tsv cannot be read"),
+        (errors.WriteError(28, "x.pkl cannot be written"), 1, "x.pkl cannot be written"),
+        (TimeoutError("it is being written"), 1, "it is being written"),
+        (MemoryError(), 1, "out of memory"),
     ],
 )
-def test_the_converter_tells_faults_of_the_input_from_those_of_the_machine(monkeypatch, error, status, said):
+def test_the_converter_distinguishes_errors_of_the_input_from_those_of_the_machine(monkeypatch, error, status, message):
     def fail(options):
         raise error
 
@@ -410,4 +413,4 @@ def test_the_converter_tells_faults_of_the_input_from_those_of_the_machine(monke
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO()))
     assert converter.main() == status
     sys.stderr.flush()
-    assert said in sys.stderr.buffer.getvalue().decode()
+    assert message in sys.stderr.buffer.getvalue().decode()

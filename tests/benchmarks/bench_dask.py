@@ -20,8 +20,8 @@ import torch
 from bench_use import ROOT, read_texts
 from dask.distributed import Client, LocalCluster
 
-from textbert.archive import get_archive_path
-from textbert.classifier import Classifier
+from textbert.inference.classifier import Classifier
+from textbert.model.archive import get_archive_path
 
 # Dask runs a task in a thread, and tells malloc to give memory back: both let the system fill it with zeros again and
 # again. So all threads use one heap, which keeps it.

@@ -1,17 +1,17 @@
-"""How fast are features made, how exactly, and how do others compare?
+"""How fast and how exact is the conversion of texts to features, compared to that of other libraries?
 
     python tests/benchmarks/bench_features.py [--quick] [--verify] [--plot FILE.png]
     python tests/benchmarks/bench_features.py --race 3
 
-Every method does the same whole job, from a TSV file to features on disk, in a fresh process on the
-same two cores, with nothing warmed or cached but the TSV in the disk cache. Its time starts after its
-imports (they are shown apart), except where it says "whole process": there the clock starts before
-Python does. Features are compared with pytorch-pretrained-bert's BertTokenizer.
+Every method does the same complete job, from a TSV file to features on disk, in a fresh process on the same two cores,
+with nothing warmed up or cached except the TSV in the disk cache. Its time starts after its imports (which are shown
+separately), except for "whole process": there the clock starts before Python does. Features are compared with those of
+pytorch-pretrained-bert's BertTokenizer.
 
-With --race nothing but converter.py and FlashTokenizer, a peer as fast as ours, in two processes are run, there and
-back on the Yelp-sized set, so that a noisy machine hurts both alike.
+With --race only converter.py and FlashTokenizer in two processes, a peer as fast as ours, are run, in alternating order
+on the Yelp-sized set, so that a noisy machine affects both equally.
 
-Peers take part where they are importable; the project does not need them:
+Peers take part if they are importable; the project does not need them:
 
     python -m pip install --no-deps --target /tmp/peers tokenizers flash-tokenizer blingfire
     PYTHONPATH=/tmp/peers python tests/benchmarks/bench_features.py
@@ -42,16 +42,16 @@ DATA = Path(os.environ.get("BERT_TEST_DATA") or ROOT.parent / "shared" / "data")
 LABEL_MAP = {"0": 0, "1": 1}
 CORES = 2
 SEED = 42
-SEGMENT = 5_000  # texts that a peer gets at a time
+CHUNK_TEXTS = 5_000  # that a peer gets at a time
 
 
 @dataclass
 class Sizes:
-    """How many reviews each part takes."""
+    """Number of reviews for each kind of measurement."""
 
     imdb: int = 50_000
     yelp: int = 560_000
-    old: int = 300  # for the 2019 way
+    old: int = 300  # for the 2019 method
     loop: int = 1_500  # for its function in a plain loop
     checked: int = 3_000
 
@@ -64,7 +64,7 @@ QUICK = Sizes(imdb=4_000, yelp=12_000, old=60, loop=200, checked=500)
 
 @dataclass
 class Texts:
-    """A TSV file in a folder of its own; `rows[i]` is the row of the whole set that its line i is."""
+    """A TSV file in a folder of its own; its line i is row `rows[i]` of the complete set."""
 
     name: str
     folder: Path
@@ -92,8 +92,8 @@ def make_yelp_sized(texts, count):
     sentences = [s for text in texts for s in re.split(r"(?<=[.!?]) +", text) if s]
     position = len(sentences)
     for _ in range(count):
-        wanted, words, review = rng.lognormvariate(4.53, 0.75), 0, []
-        while words < wanted:
+        length, words, review = rng.lognormvariate(4.53, 0.75), 0, []
+        while words < length:
             if position == len(sentences):
                 rng.shuffle(sentences)
                 position = 0
@@ -112,27 +112,27 @@ def write_set(name, folder, texts, rows):
 
 
 def make_sets(folder, sizes):
-    """Return the sets as a dict: imdb and yelp, and of each a sample for the slow methods."""
+    """Return the sets as a dict: imdb and yelp, and a sample of each for the slow methods."""
     texts = list(islice(read_imdb(), sizes.imdb))
     sets = {"imdb": write_set("IMDB", folder / "imdb", texts, range(len(texts)))}
     sets["yelp"] = write_set("Yelp-sized", folder / "yelp", make_yelp_sized(texts, sizes.yelp), range(sizes.yelp))
-    for of in ("imdb", "yelp"):
-        with open(sets[of].path, encoding="utf-8", newline="\n") as file:
-            rows = sample_rows(sets[of], sizes)[: sizes.loop]
+    for name in ("imdb", "yelp"):
+        with open(sets[name].path, encoding="utf-8", newline="\n") as file:
+            rows = sample_rows(sets[name], sizes)[: sizes.loop]
             lines = islice(file, 0, None, rows.step)
             texts = [line.rstrip("\n").split("\t")[3] for line in islice(lines, len(rows))]
         for key, count in (("old", sizes.old), ("loop", sizes.loop), ("one", sizes.loop), ("one_in_pool", sizes.old)):
-            sets[of, key] = write_set(sets[of].name, folder / f"{of}_{key}", texts[:count], rows[:count])
+            sets[name, key] = write_set(sets[name].name, folder / f"{name}_{key}", texts[:count], rows[:count])
     return sets
 
 
 def sample_rows(texts, sizes):
-    """Return the rows, spread over a set, that are compared with BertTokenizer."""
+    """Return evenly spaced rows of a set, which are compared with BertTokenizer."""
     return texts.rows[:: max(1, len(texts.rows) // sizes.checked)]
 
 
 def write_models(folder):
-    """Lay out each vocabulary as a folder that converter.py takes for a model."""
+    """Write a model folder for converter.py with each vocabulary."""
     config = {
         "hidden_size": 768,
         "num_hidden_layers": 12,
@@ -157,7 +157,7 @@ def write_models(folder):
 
 
 def read_tsv(path):
-    """Return the texts of a TSV file, for the methods that have no reader of their own."""
+    """Return the texts of a TSV file, for methods without a reader of their own."""
     with open(path, encoding="utf-8", newline="\n") as file:
         return [line.rstrip("\n").split("\t")[3] for line in file]
 
@@ -173,12 +173,12 @@ def load_bert_tokenizer(vocabulary):
 
 
 def feature_of_2019(row):
-    """Make one feature as the guide of 2019 did: word pieces, cut, ids, then padding, all in lists."""
-    import tools  # a worker has it already
+    """Convert one example as the 2019 guide did: tokens, truncation, ids, then padding, all in lists."""
+    import tools  # already imported in a worker
 
     example, label_map, max_seq_length, tokenizer, _ = row
-    pieces = ["[CLS]", *tokenizer.tokenize(example.text_a)[: max_seq_length - 2], "[SEP]"]
-    input_ids = tokenizer.convert_tokens_to_ids(pieces)
+    tokens = ["[CLS]", *tokenizer.tokenize(example.text_a)[: max_seq_length - 2], "[SEP]"]
+    input_ids = tokenizer.convert_tokens_to_ids(tokens)
     padding = [0] * (max_seq_length - len(input_ids))
     mask = [1] * len(input_ids) + padding
     return tools.InputFeatures(input_ids + padding, mask, [0] * max_seq_length, label_map[example.label])
@@ -193,7 +193,7 @@ def rows_of_2019(job):
 
 
 def run_old(job):
-    """Run the 2019 way: a pool to which every row brings the tokenizer."""
+    """Run the 2019 method: a pool in which every row carries the tokenizer."""
     from multiprocessing import Pool
 
     rows = rows_of_2019(job)
@@ -203,13 +203,13 @@ def run_old(job):
 
 
 def run_loop(job):
-    """Run the function of 2019 in a plain loop."""
+    """Run the 2019 function in a plain loop."""
     features = [feature_of_2019(row) for row in rows_of_2019(job)]
     Path(job["output"]).write_bytes(pickle.dumps(features))
 
 
 def run_one_by_one(job):
-    """Run our function of that name in a plain loop."""
+    """Run convert_example_to_feature in a plain loop."""
     import tools
 
     features = [tools.convert_example_to_feature(row) for row in rows_of_2019(job)]
@@ -217,7 +217,7 @@ def run_one_by_one(job):
 
 
 def run_one_by_one_in_pool(job):
-    """Run our function in the pool of the 2019 guide."""
+    """Run convert_example_to_feature in the pool of the 2019 guide."""
     from multiprocessing import Pool
 
     import tools
@@ -242,7 +242,7 @@ def run_ours(job):
 
 
 def start_tokenizers(job):
-    """Return Hugging Face's tokenizers as a function from texts to ids; it spreads them over the cores."""
+    """Return Hugging Face's tokenizers as a function from texts to ids; it uses all cores."""
     from tokenizers import BertWordPieceTokenizer
 
     tokenizer = BertWordPieceTokenizer(job["vocabulary"], lowercase=is_uncased(job["vocabulary"]))
@@ -257,7 +257,7 @@ def start_flash(job):
 
     lower = is_uncased(job["vocabulary"])
     tokenizer = BertTokenizerFlash(job["vocabulary"], do_lower_case=lower, model_max_length=job["length"])
-    # mask and segments are made of the ids below, which is faster than lists
+    # mask and segments are computed from the ids below, which is faster than lists
     options = {"max_length": job["length"], "return_attention_mask": False, "return_token_type_ids": False}
     return lambda texts: tokenizer(texts, padding="max_length", do_multiprocess=True, **options).input_ids
 
@@ -269,23 +269,23 @@ def start_blingfire(job):
 
     name = "bert_base_tok.bin" if is_uncased(job["vocabulary"]) else "bert_base_cased_tok.bin"
     model = blingfire.load_model(str(Path(blingfire.__file__).with_name(name)))
-    words = Path(job["vocabulary"]).read_text(encoding="utf-8").split("\n")
-    unknown, first, last = (words.index(word) for word in ("[UNK]", "[CLS]", "[SEP]"))
+    tokens = Path(job["vocabulary"]).read_text(encoding="utf-8").split("\n")
+    unk, cls, sep = (tokens.index(token) for token in ("[UNK]", "[CLS]", "[SEP]"))
 
     def encode(texts):
         ids = np.zeros((len(texts), job["length"]), np.uint16)
-        ids[:, 0] = first
+        ids[:, 0] = cls
         for row, text in zip(ids, texts):
-            found = blingfire.text_to_ids(model, text, job["length"] - 2, unk=unknown, no_padding=True)
-            row[1 : len(found) + 1] = found
-            row[len(found) + 1] = last
+            text_ids = blingfire.text_to_ids(model, text, job["length"] - 2, unk=unk, no_padding=True)
+            row[1 : len(text_ids) + 1] = text_ids
+            row[len(text_ids) + 1] = sep
         return ids
 
     return encode
 
 
 PEERS = {"tokenizers": start_tokenizers, "flash_tokenizer": start_flash, "blingfire": start_blingfire}
-_encode = None  # a peer, in each of its processes
+_encode = None  # the peer's function, in each of its processes
 
 
 def start_peer(job):
@@ -293,7 +293,7 @@ def start_peer(job):
     _encode = PEERS[job["module"]](job)
 
 
-def encode_segment(texts):
+def encode_chunk(texts):
     """Return the ids of some texts as an array of shape (n, length)."""
     import numpy as np
 
@@ -301,21 +301,21 @@ def encode_segment(texts):
 
 
 def run_peer(job):
-    """Run a peer in one process or several; save ids, mask and segments, arrays of shape (n, length)."""
+    """Run a peer in one process or several; save a dict of ids, mask and segments, arrays of shape (n, length)."""
     import numpy as np
 
     texts = read_tsv(job["tsv"])
-    segments = [texts[i : i + SEGMENT] for i in range(0, len(texts), SEGMENT)]
+    chunks = [texts[i : i + CHUNK_TEXTS] for i in range(0, len(texts), CHUNK_TEXTS)]
     if job["processes"] == 1:
         start_peer(job)
-        parts = [encode_segment(segment) for segment in segments]
+        arrays = [encode_chunk(chunk) for chunk in chunks]
     else:
         with ProcessPoolExecutor(job["processes"], initializer=start_peer, initargs=(job,)) as pool:
-            parts = list(pool.map(encode_segment, segments))
-    ids = np.concatenate(parts)
-    arrays = {"input_ids": ids, "input_mask": (ids != 0).view(np.uint8), "segment_ids": np.zeros(ids.shape, np.uint8)}
+            arrays = list(pool.map(encode_chunk, chunks))
+    ids = np.concatenate(arrays)
+    features = {"input_ids": ids, "input_mask": (ids != 0).view(np.uint8), "segment_ids": np.zeros(ids.shape, np.uint8)}
     with open(job["output"], "wb") as file:
-        pickle.dump(arrays, file, protocol=4)
+        pickle.dump(features, file, protocol=4)
 
 
 JOBS = {"old": run_old, "loop": run_loop, "one": run_one_by_one, "one_in_pool": run_one_by_one_in_pool}
@@ -323,18 +323,18 @@ JOBS |= {"ours": run_ours, "peer": run_peer}
 
 
 def run_job(job):
-    """Run one job and print when its imports were done and when its features were on disk."""
+    """Run one job; print when its imports were done and when its features were on disk."""
     importlib.import_module(job["module"])
     start = time.time()
     JOBS[job["run"]](job)
     print(json.dumps({"started": start, "ended": time.time()}))
 
 
-# ---------- Methods: what is run, timed and checked -------------------------------------------------------------------
+# ---------- Methods: run, timed and checked ---------------------------------------------------------------------------
 
-# key: (name, job to run, module, processes); converter.py is no job but a command
+# key: (name, job to run, module, processes); converter.py is a command, not a job
 METHODS = {
-    "old": ("2019 way: pool, a tokenizer with each row", "old", "tools", CORES),
+    "old": ("2019 method: pool, tokenizer in each row", "old", "tools", CORES),
     "loop": ("2019 function, plain loop", "loop", "tools", 1),
     "one_in_pool": ("ours, convert_example_to_feature in that pool", "one_in_pool", "tools", CORES),
     "one": ("ours, convert_example_to_feature in a plain loop", "one", "tools", 1),
@@ -359,7 +359,7 @@ PLAN = (
 
 @dataclass
 class Result:
-    """What one method did on one set."""
+    """Measurements of one method on one set."""
 
     method: str
     texts: str
@@ -367,7 +367,7 @@ class Result:
     length: int
     reviews: int
     seconds: float
-    start_up: float  # of which imports, where the whole process is timed; else before the clock
+    start_up: float  # imports: part of `seconds` if the whole process is timed, otherwise before them
     mismatches: int
     checked: int
     file_bytes: int
@@ -379,11 +379,11 @@ class Result:
 
 
 def run_command(command):
-    """Run a command to its end and return what it printed; raise RuntimeError with its last words."""
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    if done.returncode:
-        raise RuntimeError((done.stderr.strip() or "no message").splitlines()[-1])
-    return done.stdout
+    """Run a command and return its output; raise RuntimeError with its last line on stderr if it fails."""
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    if result.returncode:
+        raise RuntimeError((result.stderr.strip() or "no message").splitlines()[-1])
+    return result.stdout
 
 
 def converter_command(texts, model, length):
@@ -395,15 +395,15 @@ def run_method(key, texts, model, length):
     """Run a method on a set; return (seconds, seconds of start-up, path of the features)."""
     output = texts.folder / "train_features.pkl"
     output.unlink(missing_ok=True)
-    _, run, module, processes = METHODS[key]
+    _, job_name, module, processes = METHODS[key]
     start = time.time()
-    if run is None:
+    if job_name is None:
         run_command(converter_command(texts, model, length))
         seconds = time.time() - start
         start = time.time()
         run_command([sys.executable, "-c", "import tools"])
         return seconds, time.time() - start, output
-    job = {"run": run, "module": module, "processes": processes, "tsv": str(texts.path), "output": str(output)}
+    job = {"run": job_name, "module": module, "processes": processes, "tsv": str(texts.path), "output": str(output)}
     job |= {"vocabulary": str(model / "vocab.txt"), "length": length}
     times = json.loads(run_command([sys.executable, __file__, "--job", json.dumps(job)]).splitlines()[-1])
     return times["ended"] - times["started"], times["started"] - start, output
@@ -411,8 +411,8 @@ def run_method(key, texts, model, length):
 
 def measure(key, sets, plan, folder, reference):
     """Run a method, compare its features with the reference and return the Result."""
-    of, casing, length, _ = plan
-    texts = sets.get((of, key), sets[of])
+    set_name, casing, length, _ = plan
+    texts = sets.get((set_name, key), sets[set_name])
     seconds, start_up, output = run_method(key, texts, folder / casing, length)
     feature, load_seconds = load_output(output, is_peer=METHODS[key][1] == "peer")
     wrong, checked = count_mismatches(feature, texts, length, reference)
@@ -423,7 +423,7 @@ def measure(key, sets, plan, folder, reference):
 
 
 def measure_memory(texts, model):
-    """Return the peak of converter.py in bytes: the largest sum of PSS over all its processes."""
+    """Return the peak memory of converter.py in bytes: the largest sum of PSS over all its processes."""
     import psutil
 
     (texts.folder / "train_features.pkl").unlink(missing_ok=True)
@@ -433,7 +433,7 @@ def measure_memory(texts, model):
         peak = max(peak, sum(map(proportional_size, [tree, *list_children(tree)])))
         time.sleep(0.05)
     if process.returncode:
-        raise RuntimeError(f"converter.py ended with status {process.returncode}")
+        raise RuntimeError(f"converter.py exited with status {process.returncode}")
     return peak
 
 
@@ -447,7 +447,7 @@ def list_children(process):
 
 
 def proportional_size(process):
-    """Return a process's PSS in bytes (its USS where there is no PSS), 0 if it has just ended."""
+    """Return the PSS of a process in bytes (the USS on systems without PSS), 0 if it has just exited."""
     import psutil
 
     try:
@@ -459,7 +459,7 @@ def proportional_size(process):
 
 # ---------- Exactness -------------------------------------------------------------------------------------------------
 
-_tokenizer = None  # the reference, in each process that computes it
+_tokenizer = None  # the reference tokenizer, in each process that uses it
 
 
 def start_reference(vocabulary):
@@ -476,13 +476,13 @@ def make_reference(texts, rows, vocabulary):
     """Return a dict from row to ids for some rows of a set, computed on both cores."""
     with open(texts.path, encoding="utf-8", newline="\n") as file:
         lines = islice(file, rows.start, rows.stop, rows.step)
-        chosen = [line.rstrip("\n").split("\t")[3] for line in lines]
+        selected = [line.rstrip("\n").split("\t")[3] for line in lines]
     with ProcessPoolExecutor(CORES, initializer=start_reference, initargs=(vocabulary,)) as pool:
-        return dict(zip(rows, pool.map(reference_ids, chosen, chunksize=100)))
+        return dict(zip(rows, pool.map(reference_ids, selected, chunksize=100)))
 
 
 def load_output(path, is_peer):
-    """Load features; return a function from index to (ids, mask, segments), and the time to load."""
+    """Load features; return a function from index to (ids, mask, segments), and the seconds of loading."""
     import tools
 
     names = ("input_ids", "input_mask", "segment_ids")
@@ -495,7 +495,7 @@ def load_output(path, is_peer):
 
 
 def count_mismatches(feature, texts, length, reference):
-    """Return (how many features differ from the reference, how many were compared)."""
+    """Return (number of features that differ from the reference, number of features compared)."""
     wrong = checked = 0
     for i, row in enumerate(texts.rows):
         if row in reference:
@@ -511,34 +511,34 @@ def count_mismatches(feature, texts, length, reference):
 
 
 def find_missing():
-    """Return the methods whose package is not importable, after saying so."""
+    """Return the methods whose package is not importable, and print the packages."""
     missing = {key for key, method in METHODS.items() if importlib.util.find_spec(method[2]) is None}
     for module in sorted({METHODS[key][2] for key in missing}):
-        print(f"skipped: {module} is not importable; how to get it stands at the top of this script")
+        print(f"skipped: {module} is not importable; see the top of this script for how to install it")
     return missing
 
 
 def make_references(sets, sizes, folder, verify):
     """Return a dict from (set, casing) to its reference; with `verify` for every IMDB review."""
     references = {}
-    for of, casing in sorted({plan[:2] for plan in PLAN}):
-        rows = sets[of].rows if verify and of == "imdb" else sample_rows(sets[of], sizes)
-        say(f"BertTokenizer, {len(rows):,} {sets[of].name} reviews, {casing}")
-        references[of, casing] = make_reference(sets[of], rows, str(folder / casing / "vocab.txt"))
+    for name, casing in sorted({plan[:2] for plan in PLAN}):
+        rows = sets[name].rows if verify and name == "imdb" else sample_rows(sets[name], sizes)
+        log(f"BertTokenizer, {len(rows):,} {sets[name].name} reviews, {casing}")
+        references[name, casing] = make_reference(sets[name], rows, str(folder / casing / "vocab.txt"))
     return references
 
 
 def measure_all(sets, folder, references, missing):
-    """Run the plan; return the list of Results. A peer that fails is left out, with a line that says so."""
+    """Run all methods of the plan and return a list of Results; a peer that fails is reported and left out."""
     results = []
     for plan in PLAN:
-        of, casing, length, keys = plan
+        set_name, casing, length, keys = plan
         for key in keys:
             if key in missing:
                 continue
-            say(f"{METHODS[key][0]}, {sets[of].name}, {casing}, length {length}")
+            log(f"{METHODS[key][0]}, {sets[set_name].name}, {casing}, length {length}")
             try:
-                results.append(measure(key, sets, plan, folder, references[of, casing]))
+                results.append(measure(key, sets, plan, folder, references[set_name, casing]))
             except RuntimeError as error:
                 if METHODS[key][1] != "peer":
                     raise
@@ -547,27 +547,28 @@ def measure_all(sets, folder, references, missing):
 
 
 def race(texts, folder, rounds):
-    """Run FlashTokenizer and converter.py in turns and print, for each round, reviews a second and ratios.
+    """Run FlashTokenizer and converter.py in alternating order; print reviews per second and ratios of each round.
 
-    Imports cost converter.py more than FlashTokenizer, so it is measured without them and as a whole process.
+    The imports of converter.py take longer, so FlashTokenizer is measured both without its own and as a whole process.
     """
     for number in range(1, rounds + 1):
         order = ("flash2", "converter")[:: 1 if number % 2 else -1]
-        taken = {name: run_method(name, texts, folder / "uncased", 128) for name in order}
-        (inside, start_up, _), ours = taken["flash2"], len(texts.rows) / taken["converter"][0]
-        theirs, whole = len(texts.rows) / inside, len(texts.rows) / (inside + start_up)
+        results = {name: run_method(name, texts, folder / "uncased", 128) for name in order}
+        (seconds, start_up, _), ours = results["flash2"], len(texts.rows) / results["converter"][0]
+        theirs, whole = len(texts.rows) / seconds, len(texts.rows) / (seconds + start_up)
         print(
             f"round {number}: converter.py, whole process {ours:,.0f}; FlashTokenizer {theirs:,.0f} after its imports, "
             f"ratio {ours / theirs:.2f}; {whole:,.0f} as a whole process, ratio {ours / whole:.2f}"
         )
 
 
-def say(message):
+def log(message):
+    """Print a message with the time to stderr."""
     print(f"{time.strftime('%H:%M:%S')} {message} ...", file=sys.stderr, flush=True)
 
 
 def ratio_to_old(result, results):
-    """Return how many times faster a result is than the 2019 way on the same set at the same length."""
+    """Return how many times as fast as the 2019 method a result is, on the same set at the same length."""
     old = METHODS["old"][0]
     return next(
         result.rate / r.rate for r in results if (r.method, r.texts, r.length) == (old, result.texts, result.length)
@@ -576,40 +577,42 @@ def ratio_to_old(result, results):
 
 def print_results(results):
     header = ("method", "texts", "vocabulary", "length", "reviews", "s", "start-up s", "reviews/s", "x 2019", "wrong")
-    form = "{:<42} {:<10} {:<10} {:>6} {:>8} {:>7} {:>10} {:>9} {:>7} {:>15}"
-    print("\n" + form.format(*header))
+    row_format = "{:<42} {:<10} {:<10} {:>6} {:>8} {:>7} {:>10} {:>9} {:>7} {:>15}"
+    print("\n" + row_format.format(*header))
     for r in results:
         wrong = f"{r.mismatches:,} of {r.checked:,}"
         ratio = f"{ratio_to_old(r, results):,.1f}"
-        figures = (f"{r.reviews:,}", f"{r.seconds:.2f}", f"{r.start_up:.2f}", f"{r.rate:,.0f}", ratio, wrong)
-        print(form.format(r.method, r.texts, r.casing, r.length, *figures))
-    print("\nThe start-up is inside the time of converter.py and outside that of all others.")
+        values = (f"{r.reviews:,}", f"{r.seconds:.2f}", f"{r.start_up:.2f}", f"{r.rate:,.0f}", ratio, wrong)
+        print(row_format.format(r.method, r.texts, r.casing, r.length, *values))
+    print("\nThe time of converter.py includes its start-up; that of all others does not.")
     print()
     for r in results:
         if r.method == METHODS["converter"][0]:
             print(
-                f"features file, {r.texts}, {r.casing}, length {r.length}: {r.file_bytes / r.reviews:.0f} bytes a "
+                f"features file, {r.texts}, {r.casing}, length {r.length}: {r.file_bytes / r.reviews:.0f} bytes per "
                 f"review; load_features of all {r.reviews:,} in {r.load_seconds:.3f} s"
             )
 
 
 def plot_results(results, path):
-    """Draw the results on the largest set as a bar chart, on a logarithmic scale."""
+    """Save a bar chart of the results on the largest set, with a logarithmic scale."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    shown = [r for r in results if (r.texts, r.casing) == ("Yelp-sized", "uncased")]
-    shown = sorted(shown, key=lambda r: r.rate)
-    figure, axes = plt.subplots(figsize=(9, 0.5 * len(shown) + 1.2), layout="constrained")
-    colours = ["tab:orange" if r.method.startswith("ours") else "tab:gray" for r in shown]
-    bars = axes.barh([r.method for r in shown], [r.rate for r in shown], color=colours)
-    notes = [f"{r.rate:,.0f}/s, {r.mismatches:,} of {r.checked:,} wrong" for r in shown]
+    results = [r for r in results if (r.texts, r.casing) == ("Yelp-sized", "uncased")]
+    results = sorted(results, key=lambda r: r.rate)
+    figure, axes = plt.subplots(figsize=(9, 0.5 * len(results) + 1.2), layout="constrained")
+    colours = ["tab:orange" if r.method.startswith("ours") else "tab:gray" for r in results]
+    bars = axes.barh([r.method for r in results], [r.rate for r in results], color=colours)
+    notes = [f"{r.rate:,.0f}/s, {r.mismatches:,} of {r.checked:,} wrong" for r in results]
     axes.bar_label(bars, notes, padding=4)
-    axes.set(xscale="log", xlim=(10, 60 * shown[-1].rate))
-    axes.set_xlabel("reviews a second, text to features on disk (logarithmic)")
-    figure.suptitle(f"{shown[-1].reviews:,} reviews of about 134 words, length 128, {CORES} cores (2019: on a sample)")
+    axes.set(xscale="log", xlim=(10, 60 * results[-1].rate))
+    axes.set_xlabel("reviews per second, from text to features on disk (logarithmic)")
+    figure.suptitle(
+        f"{results[-1].reviews:,} reviews of about 134 words, length 128, {CORES} cores (2019: on a sample)"
+    )
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
     print(f"chart saved to {path}")
@@ -617,18 +620,22 @@ def plot_results(results, path):
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="few reviews: shows that it works, measures little")
-    parser.add_argument("--verify", action="store_true", help="compare all IMDB reviews, not a sample: takes minutes")
-    parser.add_argument("--plot", metavar="FILE.png", help="draw the table as a bar chart")
-    parser.add_argument("--race", type=int, metavar="ROUNDS", help="only converter.py against FlashTokenizer, in turns")
-    parser.add_argument("--job", help=argparse.SUPPRESS)  # what this script tells its own subprocesses
+    parser.add_argument("--quick", action="store_true", help="few reviews: a test of this script, not a measurement")
+    parser.add_argument(
+        "--verify", action="store_true", help="compare all IMDB reviews instead of a sample: takes minutes"
+    )
+    parser.add_argument("--plot", metavar="FILE.png", help="save the table as a bar chart")
+    parser.add_argument(
+        "--race", type=int, metavar="ROUNDS", help="only converter.py and FlashTokenizer, in alternating order"
+    )
+    parser.add_argument("--job", help=argparse.SUPPRESS)  # for the subprocesses of this script
     return parser.parse_args()
 
 
 def run_benchmark(options, folder):
-    """Make the data in a folder, run everything and print the table."""
+    """Create the data in a folder, run all methods and print the table."""
     sizes = QUICK if options.quick else Sizes()
-    say("making the data")
+    log("creating the data")
     write_models(folder)
     sets = make_sets(folder, sizes)
     words = sum(text.count(" ") + 1 for text in read_tsv(sets["yelp"].path)) / sizes.yelp
@@ -646,14 +653,14 @@ def run_benchmark(options, folder):
 
 
 def main():
-    """Run a job for another process of this script, or else the benchmark."""
+    """Run the benchmark, or one job of it in a subprocess."""
     options = parse_arguments()
     sys.path.insert(0, str(ROOT))
     if options.job:
         return run_job(json.loads(options.job))
     if not (DATA / "imdb" / "train.csv.gz").is_file() or not (DATA / "vocab").is_dir():
         return print(f"skipped: there is no data in {DATA}; set BERT_TEST_DATA to the folder with imdb/ and vocab/")
-    if hasattr(os, "sched_setaffinity"):  # all that is started from here inherits it
+    if hasattr(os, "sched_setaffinity"):  # subprocesses inherit it
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     with tempfile.TemporaryDirectory() as folder:
         run_benchmark(options, Path(folder))

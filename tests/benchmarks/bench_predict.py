@@ -36,9 +36,10 @@ import torch
 from bench_quality import ROOT, read_source
 
 sys.path.insert(0, str(ROOT))
-from textbert import export
-from textbert.batches import CPU_PIECES, cores_apart, make_batch, plan_batches
-from textbert.classifier import Classifier
+from textbert.features.batching import collate, length_grouped_batches
+from textbert.inference import export
+from textbert.inference.classifier import Classifier
+from textbert.model.prediction import MAX_TOKENS_PER_CPU_BATCH, one_thread_per_batch
 
 NAMES = ("input_ids", "token_type_ids", "attention_mask")
 CORES = 2
@@ -99,15 +100,15 @@ def in_batches(classifier, compute, texts, apart=1):
     """Convert and batch texts as `Classifier.predict` does; `compute` gives the logits, of `apart` batches at once."""
     features = classifier.convert(texts)
     logits = np.zeros((len(features), 2), np.float32)
-    batches = plan_batches(features.lengths, 128, max_pieces=2 * CPU_PIECES // apart)
+    batches = length_grouped_batches(features.lengths, 128, max_tokens=2 * MAX_TOKENS_PER_CPU_BATCH // apart)
 
     def predict(batch):
-        return compute({name: tensor.numpy() for name, tensor in make_batch(features, batch)[0].items()})
+        return compute({name: tensor.numpy() for name, tensor in collate(features, batch)[0].items()})
 
-    with cores_apart(apart) as map_batches:
+    with one_thread_per_batch(apart) as map_batches:
         for batch, found in zip(batches, map_batches(predict, batches)):
             logits[batch] = found
-    return classifier.decide(logits)
+    return classifier.predictions_from_logits(logits)
 
 
 def open_onnx(path, cores):
@@ -160,12 +161,12 @@ def gather_sizes(classifier, sizes):
 
     def with_size(size):
         def classify(texts):
-            with patch("textbert.batches.CPU_PIECES", size):
+            with patch("textbert.model.prediction.MAX_TOKENS_PER_CPU_BATCH", size):
                 return classifier.predict(texts, progress=False)
 
         return classify
 
-    return {"ours": with_size(CPU_PIECES), **{f"{size} pieces": with_size(size) for size in sizes}}
+    return {"ours": with_size(MAX_TOKENS_PER_CPU_BATCH), **{f"{size} pieces": with_size(size) for size in sizes}}
 
 
 def race(data, ways, texts, rounds):

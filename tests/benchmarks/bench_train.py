@@ -4,49 +4,50 @@
         [--before FOLDER]
     python tests/benchmarks/bench_train.py --epoch --length 512
 
-One run measures all on the same texts, IMDB (full-length) and SST-2 (short), cut at --length word pieces, with the same
-weights, learning rate and batches of 24. One data set after the other, each contender is a process that trains on and
-on, but only when it is its turn: in each round all do a short slice, so that a noisy machine hurts all alike. Neither
-the first step of a slice is timed, nor a shorter round before the first, nor any setting up, such as what
-`Trainer.train` does before its first step. Figures are medians over the rounds.
+One run measures all on the same texts, IMDB (full-length) and SST-2 (short), truncated to --length tokens, with the
+same weights, learning rate and batches of 24. One data set after the other, each contender is a process that keeps
+training, but only when it is its turn: in each round all do a short slice, so that a noisy machine affects all alike.
+Not timed are the first step of a slice, a shorter warm-up round before the first, and any set-up, such as what
+`Trainer.train` does before its first step. Results are medians over the rounds.
 
-All get the same batches. A window of 50 batches, sorted by length, is what both `tools.plan_batches` and transformers'
-LengthGroupedSampler cut into batches; a slice takes its batches evenly from such a window, so that the lengths are
-those of an epoch. (With three steps all IMDB batches are 128 long, where one in ten of an epoch is shorter: ours and
-Trainer are some 3 % faster in truth.) The loop of 2019 pads whatever it gets to that length.
+All get the same batches. Both `tools.length_grouped_batches` and transformers' LengthGroupedSampler sort a window of 50
+batches by length and split it; a slice takes its batches evenly from such a window, so that the lengths are those of an
+epoch. (With three steps all IMDB batches are 128 long, where one in ten of an epoch is shorter: ours and Trainer are
+really some 3 % faster.) The loop of 2019 pads everything to --length.
 
 - 2019 loop: pytorch-pretrained-bert's own model in float32, DataLoader, BertAdam.
 - ours: the loop of train.ipynb itself. Dropout "torch" is torch.nn.Dropout, "ours" what `tools.load_model` gives.
-- given back: the same, but memory that tensors give back goes to the system, as it would without `kept_memory`.
-- before: the same in another checkout of this project, the folder --before, by its own bench_train.py.
-- Trainer: SDPA attention, batches by length, built by our own `make_batch`, fused AdamW, nothing logged or saved.
-- matmul: the matrix products of all layers, forward and both ways back, for 24 texts of that length.
+- malloc trim: the same without `disable_malloc_trim`, so that memory of freed tensors is returned to the system.
+- before: the same in another checkout of this project, the folder --before, with its own bench_train.py.
+- Trainer: SDPA attention, batches grouped by length, our own `collate`, fused AdamW, nothing logged or saved.
+- matmul: the matrix multiplications of all layers, forward and backward, for 24 texts of that length.
 
-Memory is what the steps add to what their process had when they began, at most: gradients, AdamW's moments, and what is
-kept between forward and backward. Libraries, texts and weights are there before.
+Memory is the peak that the steps add to their process: gradients, AdamW's moments, and activations kept for the
+backward pass. Libraries, texts and weights are loaded before.
 
-Useful arithmetic is that of all layers in full, though ours leaves out a sixth of it, as its last layer works for
-[CLS] alone: 6 x weights of the layers and the pooler x word pieces, plus 12 x layers x hidden size x length^2 for the
-attention of each text; padding does not count.
+Useful FLOP are those of all layers in full, though ours omits a sixth of them, as its last layer computes [CLS] alone:
+6 x weights of the layers and the pooler x tokens, plus 12 x layers x hidden size x length^2 for the attention of each
+text; padding does not count.
 
-With --epoch, and without a GPU, there is one table instead: an epoch over the 6,000 IMDB texts in ten turns, as ours,
-before and Trainer take it in the best precision that the machine has. The batches come in the order in which a training
-meets them, with more and more lengths: does it become slower?
+With --epoch, and without a GPU, there is one table instead: an epoch over the 6,000 IMDB texts in ten turns, with ours,
+before and Trainer in the machine's best precision. The batches come in the order of a training run, with more and more
+different lengths: does it become slower?
 
 With a GPU the same command measures all that on the GPU, and then bert-base (random weights) on 560,000 sequences of
-random ids that are as long as Yelp's reviews: some steps of an epoch, or with --epoch all.
+random ids, as long as Yelp's reviews: some steps of an epoch, or with --epoch all. Set BERT_CUDA_GRAPHS=1 for CUDA
+graphs.
 
-Trainer takes part where transformers is importable; the project does not need it:
+Trainer takes part if transformers can be imported; the project does not need it:
 
     python -m pip install --no-deps --target /tmp/peers_train transformers tokenizers
     PYTHONPATH=/tmp/peers_train python tests/benchmarks/bench_train.py
 
-A machine with AMX or AVX-512 can be held to what older ones have, for all contenders alike:
+A machine with AMX or AVX-512 can be limited to what older ones have, for all contenders alike:
 
     ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 ATEN_CPU_CAPABILITY=avx2 \\
         python tests/benchmarks/bench_train.py --float32
 
-Data come from the folder BERT_TEST_DATA (default: ../shared/data), weights from cache/; if absent, random ones do.
+Data come from the folder BERT_TEST_DATA (default: ../shared/data), weights from cache/ or, if absent, are random.
 """
 
 import argparse
@@ -78,15 +79,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from loop import load_loop
 
 import tools
-from textbert import devices, tables, training
+from textbert.data.labels import encode_labels, infer_classes
+from textbert.model import modeling
+from textbert.model.config import DEFAULT_MODEL
+from textbert.training import distributed, trainer
 
 ROOT = Path(tools.__file__).parent
 DATA = Path(os.environ.get("BERT_TEST_DATA") or ROOT.parent / "shared" / "data")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SEED = 42
-BATCH, LENGTH, WINDOW = 24, 128, 50  # examples, word pieces, batches that are sorted together
+BATCH, LENGTH, WINDOW = 24, 128, 50  # examples, tokens, batches that are sorted together
 POOL = 5 * WINDOW * BATCH  # texts of each data set
-MEAN = {"IMDB": 300, "SST-2": 14}  # word pieces of a text, about
+MEAN = {"IMDB": 300, "SST-2": 14}  # tokens of a text, about
 LEARNING_RATE, WARMUP, WEIGHT_DECAY = 5e-5, 0.1, 0.01
 PRECISIONS = {"float32": "no", "bfloat16": "bf16"}  # to accelerate's names
 LEAD = {"float32": {"IMDB": 1.8, "SST-2": 1.5}, "bfloat16": {"IMDB": 2.0, "SST-2": 1.4}}  # goals, times Trainer
@@ -105,37 +109,37 @@ Slice = namedtuple("Slice", "data batches")  # one turn: a step on each batch, a
 
 
 def make_model(name):
-    """Return the sped-up model whose archive is in cache/, else one of that shape with random weights."""
+    """Return the model with fused kernels whose archive is in cache/, else one of that shape with random weights."""
     archive = tools.get_archive_path(name, ROOT / "cache")
     if archive.is_file():
         return tools.load_model(str(archive))
     torch.manual_seed(SEED)
-    return tools.speed_up(BertForSequenceClassification(BertConfig(*SHAPES[name]), num_labels=2))
+    return modeling.use_fused_kernels(BertForSequenceClassification(BertConfig(*SHAPES[name]), num_labels=2))
 
 
 def get_features(data, options):
-    """Return the Features of `POOL` texts of a data set; --quick takes random ids, as long as those somewhat."""
+    """Return the Features of `POOL` texts of a data set; --quick takes random ids of similar lengths."""
     if options.quick:
         return make_features(SHAPES[options.model][0], POOL, MEAN[data], 0.6, options.length)
     return read_features(data, options.length)
 
 
 def read_features(data, length):
-    """Return the Features of `POOL` texts of a data set, cut at `length` word pieces."""
-    form = {"names": ["label", "text"], "dtype": str, "keep_default_na": False}
+    """Return the Features of `POOL` texts of a data set, truncated to `length` tokens."""
+    options = {"names": ["label", "text"], "dtype": str, "keep_default_na": False}
     if data == "IMDB":
-        frame = pd.read_csv(DATA / "imdb" / "train.csv.gz", nrows=POOL, **form)
+        frame = pd.read_csv(DATA / "imdb" / "train.csv.gz", nrows=POOL, **options)
     else:
-        frame = pd.read_csv(DATA / "sst2" / "train.tsv.gz", sep="\t", quoting=3, skiprows=1, **form)
+        frame = pd.read_csv(DATA / "sst2" / "train.tsv.gz", sep="\t", quoting=3, skiprows=1, **options)
         frame = frame.sample(POOL, random_state=SEED)
-    labels = tables.binary_labels(frame["label"], tables.pick_classes(frame["label"], "data"))
+    labels = encode_labels(frame["label"], infer_classes(frame["label"], "data"))
     examples = [tools.InputExample(None, text, label=label) for text, label in zip(frame["text"], labels)]
     tokenizer = BertTokenizer(str(DATA / "vocab" / "bert-base-uncased-vocab.txt"))
     return tools.convert_examples_to_features(examples, {0: 0, 1: 1}, length, tokenizer, progress=False)
 
 
 def make_features(vocabulary, count, mean, sigma, length=LENGTH):
-    """Return Features of random ids, with lognormal lengths that have this mean before the cut."""
+    """Return Features of random ids, with lognormal lengths of this mean before truncation."""
     rng = np.random.default_rng(SEED)
     drawn = rng.lognormal(np.log(mean) - sigma**2 / 2, sigma, count)
     lengths = (2 + drawn.round()).clip(3, length).astype(np.uint16)  # 2 for [CLS] and [SEP]
@@ -150,13 +154,13 @@ def spread(batches, lengths, count):
 
 
 def make_slices(data, lengths, rounds, steps):
-    """Return the slices of all rounds, each with a batch to warm up and some from a window of its own."""
+    """Return the slices of all rounds, each with a warm-up batch and some from a window of its own."""
     slices = []
     for number in range(rounds + 1):
         rng = np.random.default_rng((SEED, number))
         rows = rng.permutation(POOL)[: WINDOW * BATCH]
-        window = [rows[batch] for batch in tools.plan_batches(lengths[rows], BATCH, SEED, number)]
-        batches = spread(window, lengths, steps if number else -(-steps // 3))  # the round to warm up is shorter
+        window = [rows[batch] for batch in tools.length_grouped_batches(lengths[rows], BATCH, SEED, number)]
+        batches = spread(window, lengths, steps if number else -(-steps // 3))  # the warm-up round is shorter
         slices.append(Slice(data, [batches[len(batches) // 2], *(batches[i] for i in rng.permutation(len(batches)))]))
     return slices
 
@@ -165,7 +169,7 @@ def make_slices(data, lengths, rounds, steps):
 
 
 class Pacer:
-    """Lets a contender work only when it is its turn, times slices from their second step on, and tells the memory."""
+    """Lets a contender train only when it is its turn; times slices from their second step on, and measures memory."""
 
     def __init__(self, slices, connection):
         self.ends = [len(s.batches) for s in slices]
@@ -180,10 +184,7 @@ class Pacer:
         self.steps, self.times = 0, [time.perf_counter()]
 
     def tick(self):
-        """Note that a step is done; after the last of a slice send what it took.
-
-        That is the seconds of its first step and of the others, and the megabytes added up to now.
-        """
+        """Count a step; after the last of a slice send the seconds of the first and of the others, and the MB added."""
         self.steps += 1
         if self.steps in (1, self.ends[0]):
             if DEVICE == "cuda":
@@ -198,7 +199,7 @@ class Pacer:
 
 
 def run_old(contender, model, features, batches, start):
-    """Train as the guide of 2019 did. BertAdam still runs as it is: it only warns."""
+    """Train as the guide of 2019 did. BertAdam still runs, with warnings."""
     plain = BertForSequenceClassification(model.config, num_labels=2)
     plain.load_state_dict(model.state_dict())
     plain.to(DEVICE).train()
@@ -209,7 +210,7 @@ def run_old(contender, model, features, batches, start):
     rows = [features[int(row)] for batch in batches for row in batch]  # padded to the full length
     columns = ("input_ids", "input_mask", "segment_ids", "label_id")
     data = TensorDataset(*(torch.tensor([getattr(row, name) for row in rows]) for name in columns))
-    # the guide's RandomSampler would draw other texts, with as much padding: so all contenders see the same ones
+    # the guide's RandomSampler would choose other texts, with as much padding: so all contenders see the same ones
     order = [range(i, i + BATCH) for i in range(0, len(rows), BATCH)]
     pacer = start()
     for tensors in DataLoader(data, batch_sampler=order):
@@ -224,8 +225,8 @@ def run_old(contender, model, features, batches, start):
 
 
 @dataclass(frozen=True)
-class GivenPlan(tools.Plan):
-    """A plan of batches that are given, each a step."""
+class FixedBatchSampler(tools.BatchSampler):
+    """Samples the given batches, each of which is a step."""
 
     batches: tuple = ()
 
@@ -234,30 +235,30 @@ class GivenPlan(tools.Plan):
 
 
 def run_ours(contender, model, features, batches, start):
-    """Let train.ipynb train, in one process, on just these batches."""
+    """Train with the loop of train.ipynb, in one process, on these batches."""
 
     class PacedRun(tools.Run):
-        def __init__(self, *arguments, **options):
-            super().__init__(*arguments, **options)
-            self.pacer = start()
+        def epochs(self):
+            self.pacer = start()  # the session has set everything up
+            yield from super().epochs()
 
-        def record(self, loss):
-            super().record(loss)
+        def log_step(self, loss):
+            super().log_step(loss)
             self.pacer.tick()
 
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout) and contender.dropout == "torch":
             module.__class__ = torch.nn.Dropout
     tools.Run = PacedRun
-    devices.pick_precision = lambda: PRECISIONS[contender.precision]
-    plan = GivenPlan(features.lengths, BATCH, seed=SEED, batches=batches)
+    distributed.choose_mixed_precision = lambda: PRECISIONS[contender.precision]
+    plan = FixedBatchSampler(features.lengths, BATCH, seed=SEED, batches=batches)
     names = {"WARMUP_PROPORTION": WARMUP, "validate": lambda rows: tools.get_eval_report("none", [0, 1], [0, 0])}
-    loop = load_loop(tools.make_accelerator(), model, features, plan, **names)
+    loop = load_loop(distributed.make_accelerator(), model, features, plan, **names)
     loop.fine_tune(np.concatenate(batches), None, LEARNING_RATE, epochs=1)
 
 
 def run_trainer(contender, model, features, batches, start):
-    """Let Hugging Face's Trainer train, with a callback after each step."""
+    """Train with Hugging Face's Trainer, with a callback after each step."""
     import transformers
 
     class Paced(transformers.TrainerCallback):
@@ -268,7 +269,7 @@ def run_trainer(contender, model, features, batches, start):
             self.pacer.tick()
 
     def collate(rows):
-        inputs, labels = tools.make_batch(features, np.array(rows))
+        inputs, labels = tools.collate(features, np.array(rows))
         return {**inputs, "labels": labels.long()}
 
     config = transformers.BertConfig(**model.config.to_dict(), num_labels=2)
@@ -276,7 +277,7 @@ def run_trainer(contender, model, features, batches, start):
     peer.load_state_dict(model.state_dict())
     quiet = {"save_strategy": "no", "logging_strategy": "no", "report_to": "none", "disable_tqdm": True}
     quiet |= {"logging_nan_inf_filter": False, "remove_unused_columns": False}
-    # "sequential": the slices hold such batches as "group_by_length" makes
+    # "sequential": the slices hold batches like those of "group_by_length"
     loading = {"per_device_train_batch_size": BATCH, "train_sampling_strategy": "sequential", "max_steps": len(batches)}
     optimizer = {"optim": "adamw_torch_fused", "learning_rate": LEARNING_RATE, "weight_decay": WEIGHT_DECAY}
     optimizer |= {"warmup_steps": WARMUP, "lr_scheduler_type": "linear", "max_grad_norm": 1.0}
@@ -287,7 +288,7 @@ def run_trainer(contender, model, features, batches, start):
 
 
 def run_matmul(contender, model, features, batches, start):
-    """Multiply what all layers multiply, into memory that is already there; a step is one of a full batch."""
+    """Do the matrix multiplications of all layers for a full batch in each step, into preallocated memory."""
     options = {"dtype": getattr(torch, contender.precision), "device": DEVICE}
     tokens = len(batches[0]) * features.max_seq_length
     hidden, inner = model.config.hidden_size, model.config.intermediate_size
@@ -305,28 +306,28 @@ def run_matmul(contender, model, features, batches, start):
 
 
 def run_before(contender, name, features, batches, start):
-    """Let the checkout in the folder BEFORE train as its own bench_train.py lets it."""
+    """Train in the checkout in the folder BEFORE, with its own bench_train.py."""
     for module in [m for m in sys.modules if m.split(".")[0] in ("tools", "textbert", "loop")]:
         del sys.modules[module]
     script = Path(os.environ["BEFORE"], "tests", "benchmarks", "bench_train.py")
     spec = importlib.util.spec_from_file_location("before", script)
-    sys.modules["before"] = before = importlib.util.module_from_spec(spec)  # its dataclasses look it up there
+    sys.modules["before"] = before = importlib.util.module_from_spec(spec)  # for its dataclasses
     spec.loader.exec_module(before)
-    arrays = features.ids, features.lengths, features.first_lengths, features.labels
+    arrays = features.ids, features.lengths, features.segment_a_lengths, features.labels
     features = before.tools.Features(*arrays, features.max_seq_length)
     before.run_ours(contender, before.make_model(name), features, batches, start)
 
 
-def run_given_back(*arguments):
-    """Let train.ipynb train, but keep no memory from step to step."""
-    training.kept_memory = nullcontext
+def run_malloc_trim(*arguments):
+    """Train with the loop of train.ipynb without `disable_malloc_trim`."""
+    trainer.disable_malloc_trim = nullcontext
     run_ours(*arguments)
 
 
 RUN = {
     "2019 loop": run_old,
     "ours": run_ours,
-    "given back": run_given_back,
+    "malloc trim": run_malloc_trim,
     "before": run_before,
     "Trainer": run_trainer,
     "matmul": run_matmul,
@@ -334,7 +335,7 @@ RUN = {
 
 
 def work(log, contender, model, features, slices, connection):
-    """Be a contender's process; what libraries print goes to the file `log`."""
+    """Run a contender in this process; its output goes to the file `log`."""
     with open(log, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -347,23 +348,23 @@ def work(log, contender, model, features, slices, connection):
 
 
 def measure_rates(contender, config, lengths, length, first, seconds, memory):
-    """Return what was done in a second of a slice's timed steps; `lengths` of shape (steps, batch), cut at `length`."""
+    """Return the rates of a slice's timed steps, per second; `lengths` of shape (steps, batch), at most `length`."""
     layers, hidden = config.num_hidden_layers, config.hidden_size
     weights = layers * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
     flops = 6 * (weights + hidden**2) * lengths.sum() + 12 * layers * hidden * (lengths**2).sum()
     if contender.name == "matmul":
         flops = 6 * weights * lengths.size * length
-    done = {"examples": lengths.size, "pieces": lengths.sum(), "steps": len(lengths), "flops": flops}
-    rates = {unit: count / seconds for unit, count in done.items()}
+    counts = {"examples": lengths.size, "tokens": lengths.sum(), "steps": len(lengths), "flops": flops}
+    rates = {unit: count / seconds for unit, count in counts.items()}
     return rates | {"first": first, "seconds": seconds, "memory": memory}
 
 
 class Worker:
-    """A contender with its process."""
+    """A contender and its process."""
 
     def __init__(self, contender, model, features, slices, folder):
         self.contender, self.slices, self.log = contender, slices, Path(folder, f"{contender}.log")
-        context = multiprocessing.get_context("forkserver")  # what it has imported need not be imported again
+        context = multiprocessing.get_context("forkserver")  # processes inherit its imports
         context.set_forkserver_preload(["accelerate", "pandas", "pytorch_pretrained_bert", "torch._dynamo"])
         self.connection, other = context.Pipe()
         arguments = (self.log, contender, model, features, slices, other)
@@ -372,7 +373,7 @@ class Worker:
         other.close()
 
     def receive(self):
-        """Return what the process says; raise RuntimeError with its last words if it has ended."""
+        """Return what the process sends; raise RuntimeError with the end of its log if it has ended."""
         try:
             return self.connection.recv()
         except EOFError:
@@ -380,13 +381,13 @@ class Worker:
 
 
 def race(workers, config, features):
-    """Let workers take turns; return their rates as a dict from contender to a list, one of each slice."""
+    """Run workers in turns; return their rates as a dict from contender to a list, one for each slice."""
     for worker in workers:
         worker.receive()  # "ready"
     results = {worker.contender: [] for worker in workers}
     for number, planned in enumerate(workers[0].slices):
         print(f"{time.strftime('%H:%M:%S')} turn {number + 1}, {planned.data} ...", file=sys.stderr, flush=True)
-        for worker in workers[:: -1 if number % 4 < 2 else 1]:  # there and back: nobody always comes first
+        for worker in workers[:: -1 if number % 4 < 2 else 1]:  # alternating: no contender is always first
             worker.connection.send("go")
             timed = features.lengths[np.array(worker.slices[number].batches[1:])].astype(float)
             rates = measure_rates(worker.contender, config, timed, features.max_seq_length, *worker.receive())
@@ -398,15 +399,15 @@ def race(workers, config, features):
 
 def list_contenders(options):
     """Return the contenders of a run."""
-    contenders = [OLD, *(Contender("ours", *how) for how in product(options.precisions, ("torch", "ours")))]
-    contenders += [Contender("given back", precision, "ours") for precision in options.precisions]
+    contenders = [OLD, *(Contender("ours", *settings) for settings in product(options.precisions, ("torch", "ours")))]
+    contenders += [Contender("malloc trim", precision, "ours") for precision in options.precisions]
     if options.before:
         os.environ["BEFORE"] = options.before
         contenders += [Contender("before", precision, "ours") for precision in options.precisions]
     if importlib.util.find_spec("transformers"):
         contenders += [Contender("Trainer", precision, "torch") for precision in options.precisions]
     else:
-        print("skipped: transformers is not importable; how to get it stands at the top of this script")
+        print("skipped: transformers cannot be imported; the docstring of this script says how to install it")
     return contenders + [Contender("matmul", precision) for precision in options.precisions]
 
 
@@ -417,40 +418,40 @@ def compare(options, folder):
     for data, steps in (("IMDB", options.steps), ("SST-2", options.short_steps)):
         features = get_features(data, options)
         slices = make_slices(data, features.lengths, options.rounds, steps)
-        # to the loop of 2019 all batches are alike
-        own = {"2019 loop": [Slice(s.data, s.batches[: options.steps + 1]) for s in slices]}
-        # multiplication is measured for full-length texts only
-        taking_part = [c for c in contenders if data == "IMDB" or c.name != "matmul"]
-        workers = [Worker(c, options.model, features, own.get(c.name, slices), folder) for c in taking_part]
+        # all batches are alike to the loop of 2019, which pads them to the same length
+        special = {"2019 loop": [Slice(s.data, s.batches[: options.steps + 1]) for s in slices]}
+        # matmul is measured for full-length texts only
+        contenders_here = [c for c in contenders if data == "IMDB" or c.name != "matmul"]
+        workers = [Worker(c, options.model, features, special.get(c.name, slices), folder) for c in contenders_here]
         for contender, laps in race(workers, config, features).items():
             results[contender][data] = laps[1:]  # less the first round
     return results
 
 
 def measure_epoch(options, folder):
-    """Measure an epoch over full-length texts in ten turns, and print how fast each was."""
+    """Measure an epoch over full-length texts in ten turns, and print the speed of each."""
     features = get_features("IMDB", options)
-    plan = tools.plan_batches(features.lengths, BATCH, SEED)
+    plan = tools.length_grouped_batches(features.lengths, BATCH, SEED)
     slices = [Slice("IMDB", list(batches)) for batches in np.array_split(plan, 10)]
     best = options.precisions[-1]
-    wanted = [Contender(*how) for how in (("ours", best, "ours"), ("before", best, "ours"), ("Trainer", best, "torch"))]
-    contenders = [contender for contender in list_contenders(options) if contender in wanted]
+    selected = [Contender("ours", best, "ours"), Contender("before", best, "ours"), Contender("Trainer", best, "torch")]
+    contenders = [contender for contender in list_contenders(options) if contender in selected]
     workers = [Worker(c, options.model, features, slices, folder) for c in contenders]
     results = race(workers, make_model(options.model).config, features)
-    print(f"\nword pieces a second in each tenth of an epoch ({len(plan)} steps), MB added in the first and in all")
+    print(f"\ntokens a second in each tenth of an epoch ({len(plan)} steps), MB added in the first and in all")
     for contender, laps in results.items():
-        rates = "".join(f"{lap['pieces']:9,.0f}" for lap in laps)
+        rates = "".join(f"{lap['tokens']:9,.0f}" for lap in laps)
         print(f"{contender.name:<10} {contender.precision}{rates}{laps[0]['memory']:9,.0f}{laps[-1]['memory']:7,.0f}")
 
 
 def measure_gpu(options, folder):
     """Measure epochs of bert-base, with a big batch and with the guide's, and an evaluation."""
-    # the warm-up meets each shape of batches often enough to be captured
+    # in the warm-up each shape of batch comes often enough to be captured
     sizes = ("tiny", 2_000, 100, 3, 2) if options.quick else ("bert-base", 560_000, 38_000, 300, 150)
     name, sequences, evaluated, steps, warm_up_steps = sizes
     model, precision = make_model(name), options.precisions[-1]
     features = make_features(model.config.vocab_size, sequences, 170, 0.9)
-    print(f"\n{name}, {sequences:,} sequences of {features.lengths.mean():.0f} word pieces in the mean, {precision}")
+    print(f"\n{name}, {sequences:,} sequences of {features.lengths.mean():.0f} tokens on average, {precision}")
 
     def measure(contender, warm_up, batches):
         slices = [Slice("warm-up", warm_up), Slice("timed", batches)]
@@ -459,17 +460,17 @@ def measure_gpu(options, folder):
         return timed, before["first"] + before["seconds"]
 
     for batch_size, goal, least in ((options.gpu_batch, "80 s", "45 %"), (BATCH, "240 s", "none")):
-        plan = [b for b in tools.plan_batches(features.lengths, batch_size, SEED) if len(b) == batch_size]
+        plan = [b for b in tools.length_grouped_batches(features.lengths, batch_size, SEED) if len(b) == batch_size]
         first, timed = spread(plan, features.lengths, warm_up_steps), plan[: None if options.epoch else steps + 1]
         peak, _ = measure(Contender("matmul", precision), first[:10], plan[: steps + 1])
         lap, warm_up = measure(Contender("ours", precision, "ours"), first, timed)
         print(f"batches of {batch_size}: {lap['seconds']:.1f} s timed, after {warm_up:.1f} s of warm-up")
         print(f"goal {goal:>5}  measured {sequences / lap['examples']:.1f} s an epoch")
         print(f"goal {least:>5}  measured {lap['flops'] / peak['flops']:.1%} of {peak['flops'] / 1e12:.3g} TFLOP/s")
-    for when in ("warm-up", "measured"):
+    for label in ("warm-up", "measured"):
         start = time.perf_counter()
         tools.predict_logits(model.to(DEVICE), features, 256, np.arange(evaluated), progress=False)
-        print(f"goal   4 s  {when} {time.perf_counter() - start:.2f} s to evaluate {evaluated:,}")
+        print(f"goal   4 s  {label} {time.perf_counter() - start:.2f} s to evaluate {evaluated:,}")
 
 
 # ---------- Results ---------------------------------------------------------------------------------------------------
@@ -477,39 +478,39 @@ def measure_gpu(options, folder):
 
 def print_table(results, precisions):
     """Print a line for each contender and data set."""
-    form = "{:<10} {:<9} {:<7} {:<6} {:>10} {:>9} {:>9} {:>8} {:>8}" + " {:>13}" * len(precisions)
-    header = ("contender", "precision", "dropout", "data", "examples/s", "pieces/s", "ms/step", "MB added", "GFLOP/s")
-    print("\n" + form.format(*header, *(f"% of {precision}" for precision in precisions)))
+    row = "{:<11} {:<9} {:<7} {:<6} {:>10} {:>9} {:>9} {:>8} {:>8}" + " {:>13}" * len(precisions)
+    header = ("contender", "precision", "dropout", "data", "examples/s", "tokens/s", "ms/step", "MB added", "GFLOP/s")
+    print("\n" + row.format(*header, *(f"% of {precision}" for precision in precisions)))
     peaks = [median(lap["flops"] for lap in results[Contender("matmul", p)]["IMDB"]) for p in precisions]
     for contender, laps in results.items():
-        for data, done in laps.items():
-            rate = {unit: median(lap[unit] for lap in done) for unit in done[0]}
-            figures = [f"{rate['examples']:,.1f}", f"{rate['pieces']:,.0f}", f"{1000 / rate['steps']:,.1f}"]
-            figures += [f"{done[-1]['memory']:,.0f}", f"{rate['flops'] / 1e9:,.1f}"]
-            figures += [f"{rate['flops'] / peak:.1%}" for peak in peaks]
-            print(form.format(*contender, data, *figures))
+        for data, rates in laps.items():
+            rate = {unit: median(lap[unit] for lap in rates) for unit in rates[0]}
+            values = [f"{rate['examples']:,.1f}", f"{rate['tokens']:,.0f}", f"{1000 / rate['steps']:,.1f}"]
+            values += [f"{rates[-1]['memory']:,.0f}", f"{rate['flops'] / 1e9:,.1f}"]
+            values += [f"{rate['flops'] / peak:.1%}" for peak in peaks]
+            print(row.format(*contender, data, *values))
 
 
-def print_goal(results, goal, unit, one, other, data):
-    """Print a goal, the median over the rounds of one's rate by another's, and the range."""
-    if one in results and other in results:
-        ratios = [a[unit] / b[unit] for a, b in zip(results[one][data], results[other][data])]
+def print_goal(results, goal, unit, first, second, data):
+    """Print a goal, and the ratio of two contenders' rates: median over the rounds, and range."""
+    if first in results and second in results:
+        ratios = [a[unit] / b[unit] for a, b in zip(results[first][data], results[second][data])]
         measured = f"{median(ratios):5.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        print(f"goal {goal or 'none':>4}  measured {measured}  {data}: {' '.join(one)} / {' '.join(other)}")
+        print(f"goal {goal or 'none':>4}  measured {measured}  {data}: {' '.join(first)} / {' '.join(second)}")
 
 
 def print_goals(results, precisions):
-    """Print the goals of a CPU and what was measured."""
+    """Print the goals for a CPU, and the measurements."""
     print("\nspeed: ratio of examples a second")
     for precision, (data, goal) in product(precisions, (("IMDB", 1.4), ("SST-2", 8))):
         ours, peer = (Contender(name, precision, "torch") for name in ("ours", "Trainer"))
         whole = ours._replace(dropout="ours")
         print_goal(results, goal, "examples", whole, OLD, data)
-        for name in ("given back", "before"):
+        for name in ("malloc trim", "before"):
             print_goal(results, None, "examples", whole, whole._replace(name=name), data)
         print_goal(results, None, "examples", ours, peer, data)
         print_goal(results, LEAD[precision][data], "examples", whole, peer, data)
-    print("useful arithmetic: ratio to that of the machine's own matrix multiplication")
+    print("useful FLOP/s: ratio to those of matmul on this machine")
     for peak, precision in product(precisions, precisions):
         goal = 1.1 if peak == "float32" else None
         print_goal(results, goal, "flops", Contender("ours", precision, "ours"), Contender("matmul", peak), "IMDB")
@@ -520,27 +521,29 @@ def print_goals(results, precisions):
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="tiny model, random ids: shows that it works, no more")
+    parser.add_argument("--quick", action="store_true", help="tiny model, random ids: only to see that it runs")
     parser.add_argument("--rounds", type=int, default=4, help="turns that each contender gets on each data set")
     parser.add_argument("--steps", type=int, default=3, help="timed steps of a turn on full-length texts")
     parser.add_argument("--short-steps", type=int, default=24, help="the same on short texts, at most 50")
-    parser.add_argument("--length", type=int, default=LENGTH, help="where texts are cut, in word pieces, at most 512")
+    parser.add_argument("--length", type=int, default=LENGTH, help="maximum tokens of a text, at most 512")
     parser.add_argument("--float32", action="store_true", help="leave bfloat16 out")
-    parser.add_argument("--model", default=tools.DEFAULT_MODEL, help="an uncased one in cache/, or a shape known here")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="an uncased one in cache/, or a key of SHAPES")
     parser.add_argument("--before", metavar="FOLDER", help="another checkout of this project, to take part")
     parser.add_argument("--gpu-batch", type=int, default=256, help="the big batch on a GPU")
     parser.add_argument("--epoch", action="store_true", help="train a whole epoch, on a GPU of bert-base")
     options = parser.parse_args()
     if options.quick:
         vars(options).update(model="tiny", rounds=2, steps=2, short_steps=4, gpu_batch=32)
-    options.precisions = list(PRECISIONS)[: 2 if tools.pick_precision() == "bf16" and not options.float32 else 1]
+    options.precisions = list(PRECISIONS)[
+        : 2 if distributed.choose_mixed_precision() == "bf16" and not options.float32 else 1
+    ]
     return options
 
 
 def main():
     """Run the benchmark and print its tables."""
     options = parse_arguments()
-    if DEVICE == "cpu" and hasattr(os, "sched_setaffinity"):  # two cores; all that is started from here inherits it
+    if DEVICE == "cpu" and hasattr(os, "sched_setaffinity"):  # two cores, also for child processes
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     print(", ".join(f"{name} {value}" for name, value in tools.get_environment().items()))
     with tempfile.TemporaryDirectory() as folder:
@@ -555,7 +558,7 @@ def main():
         if DEVICE == "cuda" or (options.quick and not options.epoch):
             measure_gpu(options, folder)
         else:
-            print("\nleft out: the part for a GPU, as there is none")
+            print("\nskipped: the part for a GPU, as there is none")
 
 
 if __name__ == "__main__":

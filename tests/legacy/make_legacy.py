@@ -22,6 +22,7 @@ from nbconvert import ScriptExporter
 from pytorch_pretrained_bert.modeling import BertConfig, BertForPreTraining
 
 import tools  # the one of that commit
+from textbert.model import archive
 
 HERE = Path(__file__).resolve().parent
 PARAMETERS = {
@@ -45,7 +46,7 @@ def make_base(path):
     file = io.BytesIO()
     torch.save(BertForPreTraining(config).state_dict(), file)
     files = {"config.json": json.dumps(config.to_dict()).encode(), "pytorch_model.bin": file.getvalue()}
-    tools.write_archive(files | {"vocab.txt": ("\n".join(pieces) + "\n").encode()}, path)
+    archive.write_archive(files | {"vocab.txt": ("\n".join(pieces) + "\n").encode()}, path)
 
 
 def main(before):
@@ -60,14 +61,14 @@ def main(before):
     make_base(Path("cache/tiny-bert.tar.gz"))
     prepared = papermill.execute_notebook(before / "train.ipynb", None, PARAMETERS, prepare_only=True)
     script = ScriptExporter().from_notebook_node(prepared)[0]
-    killed = "import os, tools\nreally, count = tools.sum_over_processes, []\n"
+    killed = "import os, tools\nreally, count = distributed.all_reduce_sum, []\n"
     killed += "def summed(*values):\n    count.append(1)\n"
     killed += (
         f"    os.kill(os.getpid(), {int(signal.SIGKILL)}) if len(count) == 6 else None\n    return really(*values)\n"
     )
-    killed += "tools.sum_over_processes = summed\n"
-    Path("killed.py").write_text("import tools\ntools.pick_precision = lambda: 'no'\n" + killed + script)
-    Path("whole.py").write_text("import tools\ntools.pick_precision = lambda: 'no'\n" + script)
+    killed += "tools.all_reduce_sum = summed\n"
+    Path("killed.py").write_text("import tools\ntools.choose_mixed_precision = lambda: 'no'\n" + killed + script)
+    Path("whole.py").write_text("import tools\ntools.choose_mixed_precision = lambda: 'no'\n" + script)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "PYTHONPATH": ""}
     assert subprocess.run([sys.executable, "killed.py"], env=environment).returncode == -signal.SIGKILL
     shutil.copy("outputs/tiny/checkpoint/checkpoint.pt", HERE / "checkpoint.pt")

@@ -1,0 +1,56 @@
+"""The TF-IDF baseline: tuned as BERT is, and able to learn from any text."""
+
+import numpy as np
+import pytest
+
+from textbert.evaluation.baseline import make_baseline, predict_baseline, tune_baseline
+from textbert.evaluation.report import compare_thresholds
+
+
+def test_the_baseline_is_tuned_as_bert_is():
+    rng = np.random.default_rng(0)
+    labels = (rng.random(1500) < 0.08).astype(int)
+    texts = [" ".join(f"w{w}" for w in rng.geometric(0.05 if label else 0.03, 12)) for label in labels]
+    baseline = make_baseline()
+    parameters, description = tune_baseline(baseline, texts, labels)
+    assert parameters["threshold"] < 0.5 and parameters["intercept"] == 0
+    assert f"its threshold is {parameters['threshold']:.3f}: " in description
+    assert tune_baseline(baseline, texts, labels, None, 4.0)[0]["threshold"] == 0.8
+    weighted, _ = tune_baseline(make_baseline("balanced"), texts, labels, "balanced")
+    assert weighted["intercept"] < -1
+    assert "on 150 held-out predictions" in tune_baseline(baseline, texts, labels, max_cv_texts=1000)[1]
+    defaults, description = tune_baseline(baseline, ["a b", "a b", "c d"], [1, 1, 0])
+    assert defaults == {"temperature": 1.0, "intercept": 0.0, "threshold": 0.5} and "too few" in description
+    y_probs = {"words": predict_baseline(baseline.fit(texts, labels), texts, parameters)}
+    (sentence,) = compare_thresholds(labels, y_probs, {"words": parameters["threshold"]}, "yes")
+    assert sentence.startswith(f"words predicts yes at a probability of {parameters['threshold']:.3f} or more")
+    assert "at 0.5 or more, it would be" in sentence
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("菜很好吃", "菜很难吃"),
+        ("อาหารอร่อย", "อาหารไม่ดี"),
+        ("おいしい", "まずい"),
+        ("ຕົວຢ່າງດີ", "ຕົວຢ່າງຊົ່ວ"),
+        ("खाना अच्छा", "खाना बुरा"),
+    ],
+)
+def test_the_baseline_reads_scripts_without_spaces(good, bad):
+    space = " " if " " in good else ""
+    rng = np.random.default_rng(0)
+    letters = [chr(ord("ก") + i) for i in range(40)] if "อ" in good else [chr(0x4E00 + i) for i in range(200)]
+    texts = [
+        f"{''.join(rng.choice(letters, 5))}{space}{(bad, good)[i % 2]}{space}{''.join(rng.choice(letters, 5))}"
+        for i in range(120)
+    ]
+    labels = np.arange(120) % 2
+    model = make_baseline().fit(texts[:80], labels[:80])
+    assert (model.predict(texts[80:]) == labels[80:]).mean() > 0.9
+
+
+@pytest.mark.parametrize("texts", [["a", "b"], ["!", "?"], ["", ""], ["好", "坏"], ["😀", "😡"]])
+def test_the_baseline_learns_from_any_texts(texts):
+    baseline = make_baseline().fit(texts * 3, [0, 1] * 3)
+    assert np.isfinite(baseline.predict_proba(texts)).all()

@@ -1,0 +1,49 @@
+"""Label issues: planted label errors are ranked first, and no label is judged by a baseline that has memorized it."""
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from textbert.data import tables
+from textbert.data.labels import encode_labels
+from textbert.evaluation.baseline import make_baseline
+from textbert.evaluation.label_issues import find_label_issues
+
+
+def test_planted_label_errors_are_ranked_first():
+    """3 % of the sample's labels are flipped; BERT is replaced by a model that knows nothing."""
+    frame, _ = tables.infer_columns(tables.read_table(ROOT / "data/sample/train.csv"), "sample")
+    labels = encode_labels(frame["label"], [["1"], ["2"]]).to_numpy()
+    planted = np.random.default_rng(0).choice(len(labels), round(0.03 * len(labels)), replace=False)
+    noisy = labels.copy()
+    noisy[planted] = 1 - noisy[planted]
+    table = find_label_issues(frame["text"], noisy, np.full(len(labels), 0.5), make_baseline())
+    assert sorted(table["row"]) == list(range(len(labels)))
+    hits = np.isin(table["row"][: round(0.05 * len(labels))], planted).sum()
+    assert hits >= 0.3 * len(planted)
+
+
+def test_label_confidence_by_hand():
+    """The baseline meets no word twice, so it predicts one half for all, and BERT's confidence gives the order."""
+    labels, y_prob = np.array([1, 1, 0, 0] * 5), np.array([0.9, 0.2, 0.1, 0.7] * 5)
+    table = find_label_issues([f"w{i}x" for i in range(20)], labels, y_prob, make_baseline())
+    assert set(table["row"][:5]) == set(range(1, 20, 4)) and set(table["row"][5:10]) == set(range(3, 20, 4))
+    assert table["bert"].tolist()[:10] == pytest.approx([0.2] * 5 + [0.3] * 5)
+    assert table["baseline"].tolist() == pytest.approx([0.5] * 20, abs=0.1)
+
+
+def test_equal_texts_are_in_one_fold():
+    texts = [f"w{i}x w{i}y {'good' if i % 2 else 'bad'}" for i in range(40)]
+    labels = np.arange(40) % 2
+    texts, labels = texts + ["w3x w3y good"] * 3 + ["W3X  w3y good"], np.r_[labels, [0] * 4]
+    labels[3] = 0  # wrong, five times
+    table = find_label_issues(texts, labels, np.full(44, 0.5), make_baseline())
+    assert set(table["row"][:5]) == {3, 40, 41, 42, 43} and table["baseline"][:5].max() < 0.5
+
+
+@pytest.mark.parametrize(("labels", "rows"), [([1], 0), ([0, 1, 1], 0), ([0, 0, 1, 1, 1], 5), ([0] * 7 + [1] * 9, 16)])
+def test_label_issues_of_few_rows(labels, rows, capsys):
+    texts = [f"{'bad' if label == 0 else 'good'} {row}" for row, label in enumerate(labels)]
+    table = find_label_issues(texts, labels, np.full(len(labels), 0.5), make_baseline())
+    assert len(table) == rows and list(table) == ["row", "baseline", "bert"]
+    assert ("too few to find label issues" in capsys.readouterr().out) == (rows == 0)

@@ -1,0 +1,66 @@
+"""Plots: the architecture diagram shows a real model's sizes, curves name the classes, any name can be drawn."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from pytorch_pretrained_bert.modeling import BertConfig, BertForSequenceClassification
+
+import tools
+from textbert.evaluation import plots
+
+
+@pytest.mark.parametrize(
+    ("layers", "titles"), [(1, ["layer 1:"]), (4, ["layer 1:", "layer 2:", "layer 3:", "layer 4:"])]
+)
+def test_every_layer_of_a_small_model_is_drawn(layers, titles):
+    texts = read_diagram(layers)
+    assert [text[:8] for text in texts if text.startswith("layer ")] == titles
+    assert texts[:3] == ["[CLS]", "soup", "[SEP]"] and texts[-2] == "classifier: 2 logits"
+
+
+def test_weights_and_rates_are_those_of_the_model():
+    texts = read_diagram(6)
+    assert "layers 3 to 5: the same" in texts and sum("attention" in text for text in texts) == 3
+    # 8 x 2 weights and 2 biases; the learning rate of the embeddings is 0.8 to the power of 7 times the highest
+    assert texts[-1] == "18 weights\nrate 1.0e-03"
+    embeddings = texts[texts.index("each token an embedding of size 8:\nword + position + segment") + 1]
+    assert embeddings == f"{8 * (50 + 16 + 2 + 2)} weights\nrate {1e-3 * 0.8**7:.1e}"
+
+
+def read_diagram(layers):
+    config = BertConfig(50, 8, layers, 2, 16, max_position_embeddings=16)
+    model = BertForSequenceClassification(config, 2)
+    figure = plots.draw_bert(model, ["[CLS]", "soup", "[SEP]"], tools.make_optimizer(model, 1e-3))
+    texts = [text.get_text() for text in figure.axes[0].texts if text.get_text()]
+    plt.close(figure)
+    return texts
+
+
+def test_curves_name_the_classes():
+    labels, y_prob = np.array([0, 0, 0, 1, 1]), np.array([0.1, 0.9, 0.2, 0.8, 0.7])
+    y_probs = {"words": y_prob, "BERT": labels * 0.5}
+    figure = plots.plot_curves(labels, y_prob >= 0.75, y_probs, ["ham", "spam"])
+    matrix, roc, precision = figure.axes
+    plt.close(figure)
+    assert [text.get_text() for text in matrix.texts] == ["2", "1", "1", "1"]
+    assert [label.get_text() for label in matrix.get_xticklabels()] == ["ham", "spam"]
+    assert roc.get_xlabel() == "false positive rate: ham predicted as spam"
+    assert roc.get_ylabel() == precision.get_xlabel() == "recall: spam found"
+    assert precision.get_ylabel() == "precision: spam among predicted spam"
+    # four of the six pairs of a spam and a ham are in the right order
+    entries = [text.get_text() for text in roc.get_legend().get_texts()]
+    assert entries == ["words (AUC = 0.67)", "BERT (AUC = 1.00)"]
+
+
+def test_names_are_drawn_without_warnings(recwarn):
+    names = plots.drawable_names(["好评", "costs $5 or $_"])
+    assert names == ["label 0", r"costs \$5 or \$_"]
+    assert plots.drawable_names([" ", "naïve"]) == ["label 0", "naïve"]
+    assert plots.drawable_names(["سيئ", "a\nb"]) == ["label 0", "label 1"]
+    assert plots.drawable_names(["x" * 99 + "a", "x" * 99 + "b"]) == ["label 0", "label 1"]
+    assert plots.drawable_names(["_no", "y" * 99]) == ["label 0", "y" * 29 + "…"]
+    figure, ax = plt.subplots()
+    ax.set(title=names[0], xlabel=names[1])
+    figure.canvas.draw()
+    plt.close(figure)
+    assert not list(recwarn)

@@ -1,0 +1,48 @@
+"""Find training rows whose label may be wrong: those in which two models have the least confidence."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import cross_val_predict
+from sklearn.pipeline import Pipeline
+
+from textbert.evaluation.baseline import assign_folds
+
+
+def _get_label_confidence(labels: np.ndarray, y_prob: np.ndarray) -> np.ndarray:
+    """Return the probability of each label, given that of class 1; all arrays are of shape (n,)."""
+    return np.where(labels == 1, y_prob, 1 - y_prob)
+
+
+def find_label_issues(
+    texts: Sequence[str], labels: np.ndarray, y_prob: np.ndarray, baseline: Pipeline, folds: int = 5, seed: int = 0
+) -> pd.DataFrame:
+    """Rank training rows by the confidence of two models in their labels, the least confident first.
+
+    Parameters
+    ----------
+    texts : list of n strings
+    labels : array of 0 and 1, of shape (n,)
+    y_prob : BERT's probabilities of class 1, of shape (n,); BERT may have memorized the labels it was trained on
+    baseline : a scikit-learn classifier of texts; its predictions are out-of-fold, so it cannot have memorized a label.
+        Equal texts are in one fold
+    folds : maximum number of folds; there are no more than the minority class has different texts
+
+    Returns a DataFrame with the columns row, and baseline and bert, the probability that each model gives to the label.
+    A text that occurs several times has several rows. If a class has fewer than two different texts, prints a line and
+    returns an empty DataFrame.
+    """
+    labels = np.asarray(labels, int)
+    splits = assign_folds(list(texts), labels, folds, seed)
+    if not splits:
+        print(f"One class has fewer than two different texts among {len(labels)} rows: too few to find label issues")
+        return pd.DataFrame({"row": [], "baseline": [], "bert": []}).astype({"row": int})
+    out_of_fold = cross_val_predict(baseline, np.asarray(texts, object), labels, cv=splits, method="predict_proba")
+    confidence = {
+        "baseline": _get_label_confidence(labels, out_of_fold[:, 1]),
+        "bert": _get_label_confidence(labels, np.asarray(y_prob)),
+    }
+    clipped = np.clip(list(confidence.values()), 1e-9, 1 - 1e-9)
+    log_odds = sum(np.log(p / (1 - p)) for p in clipped)  # as if the two models were independent
+    return pd.DataFrame({"row": np.arange(len(labels)), **confidence}).iloc[np.argsort(log_odds, kind="stable")]

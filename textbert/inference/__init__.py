@@ -1,0 +1,1 @@
+"""`Classifier`, prediction for files of any size, and exports."""

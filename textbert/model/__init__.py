@@ -1,0 +1,1 @@
+"""Archives, configuration, formats and sources of models, BERT with fused kernels, loading and prediction."""

@@ -1,0 +1,1 @@
+"""The notebooks' parameters, the guard against stale cells, and `make tutorial`."""

@@ -1,0 +1,238 @@
+"""The parameters of the notebooks: which notebooks have each of them, and a rule for its values."""
+
+import ast
+import difflib
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from textbert.features.tokenization import MAX_POSITIONS, TRUNCATIONS
+from textbert.inference.export import EXPORTS
+from textbert.model.config import PRETRAINED_MODELS
+from textbert.training.distributed import TRACKERS
+from textbert.utils.validation import (
+    TWO_CLASSES,
+    TWO_NAMES,
+    Rule,
+    find_violation,
+    integer,
+    list_of,
+    none_or,
+    number,
+    one_of,
+    zero_or,
+)
+
+
+def _is_task_name(value: Any) -> bool:
+    is_name = isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", value) is not None
+    return is_name and value not in PRETRAINED_MODELS
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value.strip() != ""
+
+
+def _is_column(value: Any) -> bool:
+    return _is_name(value) or (type(value) is int and value >= 0)
+
+
+def _has_legacy_settings(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() <= {"max_seq_length", "label_names", "vocabulary"}
+
+
+def _is_encoding(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and isinstance("".encode(value), bytes)
+    except (LookupError, ValueError):  # ValueError: a null character in the name
+        return False
+
+
+def _check_tracker_installed(name: str | None) -> None:
+    from accelerate.tracking import get_available_trackers  # takes seconds, and evaluate.ipynb does not need it
+
+    if name is not None and name not in map(str, get_available_trackers()):
+        raise ImportError(f"TRACK_WITH is {name!r}, which is not installed. Run: python -m pip install {name}")
+
+
+TRUE_OR_FALSE = Rule("True or False", lambda v: type(v) is bool)
+
+TASK = Rule(
+    "a folder name of at most 100 characters: the letters A to Z and a to z, digits, _, . and - (a letter or digit "
+    "first), and not the name of a pretrained model",  # whose archive it would overwrite
+    _is_task_name,
+)
+
+FILE = none_or(Rule("a file name", _is_name))
+
+COLUMN = none_or(Rule("a column name, or the number of a column, from 0", _is_column))
+
+CLASSES = none_or(replace(TWO_CLASSES, description='two lists of labels, such as [["1", "2"], ["4", "5"]]'))
+
+OLD_ARCHIVE = none_or(
+    Rule(
+        'a dict such as {"max_seq_length": 128, "label_names": ["bad", "good"], "vocabulary": "vocab.txt"}',
+        _has_legacy_settings,
+    )
+)
+
+ENCODING = Rule("the name of an encoding, such as utf-8 or cp1252", _is_encoding)
+
+MODEL = Rule("the name or path of a model", _is_name)
+
+LENGTH = integer(3, MAX_POSITIONS, ", the number of BERT's position embeddings")
+
+BATCH_SIZE = integer(1, 65536)
+
+FRACTION = number(0, 0.5, exclusive_min=True)
+
+SEED = integer(0, 2**32 - 1)
+
+LEARNING_RATE = number(0, 1, exclusive_min=True, exclusive_max=True)
+
+EPOCHS = integer(1, 1000)
+
+TRACKER = replace(none_or(one_of(*TRACKERS)), check_available=_check_tracker_installed)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of the notebooks.
+
+    notebooks : the names of the notebooks that have it, separated by spaces
+    affects_training : False for a parameter that may change between an interrupted training run and its resumption
+    """
+
+    name: str
+    notebooks: str
+    rule: Rule
+    affects_training: bool = True
+
+
+PARAMETERS = (
+    Parameter("TASK_NAME", "data_prep train evaluate", TASK),
+    Parameter("TRAIN_FILE", "data_prep", FILE),
+    Parameter("TEST_FILE", "data_prep", FILE),
+    Parameter("TEXT_COLUMN", "data_prep", COLUMN),
+    Parameter("LABEL_COLUMN", "data_prep", COLUMN),
+    Parameter("ID_COLUMN", "data_prep", COLUMN),
+    Parameter("CLASSES", "data_prep", CLASSES),
+    Parameter("LABEL_NAMES", "data_prep", none_or(TWO_NAMES)),
+    Parameter("ENCODING", "data_prep", ENCODING),
+    Parameter("DEV_SHARE", "data_prep", FRACTION),
+    Parameter("CLEAN_TRAIN", "data_prep", TRUE_OR_FALSE),
+    Parameter("BERT_MODEL", "data_prep train", MODEL),
+    Parameter("MAX_SEQ_LENGTH", "data_prep train", LENGTH),
+    Parameter("TRUNCATION", "train", one_of(*TRUNCATIONS)),
+    Parameter("TRAIN_BATCH_SIZE", "train", BATCH_SIZE),
+    Parameter("EVAL_BATCH_SIZE", "train evaluate", BATCH_SIZE, affects_training=False),
+    Parameter("LEARNING_RATE", "train", LEARNING_RATE),
+    Parameter("NUM_TRAIN_EPOCHS", "train", EPOCHS),
+    Parameter("RANDOM_SEED", "data_prep train", SEED),
+    Parameter("GRADIENT_ACCUMULATION_STEPS", "train", integer(1, 65536)),
+    Parameter("WARMUP_PROPORTION", "train", number(0, 1, exclusive_max=True)),
+    Parameter("VALIDATION_SHARE", "train", FRACTION),
+    Parameter("TRAIN_ROWS", "train", none_or(integer(10, 10**9))),
+    Parameter("RESUME", "train", TRUE_OR_FALSE, affects_training=False),
+    Parameter("CHECKPOINT_MINUTES", "train", number(0, 1440), affects_training=False),
+    Parameter("TRACK_WITH", "train", TRACKER, affects_training=False),
+    Parameter("CLASS_WEIGHTS", "train", none_or(one_of("balanced"))),
+    Parameter("FALSE_POSITIVE_COST", "train", number(0, exclusive_min=True), affects_training=False),
+    Parameter("R_DROP", "train", number(0, 100)),
+    Parameter("ADVERSARIAL_EPSILON", "train", number(0, 100)),
+    Parameter("ADVERSARIAL_SHARE", "train", number(0, 1, exclusive_min=True)),
+    Parameter("PATIENCE", "train", none_or(integer(1, 1000))),
+    Parameter("SEARCH_LEARNING_RATES", "train", list_of(LEARNING_RATE), affects_training=False),
+    Parameter("SEARCH_EPOCHS", "train", list_of(EPOCHS), affects_training=False),
+    Parameter("FOLDS", "train", zero_or(integer(2, 100)), affects_training=False),
+    Parameter("SHOW_MISTAKES", "evaluate", integer(0, 1000)),
+    Parameter("CHECK_LABELS", "evaluate", integer(0, 10**6)),
+    Parameter("REPORT_TEXTS", "evaluate", TRUE_OR_FALSE),
+    Parameter("EXPORT", "evaluate", list_of(one_of(*EXPORTS))),
+    Parameter("OLD_ARCHIVE", "evaluate", OLD_ARCHIVE),
+    Parameter("REFIT", "evaluate", TRUE_OR_FALSE),
+)
+
+
+def get_parameters(notebook: str) -> dict[str, Parameter]:
+    """Return the parameters of a notebook, "data_prep", "train" or "evaluate", by name."""
+    return {parameter.name: parameter for parameter in PARAMETERS if notebook in parameter.notebooks.split()}
+
+
+def _parse_literal(value: Any) -> Any:
+    """Return a value as it was before a command line or YAML made it a string or a float; lists item by item."""
+    if isinstance(value, list):
+        return [_parse_literal(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str):
+        constants = {"true": True, "false": False, "none": None, "null": None, "~": None}
+        if value.strip().lower() in constants:
+            return constants[value.strip().lower()]
+        try:
+            return ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return value
+    return value
+
+
+def _coerce(name: str, value: Any, rule: Rule) -> Any:
+    """Return the only valid value that an invalid one can mean; raise ValueError if there is none."""
+    literal = _parse_literal(value)
+    candidates = [literal, _parse_literal(literal)]
+    if rule is TASK and type(value) is int:  # a folder called 2024
+        candidates.append(str(value))
+    for candidate in candidates:
+        if find_violation(candidate, rule) is None:
+            return candidate
+    raise ValueError(f"{name}: expected {rule.description}, got {find_violation(value, rule)}")
+
+
+def check_parameters(notebook: str, names: dict[str, Any]) -> dict[str, Any]:
+    """Check the parameters of a notebook and return them as a dict from name to value.
+
+    A value that a command line or YAML has turned into another type, such as the string "[2, 4]" or "2e-5", or the
+    number 2024 for a name, is converted back if it can only mean one thing; that is printed and written to `names`.
+
+    Parameters
+    ----------
+    notebook : "data_prep", "train" or "evaluate"
+    names : dict of the names that the notebook defines, usually its `globals()`. Every name in capitals counts as a
+        parameter, so that a misspelled one does not go unnoticed.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name (with the nearest known one), a missing parameter, an invalid value, or two values that
+        exclude each other.
+    ImportError
+        With the pip command, for a value that needs a package which is not installed.
+    """
+    parameters = get_parameters(notebook)
+    values = {name: value for name, value in names.items() if re.fullmatch(r"[A-Z][A-Z0-9_]{2,}", name)}
+    for name in values.keys() - parameters:
+        nearest = difflib.get_close_matches(name, parameters, n=1, cutoff=0)[0]
+        raise ValueError(
+            f"{name} is not a parameter of {notebook}.ipynb: did you mean {nearest}? "
+            f"Its parameters are {', '.join(parameters)}"
+        )
+    for name, parameter in parameters.items():
+        if name not in values:
+            raise ValueError(f"missing parameter {name} of {notebook}.ipynb ({parameter.rule.description})")
+        if violation := find_violation(values[name], parameter.rule):
+            values[name] = names[name] = _coerce(name, values[name], parameter.rule)
+            print(f"{name}: interpreting {violation} as {values[name]!r}")
+        parameter.rule.check_available(values[name])
+    class_weights, cost = values.get("CLASS_WEIGHTS"), values.get("FALSE_POSITIVE_COST", 1)
+    if class_weights is not None and cost != 1:
+        raise ValueError(
+            f"CLASS_WEIGHTS is {class_weights!r} and FALSE_POSITIVE_COST is {cost!r}, but both weigh the two kinds of "
+            "errors: set CLASS_WEIGHTS = None or FALSE_POSITIVE_COST = 1"
+        )
+    return values
+
+
+def get_training_config(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Select, from a dict of train.ipynb's parameters by name, those that affect a single training run."""
+    table = get_parameters("train")
+    return {name: value for name, value in parameters.items() if table[name].affects_training}

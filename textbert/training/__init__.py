@@ -1,0 +1,1 @@
+"""The run behind the loop of train.ipynb: optimizer, schedule, checkpoints, several processes, and speed."""

@@ -1,0 +1,1 @@
+"""Atomic writes, locks, downloads, progress bars, and checks of values."""
