@@ -69,7 +69,6 @@ class TokenCache(_BoundedCache):
         self.tokenize_whole = None if self.basic else tokenizer.tokenize
         self.dtype = np.dtype(dtype or ("<u2" if max(self.vocabulary.values()) < 2**16 else "<u4"))
         self.words = _WordCache(self)
-        self.tokens: dict[int, str] = {}  # by id, all that have occurred
 
     def to_bytes(self, tokens: Sequence[str]) -> bytes:
         """Return the ids of a list of tokens as bytes; raise ValueError for a token that is not in the vocabulary."""
@@ -78,7 +77,6 @@ class TokenCache(_BoundedCache):
             ids = [self.vocabulary[token] for token in tokens]
         except KeyError as error:
             raise ValueError(f"the tokenizer returned {error}, which is not in its vocabulary") from None
-        self.tokens.update(zip(ids, tokens))
         return np.array(ids, self.dtype).tobytes()
 
     def __missing__(self, chunk: str) -> bytes:
@@ -239,8 +237,8 @@ class Encoder:
         return ids, lengths, np.array([length for _, length in encoded], "<u2")
 
 
-# from a tokenizer to (its state, its cache), for `encode_single`
-_caches: WeakKeyDictionary[BertTokenizer, tuple[list, TokenCache]] = WeakKeyDictionary()
+# from a tokenizer to (its state, its tokens by id, its cache), for `encode_single`
+_caches: WeakKeyDictionary[BertTokenizer, tuple[list, dict[int, str], TokenCache]] = WeakKeyDictionary()
 
 
 def _get_state(tokenizer: BertTokenizer) -> list:
@@ -248,6 +246,14 @@ def _get_state(tokenizer: BertTokenizer) -> list:
     parts = (tokenizer, tokenizer.basic_tokenizer, tokenizer.wordpiece_tokenizer)
     vocabulary = tokenizer.vocab
     return [len(vocabulary), next(reversed(vocabulary), None), *(dict(vars(part)) for part in parts)]
+
+
+def _encode_to_array(
+    config: TokenizationConfig, cache: TokenCache, text_a: str, text_b: str | None
+) -> tuple[np.ndarray, int]:
+    """Return the ids as an array, and the length of segment A, see `Encoder.encode`."""
+    ids, length_a = Encoder(config, cache).encode(text_a, text_b)
+    return np.frombuffer(ids, cache.dtype), length_a
 
 
 def encode_single(config: TokenizationConfig, text_a: str, text_b: str | None = None) -> tuple[np.ndarray, int]:
@@ -258,19 +264,17 @@ def encode_single(config: TokenizationConfig, text_a: str, text_b: str | None = 
     """
     tokenizer = config.tokenizer
     if not tokenizes_by_chunk(tokenizer):
-        cache = TokenCache(tokenizer, "<u4")
-        encoded, length_a = Encoder(config, cache).encode(text_a, text_b)
-        return np.frombuffer(encoded, cache.dtype), length_a
+        return _encode_to_array(config, TokenCache(tokenizer, "<u4"), text_a, text_b)
     state, entry = _get_state(tokenizer), _caches.get(tokenizer)
-    while True:
-        if entry is None or entry[0] != state:
-            entry = _caches[tokenizer] = state, TokenCache(tokenizer, "<u4")
-        cache = entry[1]
-        encoded, length_a = Encoder(config, cache).encode(text_a, text_b)
-        ids = np.frombuffer(encoded, cache.dtype)
-        if all(cache.vocabulary.get(cache.tokens[token_id]) == token_id for token_id in ids.tolist()):
+    if entry is not None and entry[0] == state:
+        _, tokens, cache = entry
+        ids, length_a = _encode_to_array(config, cache, text_a, text_b)
+        if all(tokenizer.vocab.get(tokens.get(token_id)) == token_id for token_id in ids.tolist()):
             return ids, length_a
-        entry = None
+    tokens = {token_id: token for token, token_id in tokenizer.vocab.items()}
+    cache = TokenCache(tokenizer, "<u4")
+    _caches[tokenizer] = state, tokens, cache
+    return _encode_to_array(config, cache, text_a, text_b)
 
 
 def measure_unknown_tokens(
