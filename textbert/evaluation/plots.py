@@ -14,7 +14,10 @@ from sklearn import metrics
 
 from textbert.evaluation.calibration import format_threshold
 from textbert.evaluation.metrics import calibration_curve
-from textbert.utils.display import BLUE, ORANGE
+from textbert.utils.display import BASELINE_COLOUR, BERT_COLOUR, NEGATIVE_COLOUR, POSITIVE_COLOUR
+from textbert.utils.display import LIMIT as LIMIT
+from textbert.utils.display import TRAIN_COLOUR as TRAIN_COLOUR
+from textbert.utils.display import VALIDATION_COLOUR as VALIDATION_COLOUR
 
 GREY = "#e6e6e6"
 
@@ -66,7 +69,7 @@ def draw_bert(
     figure, ax = plt.subplots(figsize=(5.2, 0.8 * len(boxes) + 2), layout="constrained")
     width = 6.6 / len(tokens)
     for position, token in enumerate(tokens):
-        colour = ORANGE if token == "[CLS]" else BLUE
+        colour = "#111111" if token == "[CLS]" else "#777777"
         ax.text((position + 0.5) * width, 0, token, ha="center", va="center", fontsize=11, color=colour, weight="bold")
     y = 0.5
     for box in boxes:
@@ -127,7 +130,7 @@ def plot_calibration_curve(ax: plt.Axes, labels: np.ndarray, y_probs: dict[str, 
     The area of a dot grows with the number of texts in its bin; the vertical lines are Wilson's 95 % intervals.
     """
     ax.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
-    for (name, y_prob), colour in zip(y_probs.items(), (ORANGE, BLUE)):
+    for (name, y_prob), colour in zip(y_probs.items(), (BASELINE_COLOUR, BERT_COLOUR)):
         table = calibration_curve(labels, y_prob)
         x, y, texts = table["probability"], table["fraction_of_positives"], table["texts"]
         tests = [binomtest(round(fraction * count), int(count)) for fraction, count in zip(y, texts)]
@@ -140,7 +143,7 @@ def plot_calibration_curve(ax: plt.Axes, labels: np.ndarray, y_probs: dict[str, 
 
 def plot_thresholds(ax: plt.Axes, curve: pd.DataFrame, threshold: float) -> None:
     """Plot a table of `threshold_curve`, and mark the threshold in use."""
-    for name, colour in (("mcc", BLUE), ("precision", ORANGE), ("recall", "#55a868")):
+    for name, colour in (("mcc", BERT_COLOUR), ("precision", POSITIVE_COLOUR), ("recall", NEGATIVE_COLOUR)):
         ax.plot(curve["threshold"], curve[name], color=colour, label="MCC" if name == "mcc" else name)
     ax.axvline(threshold, color="grey", linestyle=":", label=f"in use: {format_threshold(threshold)}")
     ax.set(title="Decision threshold (validation)", xlabel="threshold", ylim=(0, 1.03))
