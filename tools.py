@@ -31,11 +31,13 @@ from textbert.model.archive import get_archive_path, pack_model
 from textbert.model.loading import clone_state_dict, load_model, load_tokenizer, reinitialize_pooler, save_model
 from textbert.model.prediction import predict_logits
 from textbert.notebook.session import start_notebook
-from textbert.training.distributed import get_environment
-from textbert.training.optim import get_class_weights, make_optimizer, make_schedule
-from textbert.training.trainer import Run, RunConfig
-from textbert.utils.display import format_duration, show_figure
+from textbert.training.config import TrainingConfig
+from textbert.training.distributed import get_environment, make_accelerator, predict_distributed
+from textbert.training.experiment import Experiment
+from textbert.training.optim import make_optimizer, make_schedule
+from textbert.utils.display import show_figure
 from textbert.utils.files import check_disk_space, check_file
+from textbert.utils.processes import main_process_first
 
 __all__ = [
     "BatchSampler",
@@ -50,10 +52,9 @@ __all__ = [
     "convert_examples_to_features",
     "count_tokens",
     "DataProcessor",
+    "Experiment",
     "Features",
-    "format_duration",
     "get_archive_path",
-    "get_class_weights",
     "get_environment",
     "get_eval_report",
     "InputExample",
@@ -63,14 +64,14 @@ __all__ = [
     "load_model",
     "load_or_convert_features",
     "load_tokenizer",
+    "make_accelerator",
     "make_optimizer",
     "make_schedule",
     "pack_model",
+    "predict_distributed",
     "predict_logits",
     "probabilities",
     "reinitialize_pooler",
-    "Run",
-    "RunConfig",
     "save_features",
     "save_model",
     "show_figure",
@@ -78,6 +79,7 @@ __all__ = [
     "split_train_validation",
     "start_notebook",
     "stratified_sample",
+    "TrainingConfig",
     "write_task",
 ]
 
@@ -224,13 +226,21 @@ def load_or_convert_features(
     """Return the Features of `<data_dir>/<split>.tsv`, cached in `<data_dir>/<split>_features.pkl`.
 
     The cache is used if its fingerprint shows that it was made from the same file with the same settings; otherwise the
-    texts are converted and it is replaced. Prints which was done. See `convert_examples_to_features` for the parameters
-    and `BinaryClassificationProcessor` for the errors of the TSV file.
+    texts are converted and it is replaced. Prints which was done. If `torch.distributed` connects several processes,
+    all of them must call this: the main process converts, the others read the cache. See `convert_examples_to_features`
+    for the parameters and `BinaryClassificationProcessor` for the errors of the TSV file.
     """
     tsv, cache_path = Path(data_dir, f"{split}.tsv"), Path(data_dir, f"{split}_features.pkl")
     config = TokenizationConfig(tokenizer, max_seq_length, truncation)
     check_file(tsv, "data_prep.ipynb makes it")
     config.validate()
+    with main_process_first():
+        return _load_or_convert(tsv, cache_path, config, output_mode, processes)
+
+
+def _load_or_convert(
+    tsv: Path, cache_path: Path, config: TokenizationConfig, output_mode: str, processes: int | None
+) -> Features:
     if features := load_if_current(cache_path, get_fingerprint(tsv, config, output_mode)):
         print(f"{len(features):,} features loaded from {cache_path}")
         return features

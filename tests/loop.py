@@ -2,13 +2,14 @@
 
 import ast
 import json
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import tools
+from textbert.training.config import RULES
 
 NOTEBOOK = Path(tools.__file__).with_name("train.ipynb")
-FUNCTIONS = ("predict", "compute_metrics", "validate", "get_loss", "add_gradients", "fine_tune")
+FUNCTIONS = ("validate", "fine_tune")
 
 
 def _read_statements():
@@ -30,15 +31,39 @@ def _compile_loop():
     return compile(ast.Module(body, []), NOTEBOOK.name, "exec")
 
 
-def load_loop(accelerator, bert, features, plan, **names):
-    """Return `FUNCTIONS` of train.ipynb as attributes of an object.
+class Loop:
+    """The loop of train.ipynb with an `Experiment`.
 
-    bert : a model with fused kernels and the weights to start from
+    experiment : an `Experiment`; its config has the parameters of train.ipynb with their replacements
+    fine_tune_run, validate : the functions of train.ipynb
+    """
+
+    def __init__(self, experiment, fine_tune_run, validate):
+        self.experiment = experiment
+        self.fine_tune_run = fine_tune_run
+        self.validate = validate
+
+    def fine_tune(self, rows, held_out, learning_rate, epochs, checkpoint=None, tracker=None):
+        """Train on some rows, validate on those held out, and return the Run."""
+        config = replace(self.experiment.config, learning_rate=learning_rate, num_train_epochs=epochs)
+        return self.experiment.train(self.fine_tune_run, config, rows, held_out, checkpoint, tracker)
+
+
+def make_config(parameters):
+    """Return the TrainingConfig of a dict of train.ipynb's parameters."""
+    return tools.TrainingConfig(**{name.lower(): parameters[name] for name in RULES})
+
+
+def load_loop(accelerator, model, features, plan, **names):
+    """Return the `Loop` of train.ipynb.
+
+    model : a model with fused kernels and the weights to start from
     names : replacements for other names of the notebook, such as ADVERSARIAL_EPSILON=0.1
     """
     namespace = {}
     exec(_compile_loop(), namespace)
-    namespace |= {"accelerator": accelerator, "bert": bert, "model": accelerator.prepare(bert), "plan": plan}
-    namespace |= {"features": features, "labels": features.labels, "initial_state": tools.clone_state_dict(bert)}
-    namespace |= {"initial_metrics": {"mcc": 0.0}, **names}
-    return SimpleNamespace(**{name: namespace[name] for name in FUNCTIONS})
+    namespace |= {"accelerator": accelerator, "model": model.to(accelerator.device), "features": features}
+    namespace |= {"labels": features.labels, **names}
+    initial_state, config = tools.clone_state_dict(model), make_config(namespace)
+    setup = accelerator, model, initial_state, features, features.labels, config, "outputs"
+    return Loop(tools.Experiment(*setup, plan=plan), *(namespace[name] for name in reversed(FUNCTIONS)))

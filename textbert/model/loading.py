@@ -32,6 +32,7 @@ from textbert.model.state_dict import (
 )
 from textbert.utils.errors import translate_write_errors
 from textbert.utils.files import atomic_write, write_text
+from textbert.utils.processes import main_process_first
 from textbert.utils.validation import check_type
 
 
@@ -41,7 +42,8 @@ def load_tokenizer(name_or_path: str | Path, cache_dir: str | Path = "cache/") -
     The arguments and errors are those of `load_model`. If none of the model's files says whether it is cased, the
     vocabulary decides: one with capital letters is a cased model's.
     """
-    return build_tokenizer(load_model_files(name_or_path, cache_dir))
+    with main_process_first():  # which downloads the model, once
+        return build_tokenizer(load_model_files(name_or_path, cache_dir))
 
 
 def build_tokenizer(files: ModelFiles) -> BertTokenizer:
@@ -82,9 +84,11 @@ def load_model(
 
     Prints which weights are newly initialized and which are left out. The model's `fingerprint` identifies what was
     loaded: the SHA-256 of its settings and of the weights that are not new. Raises FileNotFoundError for a name or path
-    that does not exist, ReadError for a file that cannot be read, and ValueError for a source that is not a BERT.
+    that does not exist, ReadError for a file that cannot be read, and ValueError for a source that is not a BERT. If
+    `torch.distributed` connects several processes, all of them must call this: the main process downloads.
     """
-    model, new = _build_model(load_model_files(name_or_path, cache_dir), num_labels)
+    with main_process_first():  # which downloads the model, once
+        model, new = _build_model(load_model_files(name_or_path, cache_dir), num_labels)
     loaded = {name: tensor for name, tensor in model.state_dict().items() if name not in new}
     settings = {name: getattr(model.config, name) for name in vars(BertConfig(1))}
     model.fingerprint = hashlib.sha256(f"{hash_weights(loaded)} {sorted(settings.items())}".encode()).hexdigest()

@@ -4,7 +4,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from pytorch_pretrained_bert.modeling import BertForSequenceClassification
 from textbert.features.batching import has_amx
 from textbert.features.features import Features
 from textbert.model.prediction import predict_logits
+from textbert.utils.processes import is_distributed
 
 if TYPE_CHECKING:
     from accelerate import Accelerator  # its import takes seconds, and predicting does not need it
@@ -165,13 +166,6 @@ def experiment_tracker(
         accelerator.trackers.clear()
 
 
-@contextmanager
-def main_process_first(accelerator: "Accelerator") -> Iterator[None]:
-    """Context manager whose block the main process runs first; then the others run it, without printing."""
-    with accelerator.main_process_first(), nullcontext() if accelerator.is_main_process else redirect_stdout(None):
-        yield
-
-
 def shard_batch(batch: np.ndarray, accelerator: "Accelerator") -> tuple[np.ndarray, float]:
     """Return (the rows of a batch that this process takes, their weight, 1.0 or 0.0).
 
@@ -191,16 +185,19 @@ def all_reduce_sum(accelerator: "Accelerator", *values: torch.Tensor | float) ->
 
 
 def predict_distributed(
-    accelerator: "Accelerator",
-    model: BertForSequenceClassification,
-    features: Features,
-    batch_size: int,
-    rows: np.ndarray,
+    model: BertForSequenceClassification, features: Features, batch_size: int, rows: np.ndarray
 ) -> np.ndarray:
-    """Return the logits of `rows`, of shape (n, num_labels), like `predict_logits`; each process predicts a shard."""
-    shard = np.arange(accelerator.process_index, len(rows), accelerator.num_processes)
+    """Return the logits of `rows`, of shape (n, num_labels), like `predict_logits`.
+
+    If `torch.distributed` connects several processes, each predicts a shard, and all of them must call this.
+    """
+    if not is_distributed():
+        return predict_logits(model, features, batch_size, rows, "Validating")
+    rank = torch.distributed.get_rank()
+    shard = np.arange(rank, len(rows), torch.distributed.get_world_size())
     logits = np.zeros((len(rows), model.num_labels), np.float32)
-    is_visible = accelerator.is_main_process
-    logits[shard] = predict_logits(model, features, batch_size, rows[shard], "Validating", is_visible)
+    logits[shard] = predict_logits(model, features, batch_size, rows[shard], "Validating", progress=rank == 0)
     # each row is predicted by one process and zero in the others, so the sum has all rows
-    return accelerator.reduce(torch.from_numpy(logits).to(accelerator.device)).cpu().numpy()
+    total = torch.from_numpy(logits).to(next(model.parameters()).device)
+    torch.distributed.all_reduce(total)
+    return total.cpu().numpy()

@@ -3,22 +3,22 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
-from pytorch_pretrained_bert.modeling import BertForSequenceClassification
 
 from textbert.evaluation.metrics import standard_error
 from textbert.features.batching import BatchSampler, padded_length, split_into_micro_batches
-from textbert.features.features import Features
+from textbert.training.batches import LossFunction, OptimizerStep, TrainingBatch, TrainingSetup
 from textbert.training.checkpoints import Checkpoint, catch_stop_signals
+from textbert.training.config import TrainingConfig
 from textbert.training.cuda_graphs import capture_layers, release_layers
 from textbert.training.distributed import all_reduce_sum, experiment_tracker
 from textbert.training.malloc import disable_malloc_trim
-from textbert.training.optim import make_optimizer, make_schedule
+from textbert.training.optim import get_class_weights, make_optimizer, make_schedule
 from textbert.training.progress import Progress, ProgressEstimator
 from textbert.training.sparse_embeddings import (
     full_state_dict,
@@ -30,36 +30,18 @@ from textbert.training.sparse_embeddings import (
 from textbert.utils.display import LiveFigure, plot_training, progress_bar
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator  # seconds, which a prediction need not wait for
     from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """How to train.
-
-    learning_rate : of classifier and pooler; `make_optimizer` gives those of the layers below
-    epochs : how many at most
-    warmup_proportion : fraction of the steps in which the learning rate rises
-    patience : how many epochs may pass without a higher MCC; None for all
-    baseline_mcc : MCC before training, for the plot
-    """
-
-    learning_rate: float
-    epochs: int
-    warmup_proportion: float = 0.1
-    patience: int | None = None
-    baseline_mcc: float = 0.0
 
 
 class Run:
     """A training run, from its start or from a checkpoint; the loop itself is in train.ipynb.
 
-        with run.session():
+        with run.session() as model:
             for epoch in run.epochs():
-                for batches in run.steps(epoch):
-                    ...  # gradients, clipping, run.optimizer, run.schedule
-                    run.log_step(loss)
+                for batch in run.batches(epoch):
+                    batch.backward(batch.loss(model(**batch.inputs)))
+                    if batch.completes_step:
+                        ...  # clipping, run.optimizer, run.schedule
                 run.on_epoch_end(metrics)
 
     The result is in `progress`.
@@ -67,43 +49,42 @@ class Run:
 
     def __init__(
         self,
-        accelerator: "Accelerator",
-        model: BertForSequenceClassification,
-        plan: BatchSampler,
-        rows: np.ndarray,
-        config: RunConfig,
-        features: Features | None = None,
+        setup: TrainingSetup,
+        config: TrainingConfig,
+        train_rows: np.ndarray,
+        validation_rows: np.ndarray,
         checkpoint: Checkpoint | None = None,
         tracker: AbstractContextManager[Callable[[dict[str, float], int], None]] | None = None,
+        plan: BatchSampler | None = None,
     ) -> None:
-        """Set the seed of the random number generators to that of the plan.
+        """Plan the run; nothing changes before its session.
 
         Parameters
         ----------
-        model : a BertForSequenceClassification with fused kernels and the weights to start from
-        rows : array of shape (n,); which features to train on
-        features : the features of training and validation set; if only one process trains, the model has no embeddings
-            of other tokens until the session ends. None keeps all.
+        setup : what the runs of a task share
+        train_rows, validation_rows : arrays of row numbers of the features
         checkpoint : None if the run should not be saved
         tracker : what `experiment_tracker` returns, to log losses and validation metrics; None logs nothing
+        plan : which examples are in which step; None for batches of similar lengths
         """
-        from accelerate.utils import set_seed
-
-        set_seed((plan.seed + accelerator.process_index) % 2**32)
-        self.accelerator = accelerator
-        self.model = model
-        self.plan = plan
-        self.rows = rows
+        self.setup = setup
+        self.accelerator = setup.accelerator
+        self.model = setup.model
         self.config = config
-        self.features = features
+        self.train_rows = train_rows
+        self.validation_rows = validation_rows
         self.checkpoint = checkpoint
-        self.tracker = tracker or experiment_tracker(accelerator)
+        self.tracker = tracker or experiment_tracker(setup.accelerator)
+        batch_sizes = config.train_batch_size, config.gradient_accumulation_steps
+        self.plan = plan or BatchSampler(setup.features.lengths, *batch_sizes, config.random_seed)
         self.progress = Progress()
         self.saved_at = time.monotonic()
-        steps = plan.steps(rows, 0)
+        self.is_active = False  # in its session
+        self.is_in_step = False
+        steps = self.plan.steps(train_rows, 0)
         self.steps_per_epoch = len(steps)
-        self.total_steps = config.epochs * len(steps)
-        self.total_tokens = config.epochs * sum(map(plan.num_tokens, steps))
+        self.total_steps = config.num_train_epochs * len(steps)
+        self.total_tokens = config.num_train_epochs * sum(map(self.plan.num_tokens, steps))
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -111,19 +92,50 @@ class Run:
         return {"best epoch": self.progress.best_epoch, "validation MCC": self.progress.best_mcc}
 
     @property
+    def best_epoch(self) -> int:
+        """The number of the epoch whose weights are kept, from 1."""
+        return self.progress.best_epoch
+
+    @property
+    def best_weights(self) -> dict[str, torch.Tensor]:
+        """The weights of the best epoch, for `model.load_state_dict`."""
+        if self.progress.best_weights is None:
+            raise RuntimeError("the run has not completed an epoch")
+        return self.progress.best_weights
+
+    @property
+    def losses(self) -> list[float]:
+        """The loss of each step."""
+        return self.progress.losses
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """The metrics on the validation rows and the mean training loss, with a row for each epoch."""
+        return pd.DataFrame(self.progress.history).drop(columns="task")
+
+    @property
     def _highest(self) -> dict[str, Any]:
         """The first epoch with the highest validation MCC, as a dict of the history."""
         return max(self.progress.history, key=lambda epoch: epoch["mcc"], default={"epoch": 0})
 
     @contextmanager
-    def session(self) -> Iterator[None]:
-        """Context manager for the loop: prepares model and optimizer, resumes, shows progress, and cleans up.
+    def session(self) -> Iterator[torch.nn.Module]:
+        """Context manager for the loop that yields the model to train, with the weights to start from.
 
-        Raises KeyboardInterrupt at the end if a stop was requested after the last step.
+        With several devices it is a wrapper of the model, which exchanges gradients. The session sets the seed, makes
+        the optimizer, resumes, shows progress, and cleans up. Meanwhile the model has embeddings only of the tokens in
+        its features, if only one process trains. Raises KeyboardInterrupt at the end if a stop was requested after the
+        last step.
         """
+        from accelerate.utils import set_seed
+
         with ExitStack() as stack:
             stack.enter_context(disable_malloc_trim())
-            stack.callback(restore_embeddings, self.model)
+            stack.callback(self._clean_up)
+            self.progress, self.is_in_step = Progress(), False
+            self.model.load_state_dict(self.setup.initial_state)
+            self.model.zero_grad()  # of a loop that was interrupted
+            set_seed((self.plan.seed + self.accelerator.process_index) % 2**32)
             self._make_optimizer()
             self._resume()
             self.stop_signals = stack.enter_context(catch_stop_signals(self.accelerator.print))
@@ -132,26 +144,36 @@ class Run:
             self.bar.update(len(self.progress.losses))
             self.log = stack.enter_context(self.tracker)
             self.figure = LiveFigure(self._draw)
-            stack.callback(release_layers, self.model)
             if self.accelerator.device.type == "cuda" and self.accelerator.num_processes == 1:
-                capture_layers(self.model, self.plan.batch_size * padded_length(self.plan.lengths[self.rows]))
-            yield
+                lengths = self.plan.lengths[self.train_rows]
+                capture_layers(self.model, self.plan.batch_size * padded_length(lengths))
+            self.is_active = True
+            yield self.setup.prepared_model
             self.figure.update(at_once=True)
             self.optimizer.state.clear()  # moments take twice the memory of the weights
             (stop,) = all_reduce_sum(self.accelerator, bool(self.stop_signals))
             if stop:
                 self._stop()
 
+    def _clean_up(self) -> None:
+        self.is_active = False
+        release_layers(self.model)
+        self.model.zero_grad()
+        restore_embeddings(self.model)
+
     def _make_optimizer(self) -> None:
-        ids = None if self.features is None else used_token_ids(self.model, self.features)
-        if ids is not None and self.accelerator.num_processes == 1:  # DDP has registered the parameters
+        class_weights = get_class_weights(
+            self.config.class_weights, self.setup.labels[self.train_rows], self.accelerator.device
+        )
+        self.loss_function = LossFunction(class_weights, self.config.r_drop)
+        ids = used_token_ids(self.model, self.setup.features)
+        if self.accelerator.num_processes == 1:  # DDP has registered the parameters
             prune_embeddings(self.model, ids)
         # not prepared by accelerate, which would keep the optimizer and its moments after this run
         self.optimizer = make_optimizer(self.model, self.config.learning_rate)
         self.schedule = make_schedule(self.optimizer, self.total_steps, self.config.warmup_proportion)
-        if ids is not None:
-            weight = self.model.bert.embeddings.word_embeddings.weight
-            self.optimizer.register_load_state_dict_pre_hook(partial(resize_adam_state, weight=weight, ids=ids))
+        weight = self.model.bert.embeddings.word_embeddings.weight
+        self.optimizer.register_load_state_dict_pre_hook(partial(resize_adam_state, weight=weight, ids=ids))
 
     def _resume(self) -> None:
         if self.checkpoint:
@@ -175,25 +197,47 @@ class Run:
 
     def _draw(self) -> "Figure":
         progress = self.progress
-        return plot_training(progress.losses, progress.history, self.steps_per_epoch, self.config.baseline_mcc)
+        return plot_training(progress.losses, progress.history, self.steps_per_epoch, self.setup.baseline_mcc)
 
     def epochs(self) -> Iterator[int]:
         """Yield the number of each epoch that is left, from 0, until patience runs out."""
-        progress, patience = self.progress, self.config.patience or self.config.epochs
-        while progress.epoch < self.config.epochs and progress.epoch - self._highest["epoch"] < patience:
+        progress, epochs = self.progress, self.config.num_train_epochs
+        patience = self.config.patience or epochs
+        while progress.epoch < epochs and progress.epoch - self._highest["epoch"] < patience:
             yield progress.epoch
 
-    def steps(self, epoch: int) -> Iterator[list[np.ndarray]]:
-        """Yield the batches of each step that is left of an epoch; on a CPU as micro-batches."""
-        for batches in self.plan.steps(self.rows, epoch)[self.progress.step :]:
-            self.step_tokens = self.plan.num_tokens(batches)
-            if self.accelerator.device.type == "cpu":
-                lengths, processes = self.plan.lengths, self.accelerator.num_processes
-                batches = [part for batch in batches for part in split_into_micro_batches(batch, lengths, processes)]
-            yield batches
+    def batches(self, epoch: int) -> Iterator[TrainingBatch]:
+        """Yield the TrainingBatches that are left of an epoch; each must get its `backward`.
 
-    def log_step(self, loss: torch.Tensor | float) -> None:
+        After each step, when the next batch is requested, the loss is recorded, see `log_step`. Raises RuntimeError
+        outside the session, for a batch without `backward`, and if the loop was left within a step before.
+        """
+        if not self.is_active or self.is_in_step:
+            reason = "an earlier loop was left within a step" if self.is_active else "it works in run.session() only"
+            raise RuntimeError(f"run.batches({epoch}): {reason}")
+        is_adversarial = epoch < self.config.adversarial_share * self.config.num_train_epochs
+        epsilon = self.config.adversarial_epsilon if is_adversarial else 0.0
+        for batches in self.plan.steps(self.train_rows, epoch)[self.progress.step :]:
+            self.is_in_step = True
+            step = OptimizerStep(self.setup, self.loss_function, self._split(batches), epsilon)
+            for number, batch in enumerate(step.parts(), start=1):
+                yield batch
+                if step.backward_passes != number:
+                    raise RuntimeError(f"{step.backward_passes} backward passes after {number} batches of a step")
+            self.log_step(step.loss, self.plan.num_tokens(batches))
+            self.is_in_step = False
+
+    def _split(self, batches: list[np.ndarray]) -> list[np.ndarray]:
+        """Return the batches of a step; on a CPU as micro-batches."""
+        if self.accelerator.device.type != "cpu":
+            return batches
+        lengths, processes = self.plan.lengths, self.accelerator.num_processes
+        return [part for batch in batches for part in split_into_micro_batches(batch, lengths, processes)]
+
+    def log_step(self, loss: torch.Tensor | float, tokens: int) -> None:
         """Record the loss of a step, summed over the processes; save a checkpoint or stop if it is time to.
+
+        tokens : number of tokens in the step, padding included
 
         Raises ValueError if the loss is NaN or infinite, and KeyboardInterrupt, after a checkpoint, if a stop was
         requested.
@@ -210,7 +254,7 @@ class Run:
         losses.append(loss)
         self.progress.step += 1
         self.log({"training/loss": loss}, len(losses))
-        self.estimator.update(self.step_tokens)
+        self.estimator.update(tokens)
         self.bar.update()
         self.bar.set_postfix(loss=f"{loss:.3f}")
         self.figure.update()
@@ -219,7 +263,7 @@ class Run:
         if stop:
             self._stop()
         if self.checkpoint and self.estimator.steps == 10:
-            self.accelerator.print(self.estimator.describe_total(len(self.rows)))
+            self.accelerator.print(self.estimator.describe_total(len(self.train_rows)))
 
     def on_epoch_end(self, metrics: dict[str, Any]) -> None:
         """Record validation metrics, a dict of `get_eval_report`; keep the weights if this epoch is the best.
@@ -229,6 +273,9 @@ class Run:
         learning rate. The choice of validation examples may be all that separates it from the highest.)
         """
         progress = self.progress
+        if progress.step < self.steps_per_epoch:
+            steps = f"{progress.step} of {self.steps_per_epoch} steps"
+            raise RuntimeError(f"epoch {progress.epoch + 1} has done {steps}: the loop over run.batches was left early")
         training_loss = float(np.mean(progress.losses[-progress.step :]))
         progress.epoch += 1
         progress.step = 0

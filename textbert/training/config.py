@@ -1,0 +1,65 @@
+"""How a training run is done: the parameters of train.ipynb that affect one, by name."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from textbert.utils.validation import find_violation, integer, none_or, number, one_of
+
+# the parameters that affect a single run, and what each may be; a TrainingConfig has them as fields, in lower case
+RULES = {
+    "LEARNING_RATE": number(0, 1, exclusive_min=True, exclusive_max=True),
+    "NUM_TRAIN_EPOCHS": integer(1, 1000),
+    "TRAIN_BATCH_SIZE": integer(1, 65536),
+    "GRADIENT_ACCUMULATION_STEPS": integer(1, 65536),
+    "WARMUP_PROPORTION": number(0, 1, exclusive_max=True),
+    "CLASS_WEIGHTS": none_or(one_of("balanced")),
+    "R_DROP": number(0, 100),
+    "ADVERSARIAL_EPSILON": number(0, 100),
+    "ADVERSARIAL_SHARE": number(0, 1, exclusive_min=True),
+    "PATIENCE": none_or(integer(1, 1000)),
+    "RANDOM_SEED": integer(0, 2**32 - 1),
+}
+
+# the parameters that affect a run only through its model, its features or its rows
+DATA_PARAMETERS = ("TASK_NAME", "BERT_MODEL", "MAX_SEQ_LENGTH", "TRUNCATION", "VALIDATION_SHARE", "TRAIN_ROWS")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How to train. Each field is the parameter of train.ipynb with that name in capitals.
+
+    learning_rate : of classifier and pooler; `make_optimizer` gives those of the layers below
+    num_train_epochs : how many at most
+    train_batch_size : examples in a batch, over all devices
+    gradient_accumulation_steps : batches in a step
+    warmup_proportion : fraction of the steps in which the learning rate rises
+    class_weights : None, or "balanced", see `get_class_weights`
+    r_drop : weight of the R-Drop loss; 0 for off
+    adversarial_epsilon : norm of the perturbation in adversarial training; 0 for off
+    adversarial_share : fraction of the epochs, the first ones, with adversarial training
+    patience : how many epochs may pass without a higher MCC; None for all
+    random_seed : of the order of the batches, and of dropout
+
+    Raises ValueError, naming the parameter, for an invalid value.
+    """
+
+    learning_rate: float
+    num_train_epochs: int
+    train_batch_size: int
+    gradient_accumulation_steps: int
+    warmup_proportion: float
+    class_weights: str | None
+    r_drop: float
+    adversarial_epsilon: float
+    adversarial_share: float
+    patience: int | None
+    random_seed: int
+
+    def __post_init__(self) -> None:
+        for name, value in self.to_parameters().items():
+            if violation := find_violation(value, RULES[name]):
+                raise ValueError(f"{name}: expected {RULES[name].description}, got {violation}")
+
+    def to_parameters(self) -> dict[str, Any]:
+        """Return the values as a dict by the names of the parameters."""
+        return {field.name.upper(): getattr(self, field.name) for field in fields(self)}

@@ -1,0 +1,205 @@
+"""An experiment: the training runs of a task, with checkpoints, a search, a cross-validation, and the packed result."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pytorch_pretrained_bert.modeling import BertForSequenceClassification
+
+from textbert.data.splits import split_folds
+from textbert.features.batching import BatchSampler
+from textbert.features.features import Features
+from textbert.model.state_dict import StateDict
+from textbert.training.batches import TrainingSetup
+from textbert.training.checkpoints import Checkpoint, TrialCache, get_checkpoint_path, get_run_config, training_lock
+from textbert.training.config import DATA_PARAMETERS, TrainingConfig
+from textbert.training.distributed import experiment_tracker
+from textbert.training.packing import PackingList, write_results
+from textbert.training.trainer import Run
+from textbert.utils.display import format_duration
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator  # its import takes seconds, and predicting does not need it
+
+FineTune = Callable[[Run], Any]  # the loop of train.ipynb
+
+
+class Experiment:
+    """The training runs of a task: they start from the same weights, and differ in rows, learning rate and epochs.
+
+    A loop, such as `fine_tune` of train.ipynb, is a function of a `Run`. Several processes call the same methods.
+    """
+
+    def __init__(
+        self,
+        accelerator: "Accelerator",
+        model: BertForSequenceClassification,
+        initial_state: StateDict,
+        features: Features,
+        labels: np.ndarray,
+        config: TrainingConfig,
+        output_dir: str | Path,
+        parameters: dict[str, Any] | None = None,
+        baseline_mcc: float = 0.0,
+        resume: bool = True,
+        checkpoint_minutes: float = 5,
+        track_with: str | None = None,
+        plan: BatchSampler | None = None,
+    ) -> None:
+        """Prepare the model for the devices of the accelerator; nothing is trained or written.
+
+        Parameters
+        ----------
+        model : what `load_model` returned, with fused kernels; of one experiment only if there are several devices
+        initial_state : what `clone_state_dict` returned for the weights that each run starts from
+        features : of training and validation set; their fingerprint identifies the data
+        labels : of all features, an array of 0 and 1, of shape (n,)
+        output_dir : the task's folder, for checkpoints, tracking and results
+        parameters : those of train.ipynb by name; the `DATA_PARAMETERS` among them are stored in checkpoints
+        baseline_mcc : MCC before training, for the plot
+        resume : False starts over, even if there is a checkpoint
+        checkpoint_minutes : time between checkpoints within an epoch
+        track_with : one of `TRACKERS`; None for none
+        plan : which examples are in which step; None for batches of similar lengths
+        """
+        prepared = accelerator.prepare(model)
+        self.setup = TrainingSetup(accelerator, model, prepared, initial_state, features, labels, baseline_mcc)
+        self.accelerator = accelerator
+        self.config = config
+        self.output_dir = Path(output_dir)
+        parameters = parameters or {}
+        self.data_parameters = {name: parameters[name] for name in DATA_PARAMETERS if name in parameters}
+        self.resume = resume
+        self.checkpoint_minutes = checkpoint_minutes
+        self.track_with = track_with
+        self.plan = plan
+
+    def get_identity(self, config: TrainingConfig, rows: tuple[np.ndarray, np.ndarray] | None = None) -> dict[str, Any]:
+        """Return everything that determines the result of a run, as the dict that checkpoints store."""
+        parameters = self.data_parameters | config.to_parameters()
+        return get_run_config(self.setup.features, self.setup.model, parameters, rows)
+
+    def train(
+        self,
+        fine_tune: FineTune,
+        config: TrainingConfig,
+        train_rows: np.ndarray,
+        validation_rows: np.ndarray,
+        checkpoint: Checkpoint | None = None,
+        tracker: AbstractContextManager[Callable[[dict[str, float], int], None]] | None = None,
+    ) -> Run:
+        """Return a Run after the loop has trained it; without a checkpoint and a tracker nothing is written."""
+        run = Run(self.setup, config, train_rows, validation_rows, checkpoint, tracker, self.plan)
+        fine_tune(run)
+        return run
+
+    def run(
+        self,
+        fine_tune: FineTune,
+        train_rows: np.ndarray,
+        validation_rows: np.ndarray,
+        config: TrainingConfig | None = None,
+        name: str = "checkpoint",
+    ) -> Run:
+        """Train, or resume the checkpoint of an interrupted run with the same data and settings; return the Run.
+
+        config : None for that of the experiment
+        name : of the checkpoint
+
+        Raises TimeoutError if another process is training the same task.
+        """
+        config = config or self.config
+        identity = self.get_identity(config, (train_rows, validation_rows))
+        path = get_checkpoint_path(self.output_dir).with_stem(name)
+        checkpoint = Checkpoint(path, identity, self.checkpoint_minutes, self.resume)
+        run_name = f"{config.num_train_epochs} epochs at {config.learning_rate:g}"
+        tracker = experiment_tracker(self.accelerator, self.track_with, self.output_dir, run_name, identity)
+        start = time.perf_counter()
+        with training_lock(self.accelerator, self.output_dir):
+            run = self.train(fine_tune, config, train_rows, validation_rows, checkpoint, tracker)
+        elapsed = format_duration(time.perf_counter() - start)
+        self.accelerator.print(f"Trained in {elapsed}; epoch {run.best_epoch} is kept (see below)")
+        return run
+
+    @cached_property
+    def _trials(self) -> TrialCache:
+        path = get_checkpoint_path(self.output_dir).with_name("trials.json")
+        return TrialCache(path, self.get_identity(self.config), self.resume)
+
+    def _try(self, name: str, fine_tune: FineTune, config: TrainingConfig, *rows: np.ndarray) -> dict[str, Any]:
+        """Return the `summary` of a run without a checkpoint; from a file if it was done before an interruption."""
+        return self._trials.run(self.accelerator, name, lambda *rows: self.train(fine_tune, config, *rows), *rows)
+
+    def search(
+        self,
+        fine_tune: FineTune,
+        train_rows: np.ndarray,
+        validation_rows: np.ndarray,
+        learning_rates: Sequence[float],
+        epoch_counts: Sequence[int],
+        first_run: Run,
+    ) -> tuple[list[dict[str, Any]], Run]:
+        """Try each combination of learning rate and number of epochs that `first_run` did not have.
+
+        An empty list stands for the value of the experiment. Returns (a dict for each run, the first that of
+        `first_run`; the Run with the highest validation MCC, which is trained again, with a checkpoint, unless it is
+        `first_run`).
+        """
+        tried = self.config.learning_rate, self.config.num_train_epochs
+        rows = train_rows, validation_rows
+        search = [{"learning rate": tried[0], "epochs": tried[1], **first_run.summary}]
+        for rate, count in product(learning_rates or tried[:1], epoch_counts or tried[1:]):
+            if (rate, count) != tried:
+                config = replace(self.config, learning_rate=rate, num_train_epochs=count)
+                result = self._try(f"learning rate {rate}, {count} epochs", fine_tune, config, *rows)
+                search.append({"learning rate": rate, "epochs": count, **result})
+        best = max(search, key=lambda trial: trial["validation MCC"])
+        if best is search[0]:
+            return search, first_run
+        rate, count = best["learning rate"], best["epochs"]
+        config = replace(self.config, learning_rate=rate, num_train_epochs=count)
+        return search, self.run(fine_tune, *rows, config, f"winner, {count} at {rate:g}")
+
+    def cross_validate(
+        self, fine_tune: FineTune, texts: Sequence[str], rows: np.ndarray, num_folds: int, run: Run
+    ) -> list[dict[str, Any]]:
+        """Hold out each fold once, and train on the others with learning rate and epochs of `run`.
+
+        texts : those of `rows`, in their order; equal ones are in the same fold
+        num_folds : 0 for no cross-validation
+
+        Returns a dict for each fold.
+        """
+        labels = self.setup.labels[rows]
+        splits = split_folds(texts, labels, num_folds, self.config.random_seed) if num_folds else ()
+        rate, epochs = run.config.learning_rate, run.config.num_train_epochs
+        folds = []
+        for number, (train_indices, held_out) in enumerate(splits, start=1):
+            name = f"fold {number} of {num_folds}, {epochs} epochs at {rate}"
+            result = self._try(name, fine_tune, run.config, rows[train_indices], rows[held_out])
+            folds.append({"rows held out": len(held_out), **result})
+        return folds
+
+    def pack(self, run: Run, archive: str | Path, **results: Any) -> list[Path]:
+        """Write the results of a run and the archive, in the main process, and remove the checkpoint.
+
+        archive : the path of the `.tar.gz`
+        results : see `PackingList`
+
+        Returns the paths of all files in the task's folder, and of the archive. The model has the weights of the run's
+        best epoch afterwards.
+        """
+        self.setup.model.load_state_dict(run.best_weights)  # whatever was done to it since
+        if self.accelerator.is_main_process:
+            features = self.setup.features
+            write_results(run, PackingList(**results), features.max_seq_length, self.output_dir, Path(archive))
+            self.accelerator.print(f"{archive} is packed, and the checkpoint is removed")
+        self.accelerator.wait_for_everyone()
+        paths = sorted(path for path in self.output_dir.glob("[!.]*.*") if path.suffix != ".ipynb")
+        return [*paths, Path(archive)]

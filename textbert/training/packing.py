@@ -1,0 +1,99 @@
+"""What a finished training run leaves: its model with settings, its tables, and the archive of them."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from pytorch_pretrained_bert.tokenization import BertTokenizer
+
+from textbert.data.normalization import hash_text
+from textbert.model.archive import pack_model, save_training_hashes
+from textbert.model.loading import save_model
+from textbert.training.checkpoints import remove_checkpoint
+from textbert.training.distributed import get_environment
+from textbert.training.trainer import Run
+from textbert.utils.files import exclusive_lock, write_text
+
+
+class Example(Protocol):
+    """What is needed of an InputExample."""
+
+    guid: Any
+    text_a: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackingList:
+    """What is packed beside the model.
+
+    task_info : what `read_task_info` returned
+    examples : all examples, as their rows are numbered
+    rows : array of the rows whose texts count as known to the model
+    logits : of the validation rows, before calibration, of shape (n, 2)
+    decision : dict of temperature, intercept and threshold
+    validation : metrics on the validation rows with that threshold
+    parameters : those of train.ipynb by name; learning rate and epochs become those of the run
+    search, folds : a dict for each run of a search or of a cross-validation
+    """
+
+    tokenizer: BertTokenizer
+    task_info: dict[str, Any]
+    examples: Sequence[Example]
+    rows: np.ndarray
+    logits: np.ndarray
+    decision: dict[str, float]
+    validation: dict[str, Any]
+    parameters: dict[str, Any]
+    search: Sequence[dict[str, Any]] = ()
+    folds: Sequence[dict[str, Any]] = ()
+
+
+def make_settings(run: Run, packing: PackingList, max_seq_length: int) -> dict[str, Any]:
+    """Return what config.json stores under "classifier": whatever a user of the model must know."""
+    label_names, config = packing.task_info["label_names"], run.config
+    tuned = {"LEARNING_RATE": config.learning_rate, "NUM_TRAIN_EPOCHS": config.num_train_epochs}
+    return {
+        "do_lower_case": packing.tokenizer.basic_tokenizer.do_lower_case,
+        "max_seq_length": max_seq_length,
+        "truncation": packing.parameters["TRUNCATION"],
+        "label_names": label_names,
+        "classes": packing.task_info["classes"],
+        "text_column": packing.task_info["text_column"],
+        "id_column": packing.task_info["id_column"],
+        "positive_class": label_names[1],
+        **{name: packing.decision[name] for name in ("temperature", "intercept", "threshold")},
+        "trained": time.strftime("%Y-%m-%d %H:%M"),
+        "training_rows": len(run.train_rows),
+        "best_epoch": run.best_epoch,
+        "validation": packing.validation,
+        "parameters": packing.parameters | tuned,
+        "search": list(packing.search) if len(packing.search) > 1 else [],
+        "folds": list(packing.folds),
+        "versions": get_environment(),
+    }
+
+
+def make_tables(run: Run, packing: PackingList) -> dict[str, pd.DataFrame]:
+    """Return the tables of a run by name: its history, the loss of each step, and the logits of the validation rows."""
+    validation = pd.DataFrame(packing.logits, columns=["logit_0", "logit_1"])
+    validation.insert(0, "id", [packing.examples[row].guid for row in run.validation_rows])
+    validation.insert(1, "label", run.setup.labels[run.validation_rows])
+    losses = pd.DataFrame({"step": range(1, len(run.losses) + 1), "loss": run.losses})
+    return {"history": run.history, "losses": losses, "validation": validation}
+
+
+def write_results(run: Run, packing: PackingList, max_seq_length: int, output_dir: Path, archive: Path) -> None:
+    """Write model, tables and hashes into a task's folder, pack them, and remove the checkpoint."""
+    settings, tables = make_settings(run, packing, max_seq_length), make_tables(run, packing)
+    texts = [packing.examples[row].text_a for row in packing.rows]
+    with exclusive_lock(output_dir / "checkpoint"):
+        save_model(run.model, packing.tokenizer, output_dir, settings)
+        for name, table in tables.items():
+            write_text(output_dir / f"{name}.csv", table.to_csv(index=False))
+        save_training_hashes([hash_text(text) for text in texts], output_dir)
+        pack_model(output_dir, archive)
+        remove_checkpoint(output_dir)
