@@ -79,6 +79,7 @@ class Experiment:
         self.checkpoint_minutes = checkpoint_minutes
         self.track_with = track_with
         self.plan = plan
+        self.last_run: Run | None = None  # the one that was started last, even if it was stopped
 
     def get_identity(self, config: TrainingConfig, rows: tuple[np.ndarray, np.ndarray] | None = None) -> dict[str, Any]:
         """Return everything that determines the result of a run, as the dict that checkpoints store."""
@@ -96,6 +97,7 @@ class Experiment:
     ) -> Run:
         """Return a Run after the loop has trained it; without a checkpoint and a tracker nothing is written."""
         run = Run(self.setup, config, train_rows, validation_rows, checkpoint, tracker, self.plan)
+        self.last_run = run
         fine_tune(run)
         return run
 
@@ -160,9 +162,10 @@ class Experiment:
                 result = self._try(f"learning rate {rate}, {count} epochs", fine_tune, config, *rows)
                 search.append({"learning rate": rate, "epochs": count, **result})
         best = max(search, key=lambda trial: trial["validation MCC"])
+        rate, count = best["learning rate"], best["epochs"]
+        self.accelerator.print(f"Kept: {count} epochs with a learning rate of {rate:g}")
         if best is search[0]:
             return search, first_run
-        rate, count = best["learning rate"], best["epochs"]
         config = replace(self.config, learning_rate=rate, num_train_epochs=count)
         return search, self.run(fine_tune, *rows, config, f"winner, {count} at {rate:g}")
 
@@ -184,6 +187,13 @@ class Experiment:
             name = f"fold {number} of {num_folds}, {epochs} epochs at {rate}"
             result = self._try(name, fine_tune, run.config, rows[train_indices], rows[held_out])
             folds.append({"rows held out": len(held_out), **result})
+        scores = [fold["validation MCC"] for fold in folds]
+        summary = (
+            f"MCC over {num_folds} folds: {np.mean(scores):.3f} ± {np.std(scores):.3f}"
+            if folds
+            else "FOLDS is 0: no cross-validation"
+        )
+        self.accelerator.print(summary)
         return folds
 
     def pack(self, run: Run, archive: str | Path, **results: Any) -> list[Path]:

@@ -105,13 +105,18 @@ def plot_training(
     epochs = pd.DataFrame(history, columns=["epoch", "loss", "mcc", "mcc_error"])
     smooth = pd.Series(losses, dtype=float).rolling(max(1, len(losses) // 30), min_periods=1).mean()
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3), layout="constrained")
-    left.plot(losses, color=TRAIN_COLOUR, alpha=0.25)
+    left.plot(losses, color=TRAIN_COLOUR, alpha=0.25, label="training, each step")
     left.plot(smooth, color=TRAIN_COLOUR, label="training, smoothed")
     left.plot(epochs["epoch"] * steps_per_epoch - 1, epochs["loss"], "o-", color=VALIDATION_COLOUR, label="validation")
     left.set(xlabel="step", ylabel="loss")
     left.legend()
-    right.errorbar(epochs["epoch"], epochs["mcc"], epochs["mcc_error"], fmt="o-", color=VALIDATION_COLOUR, capsize=3)
+    options = {"fmt": "o-", "color": VALIDATION_COLOUR, "capsize": 3, "label": "validation ± standard error"}
+    right.errorbar(epochs["epoch"], epochs["mcc"], epochs["mcc_error"], **options)
     right.axhline(baseline_mcc, color="grey", linestyle=":", label="before training")
+    if len(epochs):
+        highest = epochs.loc[epochs["mcc"].idxmax()]
+        limit = highest["mcc"] - highest["mcc_error"]
+        right.axhline(limit, **LIMIT, label="highest − standard error")
     right.set(xlabel="epoch", ylabel="validation MCC")
     right.legend()
     plt.close(figure)  # otherwise the notebook would show it a second time
