@@ -9,7 +9,6 @@ from typing import Any
 from textbert.features.tokenization import MAX_POSITIONS, TRUNCATIONS
 from textbert.inference.export import EXPORTS
 from textbert.model.config import PRETRAINED_MODELS
-from textbert.training.config import RULES
 from textbert.training.distributed import TRACKERS
 from textbert.utils.validation import (
     TWO_CLASSES,
@@ -87,6 +86,12 @@ BATCH_SIZE = integer(1, 65536)
 
 FRACTION = number(0, 0.5, exclusive_min=True)
 
+SEED = integer(0, 2**32 - 1)
+
+LEARNING_RATE = number(0, 1, exclusive_min=True, exclusive_max=True)
+
+EPOCHS = integer(1, 1000)
+
 TRACKER = replace(none_or(one_of(*TRACKERS)), check_available=_check_tracker_installed)
 
 
@@ -95,11 +100,13 @@ class Parameter:
     """A parameter of the notebooks.
 
     notebooks : the names of the notebooks that have it, separated by spaces
+    affects_training : False for a parameter that may change between an interrupted training run and its resumption
     """
 
     name: str
     notebooks: str
     rule: Rule
+    affects_training: bool = True
 
 
 PARAMETERS = (
@@ -117,27 +124,27 @@ PARAMETERS = (
     Parameter("BERT_MODEL", "data_prep train", MODEL),
     Parameter("MAX_SEQ_LENGTH", "data_prep train", LENGTH),
     Parameter("TRUNCATION", "train", one_of(*TRUNCATIONS)),
-    Parameter("TRAIN_BATCH_SIZE", "train", RULES["TRAIN_BATCH_SIZE"]),
-    Parameter("EVAL_BATCH_SIZE", "train evaluate", BATCH_SIZE),
-    Parameter("LEARNING_RATE", "train", RULES["LEARNING_RATE"]),
-    Parameter("NUM_TRAIN_EPOCHS", "train", RULES["NUM_TRAIN_EPOCHS"]),
-    Parameter("RANDOM_SEED", "data_prep train", RULES["RANDOM_SEED"]),
-    Parameter("GRADIENT_ACCUMULATION_STEPS", "train", RULES["GRADIENT_ACCUMULATION_STEPS"]),
-    Parameter("WARMUP_PROPORTION", "train", RULES["WARMUP_PROPORTION"]),
+    Parameter("TRAIN_BATCH_SIZE", "train", BATCH_SIZE),
+    Parameter("EVAL_BATCH_SIZE", "train evaluate", BATCH_SIZE, affects_training=False),
+    Parameter("LEARNING_RATE", "train", LEARNING_RATE),
+    Parameter("NUM_TRAIN_EPOCHS", "train", EPOCHS),
+    Parameter("RANDOM_SEED", "data_prep train", SEED),
+    Parameter("GRADIENT_ACCUMULATION_STEPS", "train", integer(1, 65536)),
+    Parameter("WARMUP_PROPORTION", "train", number(0, 1, exclusive_max=True)),
     Parameter("VALIDATION_SHARE", "train", FRACTION),
     Parameter("TRAIN_ROWS", "train", none_or(integer(10, 10**9))),
-    Parameter("RESUME", "train", TRUE_OR_FALSE),
-    Parameter("CHECKPOINT_MINUTES", "train", number(0, 1440)),
-    Parameter("TRACK_WITH", "train", TRACKER),
-    Parameter("CLASS_WEIGHTS", "train", RULES["CLASS_WEIGHTS"]),
-    Parameter("FALSE_POSITIVE_COST", "train", number(0, exclusive_min=True)),
-    Parameter("R_DROP", "train", RULES["R_DROP"]),
-    Parameter("ADVERSARIAL_EPSILON", "train", RULES["ADVERSARIAL_EPSILON"]),
-    Parameter("ADVERSARIAL_SHARE", "train", RULES["ADVERSARIAL_SHARE"]),
-    Parameter("PATIENCE", "train", RULES["PATIENCE"]),
-    Parameter("SEARCH_LEARNING_RATES", "train", list_of(RULES["LEARNING_RATE"])),
-    Parameter("SEARCH_EPOCHS", "train", list_of(RULES["NUM_TRAIN_EPOCHS"])),
-    Parameter("FOLDS", "train", zero_or(integer(2, 100))),
+    Parameter("RESUME", "train", TRUE_OR_FALSE, affects_training=False),
+    Parameter("CHECKPOINT_MINUTES", "train", number(0, 1440), affects_training=False),
+    Parameter("TRACK_WITH", "train", TRACKER, affects_training=False),
+    Parameter("CLASS_WEIGHTS", "train", none_or(one_of("balanced"))),
+    Parameter("FALSE_POSITIVE_COST", "train", number(0, exclusive_min=True), affects_training=False),
+    Parameter("R_DROP", "train", number(0, 100)),
+    Parameter("ADVERSARIAL_EPSILON", "train", number(0, 100)),
+    Parameter("ADVERSARIAL_SHARE", "train", number(0, 1, exclusive_min=True)),
+    Parameter("PATIENCE", "train", none_or(integer(1, 1000))),
+    Parameter("SEARCH_LEARNING_RATES", "train", list_of(LEARNING_RATE), affects_training=False),
+    Parameter("SEARCH_EPOCHS", "train", list_of(EPOCHS), affects_training=False),
+    Parameter("FOLDS", "train", zero_or(integer(2, 100)), affects_training=False),
     Parameter("SHOW_MISTAKES", "evaluate", integer(0, 1000)),
     Parameter("CHECK_LABELS", "evaluate", integer(0, 10**6)),
     Parameter("REPORT_TEXTS", "evaluate", TRUE_OR_FALSE),
@@ -223,3 +230,9 @@ def check_parameters(notebook: str, names: dict[str, Any]) -> dict[str, Any]:
             "errors: set CLASS_WEIGHTS = None or FALSE_POSITIVE_COST = 1"
         )
     return values
+
+
+def get_training_config(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Select, from a dict of train.ipynb's parameters by name, those that affect a single training run."""
+    table = get_parameters("train")
+    return {name: value for name, value in parameters.items() if table[name].affects_training}
