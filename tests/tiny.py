@@ -75,8 +75,9 @@ def make_loop(model, features, batch_size, accumulation=1, seed=0, **names):
     return load_loop(Accelerator(cpu=True, mixed_precision="no"), model, features, sampler, **names)
 
 
-def train(model, features, epochs, batch_size, accumulation=1, learning_rate=1e-3, checkpoint=None, loss=None, **names):
-    """Fine-tune a model on all features as train.ipynb does, and return the Run; see `fake_loss`."""
+def train(model, features, epochs, batch_size, accumulation=1, learning_rate=1e-3, checkpoint=None, **names):
+    """Fine-tune a model on all features as train.ipynb does, and return the Run; `loss` as for `fake_loss`."""
+    loss = names.pop("loss", None)
     loop = make_loop(model, features, batch_size, accumulation, **names)
     rows = np.arange(len(features))
     with fake_loss(loss):

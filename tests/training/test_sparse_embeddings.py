@@ -1,6 +1,7 @@
 """Training without the embeddings of unused tokens gives the result of training on all of them."""
 
-from types import SimpleNamespace
+from contextlib import ExitStack
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -8,9 +9,9 @@ import torch
 from conftest import assert_equal_weights
 from tiny import make_features, make_model, train
 
-import tools
 from textbert.model.loading import clone_state_dict
 from textbert.model.prediction import predict_logits
+from textbert.training import trainer
 from textbert.training.checkpoints import Checkpoint
 from textbert.training.sparse_embeddings import (
     PrunedEmbedding,
@@ -36,24 +37,22 @@ def learn(features, kind, dropout=0.0, checkpoint=None, stop_after=None, **names
     stop_after : the run is interrupted after so many steps; then None is returned for it
     """
 
-    def make_run(accelerator, model, plan, rows, config, _, *options):
-        run = Run(accelerator, model, plan, rows, config, features if kind == "pruned" else None, *options)
-        log_step = run.log_step
+    log_step = Run.log_step
 
-        def log_step_and_stop(loss):
-            if len(run.progress.losses) + 1 == stop_after:
-                run.stop_signals.append("SIGINT")
-            log_step(loss)
-
-        run.log_step = log_step_and_stop
-        return run
+    def log_step_and_stop(run, *arguments):
+        if len(run.progress.losses) + 1 == stop_after:
+            run.stop_signals.append("SIGINT")
+        log_step(run, *arguments)
 
     model = make_model(dropout=dropout, spread=0.05)
-    stand_in = SimpleNamespace(**{**vars(tools), "Run": make_run})
-    try:
-        run = train(model, features, 3, 3, checkpoint=checkpoint, tools=stand_in, **names)
-    except KeyboardInterrupt:
-        run = None
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(Run, "log_step", log_step_and_stop))
+        if kind == "full":
+            stack.enter_context(mock.patch.object(trainer, "prune_embeddings"))
+        try:
+            run = train(model, features, 3, 3, checkpoint=checkpoint, **names)
+        except KeyboardInterrupt:
+            run = None
     return model, run
 
 
@@ -156,7 +155,7 @@ def test_embeddings_are_restored_when_training_fails(features):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        learn(features, "pruned", add_gradients=fail)
+        learn(features, "pruned", loss=fail)
     model = make_model()
     prune_embeddings(model, used_token_ids(model, features))
     restore_embeddings(model)

@@ -15,11 +15,10 @@ import torch
 import yaml
 from accelerate.utils import LoggerType
 from conftest import ROOT, make_project, write_script
-from tiny import make_features, make_loop, make_model
+from tiny import fake_loss, make_features, make_loop, make_model
 
-import tools
 from textbert.notebook.parameters import TRACKER, get_parameters
-from textbert.training import distributed
+from textbert.training import batches
 from textbert.training.checkpoints import Checkpoint
 from textbert.training.distributed import TRACKERS, experiment_tracker
 from textbert.utils.validation import find_violation
@@ -52,29 +51,25 @@ def read_metrics():
     return read
 
 
-def learn(features, monkeypatch, output_dir, name="training", track_with="tensorboard", checkpoint=None, **names):
+def learn(features, output_dir, name="training", track_with="tensorboard", checkpoint=None, **names):
     """Train for two epochs of three steps, tracked; return the Run."""
-    return start(features, monkeypatch, output_dir, track_with, **names)(name, checkpoint)
+    return start(features, output_dir, track_with, **names)(name, checkpoint)
 
 
-def start(features, monkeypatch, output_dir, track_with="tensorboard", **names):
+def start(features, output_dir, track_with="tensorboard", loss=None, **names):
     """Return a function `learn_as(name, checkpoint)` that trains, tracked, and returns the Run."""
-    loop, rows, real_run = make_loop(make_model(), features, 5, **names), np.arange(13), tools.Run
+    loop, rows = make_loop(make_model(), features, 5, **names), np.arange(13)
 
     def learn_as(name, checkpoint=None):
-        def make_run(accelerator, *arguments):
-            tracker = experiment_tracker(accelerator, track_with, output_dir, name, PARAMETERS)
-            return real_run(accelerator, *arguments[:-1], tracker)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(tools, "Run", make_run)
-            return loop.fine_tune(rows, rows, 1e-3, 2, checkpoint)
+        tracker = experiment_tracker(loop.experiment.accelerator, track_with, output_dir, name, PARAMETERS)
+        with fake_loss(loss):
+            return loop.fine_tune(rows, rows, 1e-3, 2, checkpoint, tracker)
 
     return learn_as
 
 
-def test_tensorboard_has_losses_validation_and_parameters(features, monkeypatch, tmp_path, read_metrics):
-    run = learn(features, monkeypatch, tmp_path / "task")
+def test_tensorboard_has_losses_validation_and_parameters(features, tmp_path, read_metrics):
+    run = learn(features, tmp_path / "task")
     folder = tmp_path / "task" / "tracking" / "training" / "task"
     metrics, losses = read_metrics(folder), run.progress.losses
     assert metrics.pop("training/loss") == [(step, np.float32(loss)) for step, loss in enumerate(losses, start=1)]
@@ -89,8 +84,8 @@ def test_tensorboard_has_losses_validation_and_parameters(features, monkeypatch,
     assert yaml.safe_load(settings.read_text()) == expected
 
 
-def test_tracking_changes_no_result(features, monkeypatch, tmp_path, read_metrics):
-    untracked, tracked = (learn(features, monkeypatch, tmp_path, track_with=n).progress for n in (None, "tensorboard"))
+def test_tracking_changes_no_result(features, tmp_path, read_metrics):
+    untracked, tracked = (learn(features, tmp_path, track_with=n).progress for n in (None, "tensorboard"))
     assert untracked.losses == tracked.losses
     assert all(torch.equal(untracked.best_weights[name], tensor) for name, tensor in tracked.best_weights.items())
 
@@ -99,7 +94,7 @@ def test_tracking_changes_no_result(features, monkeypatch, tmp_path, read_metric
 def test_steps_of_a_resumed_run_continue(features, monkeypatch, tmp_path, read_metrics, step):
     checkpoint = Checkpoint(tmp_path / "checkpoint.pt", PARAMETERS, minutes=0)
     with monkeypatch.context() as patch, suppress(Killed):
-        real, calls = distributed.shard_batch, []
+        real, calls = batches.shard_batch, []
 
         def shard_batch(batch, accelerator):
             calls.append(batch)
@@ -107,22 +102,21 @@ def test_steps_of_a_resumed_run_continue(features, monkeypatch, tmp_path, read_m
                 raise Killed
             return real(batch, accelerator)
 
-        patch.setattr(distributed, "shard_batch", shard_batch)
-        learn(features, monkeypatch, tmp_path, checkpoint=checkpoint)
+        patch.setattr(batches, "shard_batch", shard_batch)
+        learn(features, tmp_path, checkpoint=checkpoint)
     folder = tmp_path / "tracking" / "training" / tmp_path.name
     assert [step for step, _ in read_metrics(folder)["training/loss"]] == list(range(1, step + 1))
-    run = learn(features, monkeypatch, tmp_path, checkpoint=checkpoint)
+    run = learn(features, tmp_path, checkpoint=checkpoint)
     losses = [(number, np.float32(loss)) for number, loss in enumerate(run.progress.losses, start=1)]
     assert sorted(read_metrics(folder)["training/loss"]) == losses and len(losses) == 6
     assert [number for number, _ in sorted(read_metrics(folder)["validation/mcc"])] == [3, 6]
 
 
-def test_each_run_is_tracked_separately(features, monkeypatch, tmp_path, read_metrics):
+def test_each_run_is_tracked_separately(features, tmp_path, read_metrics):
     """As those of a search and of folds, one after the other with one accelerator."""
     names = ["training", "learning rate 0.001, 2 epochs", "fold 1 of 2"]
     factors = iter(np.repeat([1.0, 2.0, 3.0], 6))
-    loss = {"add_gradients": lambda *_: torch.tensor(0.5 * next(factors))}
-    learn_as = start(features, monkeypatch, tmp_path, **loss)
+    learn_as = start(features, tmp_path, loss=lambda: 0.5 * next(factors))
     for name in names:
         learn_as(name)
     for factor, name in enumerate(names, start=1):
@@ -143,13 +137,13 @@ def test_tracker_is_finished_when_training_fails(features, monkeypatch, tmp_path
         def finish(self):
             events.append("finished")
 
-    def add_gradients(batches, class_weights):
+    def loss():
         raise Killed
 
     monkeypatch.setitem(accelerate.tracking.LOGGER_TYPE_TO_CLASS, "spy", Tracker)
     for _ in range(2):
         with pytest.raises(Killed):
-            learn(features, monkeypatch, tmp_path / "task", track_with="spy", add_gradients=add_gradients)
+            learn(features, tmp_path / "task", track_with="spy", loss=loss)
     assert events == ["task", "finished"] * 2
 
 

@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator, PartialState
+from accelerate import PartialState
 from tiny import make_features, make_loop, make_model, make_report, train
 
 from textbert.evaluation.metrics import standard_error
-from textbert.features.batching import BatchSampler, collate
+from textbert.features.batching import collate
 from textbert.features.features import Features
 from textbert.model.loading import clone_state_dict
 from textbert.model.prediction import predict_logits
-from textbert.training import distributed, progress, trainer
+from textbert.training import batches, distributed, progress, trainer
+from textbert.training.batches import LossFunction, OptimizerStep
 from textbert.training.checkpoints import Checkpoint
 from textbert.training.optim import (
     adversarial_embeddings,
@@ -148,17 +149,25 @@ def test_class_weights_match_hand_computation():
     assert get_class_weights(None, labels).tolist() == [1, 1]
 
 
+def add_gradients(setup, parts, **options):
+    """Add the gradients of a step to those of the model; return its loss. See `OptimizerStep` and `LossFunction`."""
+    epsilon, class_weights = options.pop("epsilon", 0.0), options.pop("class_weights", torch.ones(2))
+    step = OptimizerStep(setup, LossFunction(class_weights, **options), parts, epsilon)
+    for batch in step.parts():
+        batch.backward(batch.loss(setup.prepared_model(**batch.inputs)))
+    return step.loss
+
+
 def test_adversarial_embeddings_increase_the_loss_and_are_restored(features):
     model = make_model(spread=0.1)
-    loop, batches = make_loop(model, features, 13), [np.arange(13)]
-    weight = model.bert.embeddings.word_embeddings.weight
-    original, class_weights = weight.detach().clone(), torch.ones(2)
-    loss = loop.add_gradients(batches, class_weights)
+    setup, weight = make_loop(model, features, 13).experiment.setup, model.bert.embeddings.word_embeddings.weight
+    original = weight.detach().clone()
+    loss = add_gradients(setup, [np.arange(13)])
     direction = weight.grad / weight.grad.norm()
     with pytest.raises(KeyboardInterrupt), adversarial_embeddings(model, 0.05):
         torch.testing.assert_close(weight.detach() - original, 0.05 * direction, rtol=0, atol=1e-6)
         # to first order it grows by the distance times the norm of the gradient
-        adversarial_loss = loop.add_gradients(batches, class_weights)
+        adversarial_loss = add_gradients(setup, [np.arange(13)])
         raise KeyboardInterrupt
     assert adversarial_loss > loss + 1e-4
     assert torch.equal(weight, original)
@@ -180,7 +189,7 @@ def test_zero_gradient_does_not_move_embeddings():
 def test_adversarial_training_is_limited_to_the_first_epochs(features, monkeypatch, fraction, epochs):
     calls = []
     monkeypatch.setattr(
-        "textbert.training.optim.adversarial_embeddings", lambda model, epsilon: calls.append(epsilon) or nullcontext()
+        batches, "adversarial_embeddings", lambda model, epsilon: calls.append(epsilon) or nullcontext()
     )
     train(make_model(), features, 3, 13, ADVERSARIAL_EPSILON=0.5, ADVERSARIAL_SHARE=fraction)
     assert calls == [0.5] * epochs
@@ -199,7 +208,7 @@ def test_accumulation_and_micro_batches_give_the_result_of_one_batch(
     In double precision, since Adam amplifies rounding errors where the gradient is zero.
     """
     weights = torch.tensor(class_weights, dtype=torch.float64)
-    monkeypatch.setattr("tools.get_class_weights", lambda *_: weights)
+    monkeypatch.setattr(trainer, "get_class_weights", lambda *_: weights)
     results = []
     for *options, limit in ((13, 1, 4096), (batch_size, accumulation, max_tokens)):
         monkeypatch.setattr("textbert.features.batching.MAX_TOKENS_PER_CPU_TRAINING_BATCH", limit)
@@ -229,7 +238,8 @@ def test_micro_batches_have_at_most_the_allowed_tokens(features, monkeypatch):
 def test_loss_of_a_step_is_the_weighted_mean(features):
     """As torch defines it: the sum of the weighted losses over the sum of the weights."""
     weights, model, expected_model = torch.tensor([0.6, 3.0]), make_model(), make_model()
-    loss = make_loop(model, features, 13).add_gradients(np.array_split(np.arange(13), 4), weights)
+    setup = make_loop(model, features, 13).experiment.setup
+    loss = add_gradients(setup, np.array_split(np.arange(13), 4), class_weights=weights)
     inputs, targets = collate(features, np.arange(13))
     expected = F.cross_entropy(expected_model(**inputs), targets.long(), weights)
     assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
@@ -243,8 +253,9 @@ def test_r_drop_loss_is_that_of_the_paper(features):
     weights, model = torch.tensor([0.6, 3.0]), make_model(dropout=0.3, spread=0.1).train()
     inputs, targets = collate(features, np.arange(13))
     targets = targets.long()
+    loss_function = LossFunction(weights, 0.7)
     torch.manual_seed(5)
-    loss = make_loop(model, features, 13, R_DROP=0.7).get_loss(inputs, targets, weights)
+    loss = loss_function(model(**loss_function.repeat_inputs(inputs)), targets)
     torch.manual_seed(5)
     outputs = model(**{name: tensor.repeat(2, 1) for name, tensor in inputs.items()}).log_softmax(1).chunk(2)
     nll = sum(-log_probs[torch.arange(13), targets] for log_probs in outputs)
@@ -253,18 +264,16 @@ def test_r_drop_loss_is_that_of_the_paper(features):
     assert symmetric_kl.min() > 0 and symmetric_kl.max() > 1e-3
     expected = (weights[targets] * (nll + 2 * 0.7 * symmetric_kl)).sum() / 2
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    loops = (make_loop(model.eval(), features, 13, R_DROP=alpha) for alpha in (0.0, 0.7))
-    torch.testing.assert_close(*(loop.get_loss(inputs, targets, weights) for loop in loops))
+    model.eval()
+    losses = (LossFunction(weights), loss_function)
+    torch.testing.assert_close(*(loss(model(**loss.repeat_inputs(inputs)), targets) for loss in losses))
 
 
 def test_class_weights_are_those_of_the_training_rows(features):
-    rows, calls = np.array([0, 1, 2, 4, 6]), []
+    rows = np.array([0, 1, 2, 4, 6])
     features.labels[:] = np.arange(13) == 1
-    loop = make_loop(
-        make_model(), features, 13, CLASS_WEIGHTS="balanced", add_gradients=lambda _, w: calls.append(w) or 0
-    )
-    loop.fine_tune(rows, np.arange(13), 1e-3, 1)
-    assert calls[0].tolist() == pytest.approx([0.625, 2.5])
+    run = make_loop(make_model(), features, 13, CLASS_WEIGHTS="balanced").fine_tune(rows, np.arange(13), 1e-3, 1)
+    assert run.loss_function.class_weights.tolist() == pytest.approx([0.625, 2.5])
 
 
 def test_tiny_bert_fits_one_batch(features):
@@ -357,14 +366,13 @@ def test_history_matches_hand_computation(features, time, capsys):
     """Three epochs of one step, each of which takes 247 seconds."""
     losses = iter([1.0, 2.0, 3.0])
 
-    def add_gradients(batches, class_weights):
+    def loss():
         time.now += 247
-        return torch.tensor(next(losses))
+        return next(losses)
 
     reports = [{"task": "tiny", **make_report(score, 1000), "loss": 0.5} for score in (0.25, -0.5, 0.125)]
     remaining = iter(reports)
-    names = {"add_gradients": add_gradients, "validate": lambda rows: next(remaining)}
-    run = train(make_model(), features, epochs=3, batch_size=13, **names)
+    run = train(make_model(), features, 3, batch_size=13, loss=loss, validate=lambda rows: next(remaining))
     assert run.progress.losses == [1, 2, 3] and run.progress.epoch == 3 and run.progress.step == 0
     assert run.progress.history == [
         {"epoch": epoch, "training_loss": float(epoch), **report, "mcc_error": standard_error(report)}
@@ -378,18 +386,18 @@ def test_history_matches_hand_computation(features, time, capsys):
 
 
 def test_training_loss_is_the_mean_of_an_epoch(features):
-    losses = iter(map(torch.tensor, [1.0, 2.0, 6.0, 3.0, 3.0, 4.5]))
-    run = train(make_model(), features, epochs=2, batch_size=5, add_gradients=lambda *_: next(losses))
+    losses = iter([1.0, 2.0, 6.0, 3.0, 3.0, 4.5])
+    run = train(make_model(), features, epochs=2, batch_size=5, loss=lambda: next(losses))
     assert [epoch["training_loss"] for epoch in run.progress.history] == [3.0, 3.5]
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_diverged_training_stops(features, tmp_path, saved, loss):
     """The checkpoint is that of the last step with a finite loss."""
-    losses = iter(map(torch.tensor, [0.5, loss]))
+    losses = iter([0.5, loss])
     checkpoint = Checkpoint(tmp_path / "checkpoint.pt", {}, minutes=0)
     with pytest.raises(ValueError, match=f"loss is {loss} at step 2: training diverged. Try a smaller LEARNING_RATE"):
-        train(make_model(), features, 2, 5, checkpoint=checkpoint, add_gradients=lambda *_: next(losses))
+        train(make_model(), features, 2, 5, checkpoint=checkpoint, loss=lambda: next(losses))
     assert saved == [(0, 0), (0, 1)]
 
 
@@ -427,12 +435,12 @@ def saved(monkeypatch):
     ],
 )
 def test_checkpoint_is_saved_after_the_given_minutes(features, tmp_path, time, saved, minutes, expected):
-    def add_gradients(batches, class_weights):
+    def loss():
         time.now += 100
-        return torch.tensor(0.5)
+        return 0.5
 
     checkpoint = Checkpoint(tmp_path / "checkpoint.pt", {}, minutes)
-    train(make_model(), features, epochs=2, batch_size=2, checkpoint=checkpoint, add_gradients=add_gradients)
+    train(make_model(), features, epochs=2, batch_size=2, checkpoint=checkpoint, loss=loss)
     # one before the first step and one after each epoch, which restarts the interval
     assert saved == [(0, 0), *expected, (1, 0), *((1, step) for _, step in expected), (2, 0)]
 
@@ -450,6 +458,10 @@ def learn(features, checkpoint=None, epochs=2, **names):
     weights = {f"best {name}": tensor for name, tensor in result.best_weights.items()} | clone_state_dict(model)
     values = {name: value for name, value in vars(result).items() if name != "best_weights"}
     return values, {name: tensor.numpy().tobytes() for name, tensor in weights.items()}
+
+
+def fail():
+    raise AssertionError("a finished run is trained again")
 
 
 class Killed(BaseException):
@@ -479,7 +491,7 @@ def test_run_killed_in_any_step_resumes_to_identical_weights(features, tmp_path,
 def test_finished_run_is_not_trained_again(features, tmp_path, capsys):
     checkpoint = Checkpoint(tmp_path / "checkpoint.pt", {})
     finished = learn(features, checkpoint)
-    assert learn(features, checkpoint, add_gradients=None) == finished
+    assert learn(features, checkpoint, loss=fail) == finished
     assert "Resuming from step 6 of 6" in capsys.readouterr().out
 
 
@@ -487,15 +499,15 @@ def test_finished_run_is_not_trained_again(features, tmp_path, capsys):
 def test_stop_waits_for_the_step_and_a_checkpoint(features, tmp_path, saved, capsys, number):
     steps = iter(range(1, 7))
 
-    def add_gradients(batches, class_weights):
+    def loss():
         if next(steps) == 2:
             os.kill(os.getpid(), number)
-        return torch.tensor(0.5)
+        return 0.5
 
     checkpoint = Checkpoint(tmp_path / "checkpoint.pt", {})
     for option in (checkpoint, None):
         with pytest.raises(KeyboardInterrupt, match="stopped after step 2: run it again to resume"):
-            learn(features, option, add_gradients=add_gradients)
+            learn(features, option, loss=loss)
         assert "Stopping after the current step" in capsys.readouterr().out and saved == [(0, 0), (0, 2)]
         steps = iter(range(1, 7))
     learn(features, checkpoint)
@@ -512,16 +524,16 @@ def test_stop_during_the_last_validation_is_obeyed(features, tmp_path, has_check
     with pytest.raises(KeyboardInterrupt, match="stopped after step 3: run it again to resume"):
         learn(features, checkpoint, epochs=1, validate=validate)
     if has_checkpoint:
-        assert learn(features, checkpoint, epochs=1, add_gradients=None)[0]["best_mcc"] == 0.5
+        assert learn(features, checkpoint, epochs=1, loss=fail)[0]["best_mcc"] == 0.5
 
 
 def test_stop_without_resume_names_the_parameter(features, tmp_path):
-    def add_gradients(batches, class_weights):
+    def loss():
         os.kill(os.getpid(), signal.SIGTERM)
-        return torch.tensor(0.5)
+        return 0.5
 
     with pytest.raises(KeyboardInterrupt, match="after step 1: set RESUME = True and run it again to resume"):
-        learn(features, Checkpoint(tmp_path / "checkpoint.pt", {}, resume=False), add_gradients=add_gradients)
+        learn(features, Checkpoint(tmp_path / "checkpoint.pt", {}, resume=False), loss=loss)
 
 
 def test_refused_checkpoint_leaves_the_model_unpruned(features, tmp_path):
@@ -540,9 +552,9 @@ def test_refused_checkpoint_leaves_the_model_unpruned(features, tmp_path):
 def test_moments_are_freed_when_training_ends(features, monkeypatch):
     references, log_step = [], trainer.Run.log_step
 
-    def log_step_and_refer(self, loss):
+    def log_step_and_refer(self, *arguments):
         references.append(weakref.ref(self.optimizer))
-        log_step(self, loss)
+        log_step(self, *arguments)
 
     monkeypatch.setattr(trainer.Run, "log_step", log_step_and_refer)
     run = train(make_model(), features, 1, 5)
@@ -553,23 +565,23 @@ def test_moments_are_freed_when_training_ends(features, monkeypatch):
 
 
 def test_largest_seed_is_valid_in_all_processes(features, monkeypatch):
-    accelerator = Accelerator(cpu=True, mixed_precision="no")
+    loop, rows = make_loop(make_model(), features, 5, seed=2**32 - 1), np.arange(13)
     monkeypatch.setattr(PartialState(), "process_index", 1)
-    plan = BatchSampler(features.lengths, 5, seed=2**32 - 1)
-    trainer.Run(accelerator, make_model(), plan, np.arange(13), trainer.RunConfig(1e-3, 1))
+    with trainer.Run(loop.experiment.setup, loop.experiment.config, rows, rows, plan=loop.experiment.plan).session():
+        pass
 
 
 def test_remaining_time_of_a_resumed_run(features, tmp_path, time, capsys):
     """Four epochs of one step, 247 seconds each; the run is killed after the first."""
     steps = iter(range(1, 6))
 
-    def add_gradients(batches, class_weights):
+    def loss():
         time.now += 247
         if next(steps) == 2:
             raise Killed
-        return torch.tensor(0.5)
+        return 0.5
 
-    names = {"add_gradients": add_gradients, "validate": lambda rows: make_report(0.5)}
+    names = {"loss": loss, "validate": lambda rows: make_report(0.5)}
     for _ in range(2):
         with suppress(Killed):
             train(make_model(), features, 4, 13, checkpoint=Checkpoint(tmp_path / "checkpoint.pt", {}), **names)

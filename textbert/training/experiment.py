@@ -45,7 +45,7 @@ class Experiment:
         labels: np.ndarray,
         config: TrainingConfig,
         output_dir: str | Path,
-        parameters: dict[str, Any] | None = None,
+        data_parameters: dict[str, Any] | None = None,
         baseline_mcc: float = 0.0,
         resume: bool = True,
         checkpoint_minutes: float = 5,
@@ -60,8 +60,8 @@ class Experiment:
         initial_state : what `clone_state_dict` returned for the weights that each run starts from
         features : of training and validation set; their fingerprint identifies the data
         labels : of all features, an array of 0 and 1, of shape (n,)
-        output_dir : the task's folder, for checkpoints, tracking and results
-        parameters : those of train.ipynb by name; the `DATA_PARAMETERS` among them are stored in checkpoints
+        output_dir : the folder of the task, for checkpoints, tracking and results
+        data_parameters : dict of the parameters in `DATA_PARAMETERS`, to store in checkpoints; None for none
         baseline_mcc : MCC before training, for the plot
         resume : False starts over, even if there is a checkpoint
         checkpoint_minutes : time between checkpoints within an epoch
@@ -73,8 +73,9 @@ class Experiment:
         self.accelerator = accelerator
         self.config = config
         self.output_dir = Path(output_dir)
-        parameters = parameters or {}
-        self.data_parameters = {name: parameters[name] for name in DATA_PARAMETERS if name in parameters}
+        self.data_parameters = data_parameters or {}
+        if self.data_parameters and self.data_parameters.keys() != set(DATA_PARAMETERS):
+            raise ValueError(f"data_parameters: expected {DATA_PARAMETERS}, got {tuple(self.data_parameters)}")
         self.resume = resume
         self.checkpoint_minutes = checkpoint_minutes
         self.track_with = track_with
