@@ -1,5 +1,6 @@
-"""Plots: the architecture of a model, ROC and precision-recall curves, calibration and thresholds."""
+"""Plots: classes and lengths of texts, a model's architecture, its curves, calibration and thresholds."""
 
+import math
 from collections.abc import Sequence
 from unicodedata import bidirectional
 
@@ -14,7 +15,7 @@ from sklearn import metrics
 
 from textbert.evaluation.calibration import format_threshold
 from textbert.evaluation.metrics import calibration_curve
-from textbert.utils.display import BLUE, ORANGE
+from textbert.utils.display import BLUE, LIMIT, ORANGE, TRAIN_COLOUR, VALIDATION_COLOUR
 
 GREY = "#e6e6e6"
 
@@ -95,6 +96,55 @@ def drawable_names(names: Sequence[str]) -> list[str]:
         for label, name in enumerate(names)
     ]
     return drawable if len(set(drawable)) == len(drawable) else [f"label {label}" for label in range(len(names))]
+
+
+def plot_class_counts(counts: pd.DataFrame, names: Sequence[str]) -> plt.Figure:
+    """Plot how many texts of each class there are, as a bar for each class and split.
+
+    counts : number of texts, with a row for each class and a column for each split: train and, optionally, dev
+    names : names of the two classes
+    """
+    figure, ax = plt.subplots(figsize=(7, 2), layout="constrained")
+    bars = counts.set_axis([f"{label} ({name})" for label, name in enumerate(drawable_names(names))])
+    bars.plot.barh(ax=ax, width=0.7, color={"train": TRAIN_COLOUR, "dev": VALIDATION_COLOUR})
+    for container in ax.containers:
+        ax.bar_label(container, fmt="{:,.0f}", padding=3)
+    ax.invert_yaxis()  # class 0 and train above, as in a table
+    ax.margins(x=0.1)
+    ax.set(xlabel="texts", ylabel="")
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def plot_lengths(lengths: pd.Series, max_seq_length: int) -> plt.Figure:
+    """Plot a histogram of the lengths of texts in tokens, and the length at which BERT stops reading.
+
+    The axis ends at the longest text, or before a few texts that are much longer; how many is written below it.
+    """
+    end = min(lengths.max(), math.ceil(1.25 * lengths.quantile(0.99)))
+    longer = lengths[lengths > end]
+    width = math.ceil(end / 50)
+    figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
+    ax.hist(lengths[lengths <= end], bins=range(0, end + width + 1, width), color=TRAIN_COLOUR)
+    label = f"MAX_SEQ_LENGTH = {max_seq_length}"
+    if max_seq_length <= end:
+        ax.axvline(max_seq_length, label=label, **LIMIT)
+    else:
+        ax.plot([], label=f"{label}, further to the right", **LIMIT)
+    note = f"\n(not shown: {len(longer):,} longer texts, up to {longer.max():,} tokens)" if len(longer) else ""
+    ax.set(xlabel=f"tokens in a text, with [CLS] and [SEP]{note}", ylabel="training texts", xlim=(0, end + width))
+    ax.legend()
+    return figure
+
+
+def describe_lengths(lengths: pd.Series, max_seq_length: int) -> str:
+    """Return sentences about the lengths of texts in tokens, see `plot_lengths`."""
+    half, most, nearly_all = lengths.quantile([0.5, 0.9, 0.99]).round().astype(int)
+    return (
+        f"Half of the texts have at most {half:,} tokens, 90 % at most {most:,}, 99 % at most {nearly_all:,}; the "
+        f"longest has {lengths.max():,}.\n"
+        f"{(lengths > max_seq_length).mean():.1%} are longer than MAX_SEQ_LENGTH = {max_seq_length}."
+    )
 
 
 def plot_curves(

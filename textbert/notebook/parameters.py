@@ -119,6 +119,7 @@ PARAMETERS = (
     Parameter("CLASSES", "data_prep", CLASSES),
     Parameter("LABEL_NAMES", "data_prep", none_or(TWO_NAMES)),
     Parameter("ENCODING", "data_prep", ENCODING),
+    Parameter("ESCAPED_NEWLINES", "data_prep", none_or(TRUE_OR_FALSE)),
     Parameter("DEV_SHARE", "data_prep", FRACTION),
     Parameter("CLEAN_TRAIN", "data_prep", TRUE_OR_FALSE),
     Parameter("BERT_MODEL", "data_prep train", MODEL),
