@@ -30,7 +30,7 @@ from textbert.inference.classifier import Classifier
 from textbert.model.archive import get_archive_path, pack_model
 from textbert.model.loading import clone_state_dict, load_model, load_tokenizer, reinitialize_pooler, save_model
 from textbert.model.prediction import predict_logits
-from textbert.notebook.cells import Stages
+from textbert.notebook.session import start_notebook
 from textbert.training.distributed import get_environment
 from textbert.training.optim import get_class_weights, make_optimizer, make_schedule
 from textbert.training.trainer import Run, RunConfig
@@ -76,7 +76,7 @@ __all__ = [
     "show_figure",
     "split_folds",
     "split_train_validation",
-    "Stages",
+    "start_notebook",
     "stratified_sample",
     "write_task",
 ]
