@@ -60,9 +60,13 @@ def name_issues(issues: pd.DataFrame) -> pd.Series:
 
 
 def list_examples(data: pd.DataFrame, issues: pd.DataFrame, limit: int = 2) -> pd.DataFrame:
-    """Return the first `limit` texts with each issue in each split, as rows (split, row, issues, text)."""
+    """Return the first `limit` texts with each issue in each split, as rows (split, row, issues, text).
+
+    Texts are truncated to 200 characters.
+    """
     is_example = (issues & (issues.groupby(data["split"]).cumsum() <= limit)).any(axis=1)
     examples = data.loc[is_example, ["split", "row", "text"]]
+    examples["text"] = examples["text"].str[:200]
     examples.insert(2, "issues", name_issues(issues[is_example]))
     return examples
 

@@ -1,6 +1,5 @@
-"""Plots: classes and lengths of texts, a model's architecture, its curves, calibration and thresholds."""
+"""Plots: the architecture of a model, ROC and precision-recall curves, calibration and thresholds."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 from unicodedata import bidirectional
@@ -16,15 +15,9 @@ from sklearn import metrics
 
 from textbert.evaluation.calibration import format_threshold
 from textbert.evaluation.metrics import calibration_curve
-from textbert.utils.display import (
-    BASELINE_COLOUR,
-    BERT_COLOUR,
-    LIMIT,
-    NEGATIVE_COLOUR,
-    POSITIVE_COLOUR,
-    TRAIN_COLOUR,
-    VALIDATION_COLOUR,
-)
+from textbert.utils.display import BASELINE_COLOUR, BERT_COLOUR, LIMIT, NEGATIVE_COLOUR, POSITIVE_COLOUR
+from textbert.utils.display import TRAIN_COLOUR as TRAIN_COLOUR
+from textbert.utils.display import VALIDATION_COLOUR as VALIDATION_COLOUR
 
 GREY = "#e6e6e6"
 
@@ -107,15 +100,20 @@ def drawable_names(names: Sequence[str]) -> list[str]:
     return drawable if len(set(drawable)) == len(drawable) else [f"label {label}" for label in range(len(names))]
 
 
-from textbert.utils.display import (
-    BASELINE_COLOUR,
-    BERT_COLOUR,
-    LIMIT,
-    NEGATIVE_COLOUR,
-    POSITIVE_COLOUR,
-    TRAIN_COLOUR,
-    VALIDATION_COLOUR,
-)
+class Plot(NamedTuple):
+    """A figure with an alternative text for each of its axes, which the report shows one by one."""
+
+    figure: plt.Figure
+    alts: tuple[str, ...]
+
+    @property
+    def alt(self) -> str:
+        """Return the alternative text of the whole figure."""
+        return " ".join(self.alts)
+
+
+def _get_colour(name: str) -> str:
+    return BERT_COLOUR if name == "BERT" else BASELINE_COLOUR
 
 
 def plot_curves(
