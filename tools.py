@@ -17,7 +17,7 @@ import numpy as np
 from pytorch_pretrained_bert.tokenization import BertTokenizer
 
 from textbert.data.splits import split_folds, split_train_validation, stratified_sample
-from textbert.data.tsv import TsvChunk, clean_text, read_lines, read_tsv_rows, write_task
+from textbert.data.tsv import TsvChunk, clean_text, read_lines, read_tsv_rows
 from textbert.evaluation.calibration import probabilities
 from textbert.evaluation.metrics import choose_threshold, get_eval_report
 from textbert.features.batching import BatchSampler, collate, length_grouped_batches
@@ -80,7 +80,6 @@ __all__ = [
     "start_notebook",
     "stratified_sample",
     "TrainingConfig",
-    "write_task",
 ]
 
 

@@ -1,0 +1,76 @@
+"""What to read in a table of predictions: bands of probability, confident errors, and what the model is unsure of.
+
+Such a table has a row for each text, with the columns label, predicted, probability (of the positive class) and text,
+and one for the ids.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+
+class Errors(NamedTuple):
+    """The errors of one kind: how many there are, and a table of the most confident."""
+
+    sentence: str
+    table: pd.DataFrame
+
+
+def calibration_bands(predictions: pd.DataFrame, names: Sequence[str], bands: int = 10) -> pd.DataFrame:
+    """Count the texts in bands of probability of equal width, [0, 0.1), ..., [0.9, 1], and how many of them are right.
+
+    names : names of the two classes
+
+    Returns a DataFrame with a row for each band that is not empty: from, to, texts, right, the mean probability, and
+    the fraction of the positive class with Wilson's 95 % interval.
+    """
+    y_prob, is_positive = predictions["probability"].to_numpy(), (predictions["label"] == names[1]).to_numpy()
+    is_right = (predictions["label"] == predictions["predicted"]).to_numpy()
+    band = np.minimum((y_prob * bands).astype(int), bands - 1)
+    rows = []
+    for number in np.unique(band):
+        inside = band == number
+        texts, positives = int(inside.sum()), int(is_positive[inside].sum())
+        interval = binomtest(positives, texts).proportion_ci(method="wilson")
+        share = f"{positives / texts:.2f} ({interval.low:.2f} to {interval.high:.2f})"
+        limits = [f"{edge:g}" for edge in (number / bands, (number + 1) / bands)]
+        rows.append((*limits, texts, int(is_right[inside].sum()), f"{y_prob[inside].mean():.2f}", share))
+    columns = ["from", "to", "texts", "right", "mean probability", f"fraction of {names[1]!r}"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def find_confident_errors(predictions: pd.DataFrame, names: Sequence[str], predicted: int, count: int) -> Errors:
+    """Return the errors in which one class, 0 or 1, was predicted, the most confident first; at most `count`.
+
+    Probabilities have two decimals, and where these are equal, rows keep their order: a third would say nothing.
+    """
+    name, other = names[predicted], names[1 - predicted]
+    wrong = predictions[(predictions["predicted"] == name) & (predictions["label"] == other)]
+    wrong = wrong.assign(probability=wrong["probability"].round(2))
+    wrong = wrong.sort_values("probability", ascending=not predicted, kind="stable")
+    sentence = f"{len(wrong):,} of {(predictions['label'] == other).sum():,} {other!r} were predicted as {name!r}"
+    confidence = wrong["probability"] if predicted else 1 - wrong["probability"]
+    if len(wrong):
+        sentence += f", {(confidence >= 0.9).sum():,} of them with a probability of at least 0.9"
+    return Errors(f"{sentence}.", wrong.drop(columns=["label", "predicted"]).head(count))
+
+
+def find_uncertain(predictions: pd.DataFrame, threshold: float, count: int) -> pd.DataFrame:
+    """Return the predictions whose probability is nearest to the threshold, at most `count`."""
+    distances = (predictions["probability"] - threshold).abs().sort_values(kind="stable")
+    return predictions.loc[distances.index[:count]].round(2)
+
+
+def describe_uncertain(predictions: pd.DataFrame, low: float = 0.3, high: float = 0.7) -> str:
+    """Return how many texts have a probability between two limits, and how many of them and of the others are right."""
+    is_uncertain = predictions["probability"].between(low, high)
+    is_right = predictions["label"] == predictions["predicted"]
+    uncertain, others = int(is_uncertain.sum()), int((~is_uncertain).sum())
+    if not uncertain:
+        return f"None of {len(predictions):,} texts has a probability between {low} and {high}."
+    sentence = f"{uncertain:,} of {len(predictions):,} texts have a probability between {low} and {high}: "
+    sentence += f"{(is_right & is_uncertain).sum():,} of them are right"
+    return f"{sentence}, and {(is_right & ~is_uncertain).sum():,} of the other {others:,}."
