@@ -1,4 +1,4 @@
-"""What train.ipynb shows of a model and its training: attention, the loss of one batch, learning rates, the best epoch."""
+"""What train.ipynb shows of a model and its training: attention, losses, learning rates, the best epoch."""
 
 from collections.abc import Sequence
 

@@ -189,12 +189,10 @@ class Experiment:
             result = self._try(name, fine_tune, run.config, rows[train_indices], rows[held_out])
             folds.append({"rows held out": len(held_out), **result})
         scores = [fold["validation MCC"] for fold in folds]
-        summary = (
-            f"MCC over {num_folds} folds: {np.mean(scores):.3f} ± {np.std(scores):.3f}"
-            if folds
-            else "FOLDS is 0: no cross-validation"
-        )
-        self.accelerator.print(summary)
+        if folds:
+            self.accelerator.print(f"MCC over {num_folds} folds: {np.mean(scores):.3f} ± {np.std(scores):.3f}")
+        else:
+            self.accelerator.print("FOLDS is 0: no cross-validation")
         return folds
 
     def pack(self, run: Run, archive: str | Path, **results: Any) -> list[Path]:
