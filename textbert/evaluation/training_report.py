@@ -60,6 +60,7 @@ def draw_attention(model: BertForSequenceClassification, tokenizer: BertTokenize
             if weight >= 0.1:
                 colour = "white" if weight > 0.5 else "black"
                 ax.text(column, row, f"{weight:.1f}", ha="center", va="center", color=colour, fontsize=9)
+        ax.add_patch(plt.Rectangle((0.5, 1.5), 1, 1, fill=False, linewidth=2))  # around the weight that chose the head
         ax.set_xticks(range(len(tokens)), tokens, rotation=90)
         ax.set_yticks(range(len(tokens)), tokens)
         title = f"layer {number}, head {head + 1} of {len(heads)}"
@@ -102,5 +103,5 @@ def describe_best_epoch(history: pd.DataFrame, best_epoch: int) -> str:
     highest = epochs["mcc"].idxmax()
     sentence = f"Epoch {highest} has the highest MCC, {epochs['mcc'][highest]:.3f} ± {epochs['mcc_error'][highest]:.3f}"
     if best_epoch == highest:
-        return f"{sentence}, and is kept: no later one is within one standard error"
+        return f"{sentence}, and is kept: no later one comes within one standard error"
     return f"{sentence}; epoch {best_epoch}, with {epochs['mcc'][best_epoch]:.3f}, is kept"
