@@ -16,7 +16,7 @@ import joblib
 import numpy as np
 from pytorch_pretrained_bert.tokenization import BertTokenizer
 
-from textbert.data.splits import split_folds, split_train_validation, stratified_sample
+from textbert.data.splits import split_train_validation, stratified_sample
 from textbert.data.tsv import TsvChunk, clean_text, read_lines, read_tsv_rows
 from textbert.evaluation.calibration import probabilities
 from textbert.evaluation.metrics import choose_threshold, get_eval_report
@@ -28,14 +28,14 @@ from textbert.features.storage import check_labels_match, get_fingerprint, load_
 from textbert.features.tokenization import TokenizationConfig, count_tokens, encode_single
 from textbert.inference.classifier import Classifier
 from textbert.model.archive import get_archive_path, pack_model
-from textbert.model.loading import clone_state_dict, load_model, load_tokenizer, reinitialize_pooler, save_model
+from textbert.model.loading import clone_state_dict, load_model, load_tokenizer, reinitialize_pooler
 from textbert.model.prediction import predict_logits
 from textbert.notebook.session import start_notebook
 from textbert.training.config import TrainingConfig
 from textbert.training.distributed import get_environment, make_accelerator, predict_distributed
 from textbert.training.experiment import Experiment
 from textbert.training.optim import make_optimizer, make_schedule
-from textbert.utils.display import show_figure
+from textbert.utils.display import format_duration, show_figure
 from textbert.utils.files import check_disk_space, check_file
 from textbert.utils.processes import main_process_first
 
@@ -54,6 +54,7 @@ __all__ = [
     "DataProcessor",
     "Experiment",
     "Features",
+    "format_duration",
     "get_archive_path",
     "get_environment",
     "get_eval_report",
@@ -73,9 +74,7 @@ __all__ = [
     "probabilities",
     "reinitialize_pooler",
     "save_features",
-    "save_model",
     "show_figure",
-    "split_folds",
     "split_train_validation",
     "start_notebook",
     "stratified_sample",

@@ -24,8 +24,8 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parents[1])]
 from loop import load_loop, read_parameters  # noqa: E402 (found by the line above)
 
 import tools  # noqa: E402 (as above)
+from textbert.data.splits import split_folds  # noqa: E402 (as above)
 from textbert.notebook.parameters import check_parameters  # noqa: E402 (as above)
-from textbert.training import distributed  # noqa: E402
 
 
 def convert(task, parameters):
@@ -41,16 +41,16 @@ def convert(task, parameters):
 def train(accelerator, features, train_rows, validation_rows, held_out, parameters):
     """Train once; return a dict with the best epoch, and the MCC on the held-out rows after it and after the last."""
     set_seed(parameters["RANDOM_SEED"])
-    bert = tools.load_model(parameters["BERT_MODEL"], ROOT / "cache")
-    tools.reinitialize_pooler(bert)
+    model = tools.load_model(parameters["BERT_MODEL"], ROOT / "cache")
+    tools.reinitialize_pooler(model)
     names = ("TRAIN_BATCH_SIZE", "GRADIENT_ACCUMULATION_STEPS", "RANDOM_SEED")
     plan = tools.BatchSampler(features.lengths, *(parameters[name] for name in names))
-    loop = load_loop(accelerator, bert, features, plan, **parameters)
+    loop = load_loop(accelerator, model, features, plan, **parameters)
     run = loop.fine_tune(train_rows, validation_rows, parameters["LEARNING_RATE"], parameters["NUM_TRAIN_EPOCHS"])
     last_mcc = loop.validate(held_out)["mcc"]
-    bert.load_state_dict(run.progress.best_weights)
+    model.load_state_dict(run.best_weights)
     mcc = loop.validate(held_out)["mcc"]
-    return {"best epoch": run.progress.best_epoch, "MCC": mcc, "MCC of the last": last_mcc}
+    return {"best epoch": run.best_epoch, "MCC": mcc, "MCC of the last": last_mcc}
 
 
 def main():
@@ -64,10 +64,10 @@ def main():
     overrides = {name: read_value(value) for name, value in options.p}
     parameters = check_parameters("train", read_parameters() | overrides | {"TASK_NAME": options.task})
     texts, labels, features = convert(options.task, parameters)
-    accelerator, rows = distributed.make_accelerator(), []
+    accelerator, rows = tools.make_accelerator(), []
     for seed in options.seeds:
         parameters |= {"RANDOM_SEED": seed}
-        for number, (others, held_out) in enumerate(tools.split_folds(texts, labels, options.folds, 0), start=1):
+        for number, (others, held_out) in enumerate(split_folds(texts, labels, options.folds, 0), start=1):
             texts_left, labels_left = [texts[row] for row in others], labels[others]
             splits = tools.split_train_validation(texts_left, labels_left, parameters["VALIDATION_SHARE"], seed)
             train_rows, validation_rows = (others[indices] for indices in splits)

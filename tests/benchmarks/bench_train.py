@@ -82,7 +82,7 @@ import tools
 from textbert.data.labels import encode_labels, infer_classes
 from textbert.model import modeling
 from textbert.model.config import DEFAULT_MODEL
-from textbert.training import distributed, trainer
+from textbert.training import distributed, experiment, trainer
 
 ROOT = Path(tools.__file__).parent
 DATA = Path(os.environ.get("BERT_TEST_DATA") or ROOT.parent / "shared" / "data")
@@ -237,24 +237,25 @@ class FixedBatchSampler(tools.BatchSampler):
 def run_ours(contender, model, features, batches, start):
     """Train with the loop of train.ipynb, in one process, on these batches."""
 
-    class PacedRun(tools.Run):
+    class PacedRun(trainer.Run):
         def epochs(self):
             self.pacer = start()  # the session has set everything up
             yield from super().epochs()
 
-        def log_step(self, loss):
-            super().log_step(loss)
+        def log_step(self, *arguments):
+            super().log_step(*arguments)
             self.pacer.tick()
 
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout) and contender.dropout == "torch":
             module.__class__ = torch.nn.Dropout
-    tools.Run = PacedRun
+    experiment.Run = PacedRun
     distributed.choose_mixed_precision = lambda: PRECISIONS[contender.precision]
     plan = FixedBatchSampler(features.lengths, BATCH, seed=SEED, batches=batches)
     names = {"WARMUP_PROPORTION": WARMUP, "validate": lambda rows: tools.get_eval_report("none", [0, 1], [0, 0])}
     loop = load_loop(distributed.make_accelerator(), model, features, plan, **names)
-    loop.fine_tune(np.concatenate(batches), None, LEARNING_RATE, epochs=1)
+    rows = np.concatenate(batches)
+    loop.fine_tune(rows, rows, LEARNING_RATE, epochs=1)
 
 
 def run_trainer(contender, model, features, batches, start):

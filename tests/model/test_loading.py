@@ -13,7 +13,7 @@ from tiny import make_features, make_model, train
 
 import tools
 from textbert.model import modeling
-from textbert.model.loading import clone_state_dict, reinitialize_pooler
+from textbert.model.loading import clone_state_dict, reinitialize_pooler, save_model
 from textbert.model.prediction import predict_logits
 
 SETTINGS = {**conftest.SETTINGS, "max_seq_length": 16, "parameters": {"RANDOM_SEED": 7}}
@@ -28,7 +28,7 @@ def test_a_saved_and_packed_model_is_loaded_unchanged(bert_files, pack, tmp_path
     source = pack(bert_files(cased, settings))
     model, tokenizer = tools.load_model(source), tools.load_tokenizer(source)
     output_dir, archive = (tmp_path / "outputs" / "task", tmp_path / "archives" / "task.tar.gz")  # neither exists
-    tools.save_model(model, tokenizer, output_dir, settings)
+    save_model(model, tokenizer, output_dir, settings)
     (output_dir / "validation.csv").write_text("id,label,logit_0,logit_1\n")
     (output_dir / "history.csv").write_text("not for the archive\n")
     tools.pack_model(output_dir, archive)
@@ -53,7 +53,7 @@ def test_a_saved_and_packed_model_is_loaded_unchanged(bert_files, pack, tmp_path
 def test_the_library_loads_folder_and_archive(bert_files, pack, tmp_path):
     source = pack(bert_files(classifier=SETTINGS))
     model, tokenizer = tools.load_model(source), tools.load_tokenizer(source)
-    tools.save_model(model, tokenizer, tmp_path / "out", SETTINGS)
+    save_model(model, tokenizer, tmp_path / "out", SETTINGS)
     library = BertForSequenceClassification.from_pretrained(str(tmp_path / "out"), num_labels=2)
     assert_equal_weights(library.state_dict(), model.state_dict())
     tools.pack_model(tmp_path / "out", tmp_path / "task.tar.gz")
@@ -67,7 +67,7 @@ def test_a_vocabulary_with_a_duplicate_token_keeps_its_ids(bert_files, pack, tmp
     files["vocab.txt"] = files["vocab.txt"].replace(b"\ny\nz\n", b"\nz\nz\n")
     tokenizer = tools.load_tokenizer(pack(files))
     assert len(set(tokenizer.vocab.values())) == max(tokenizer.vocab.values())
-    tools.save_model(tools.load_model(pack(files)), tokenizer, tmp_path / "out", SETTINGS)
+    save_model(tools.load_model(pack(files)), tokenizer, tmp_path / "out", SETTINGS)
     loaded = tools.load_tokenizer(tmp_path / "out")
     assert tokenizer.vocab.items() <= loaded.vocab.items()
     assert max(loaded.vocab.values()) == max(tokenizer.vocab.values())
@@ -80,7 +80,7 @@ def test_berts_own_vocabularies_keep_their_ids(test_data, bert_files, pack, tmp_
     tokenizer = tools.load_tokenizer(pack(files))
     assert tokenizer.basic_tokenizer.do_lower_case is (casing == "uncased")
     assert tokenizer.vocab["good"] > 1000
-    tools.save_model(tools.load_model(pack(files)), tokenizer, tmp_path / "out", {**SETTINGS, "do_lower_case": True})
+    save_model(tools.load_model(pack(files)), tokenizer, tmp_path / "out", {**SETTINGS, "do_lower_case": True})
     assert tools.load_tokenizer(tmp_path / "out").vocab == tokenizer.vocab
 
 
@@ -227,10 +227,10 @@ def test_objects_of_other_libraries_are_named_in_the_error(tokenizers, tmp_path,
         lambda: tools.convert_example_to_feature((tools.InputExample(0, "good"), {}, 9, thing, "classification")),
         lambda: tools.load_or_convert_features(data_dir, "train", thing, 9),
         lambda: tools.count_tokens(["good"], thing),
-        lambda: tools.save_model(model, thing, tmp_path, {}),
+        lambda: save_model(model, thing, tmp_path, {}),
     ]
     model_calls = [
-        lambda: tools.save_model(thing, tokenizer, tmp_path, {}),
+        lambda: save_model(thing, tokenizer, tmp_path, {}),
         lambda: modeling.use_fused_kernels(thing),
         lambda: tools.predict_logits(thing, features, 2),
     ]

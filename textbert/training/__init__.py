@@ -1,1 +1,1 @@
-"""The run behind the loop of train.ipynb: optimizer, schedule, checkpoints, several processes, and speed."""
+"""What is behind the loop of train.ipynb: batches, runs, optimizer, checkpoints, several processes, and speed."""

@@ -154,11 +154,11 @@ class Experiment:
         `first_run`; the Run with the highest validation MCC, which is trained again, with a checkpoint, unless it is
         `first_run`).
         """
-        tried = self.config.learning_rate, self.config.num_train_epochs
+        first = self.config.learning_rate, self.config.num_train_epochs
         rows = train_rows, validation_rows
-        search = [{"learning rate": tried[0], "epochs": tried[1], **first_run.summary}]
-        for rate, count in product(learning_rates or tried[:1], epoch_counts or tried[1:]):
-            if (rate, count) != tried:
+        search = [{"learning rate": first[0], "epochs": first[1], **first_run.summary}]
+        for rate, count in product(learning_rates or first[:1], epoch_counts or first[1:]):
+            if (rate, count) != first:
                 config = replace(self.config, learning_rate=rate, num_train_epochs=count)
                 result = self._try(f"learning rate {rate}, {count} epochs", fine_tune, config, *rows)
                 search.append({"learning rate": rate, "epochs": count, **result})

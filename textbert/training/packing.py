@@ -4,26 +4,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from pytorch_pretrained_bert.tokenization import BertTokenizer
 
 from textbert.data.normalization import hash_text
+from textbert.features.examples import Example
 from textbert.model.archive import pack_model, save_training_hashes
 from textbert.model.loading import save_model
 from textbert.training.checkpoints import remove_checkpoint
 from textbert.training.distributed import get_environment
 from textbert.training.trainer import Run
 from textbert.utils.files import exclusive_lock, write_text
-
-
-class Example(Protocol):
-    """What is needed of an InputExample."""
-
-    guid: Any
-    text_a: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,6 +79,7 @@ class Run:
         self.plan = plan or BatchSampler(setup.features.lengths, *batch_sizes, config.random_seed)
         self.progress = Progress()
         self.saved_at = time.monotonic()
+        self.has_started = False
         self.is_active = False  # in its session
         self.is_in_step = False
         steps = self.plan.steps(train_rows, 0)
@@ -129,10 +130,12 @@ class Run:
         """
         from accelerate.utils import set_seed
 
+        if self.has_started:
+            raise RuntimeError("a run has only one session: make another run")
+        self.has_started = True
         with ExitStack() as stack:
             stack.enter_context(disable_malloc_trim())
             stack.callback(self._clean_up)
-            self.progress, self.is_in_step = Progress(), False
             self.model.load_state_dict(self.setup.initial_state)
             self.model.zero_grad()  # of a loop that was interrupted
             set_seed((self.plan.seed + self.accelerator.process_index) % 2**32)

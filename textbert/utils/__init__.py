@@ -1,1 +1,1 @@
-"""Atomic writes, locks, downloads, progress bars, and checks of values."""
+"""Atomic writes, locks, downloads, progress bars, several processes, and checks of values."""

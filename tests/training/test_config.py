@@ -1,0 +1,46 @@
+"""The settings of a training run, and the dict of them that checkpoints store."""
+
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+import torch
+from loop import make_config, read_parameters
+
+from textbert.notebook.parameters import get_parameters
+from textbert.training.config import DATA_PARAMETERS, RULES, TrainingConfig
+
+DEFAULTS = read_parameters()
+
+
+def test_fields_are_parameters_of_train_in_lower_case():
+    config = make_config(DEFAULTS)
+    assert config.to_parameters() == {name: DEFAULTS[name] for name in RULES}
+    assert config.learning_rate == DEFAULTS["LEARNING_RATE"] and config.patience is None
+    with pytest.raises(FrozenInstanceError):
+        config.learning_rate = 1.0
+    with pytest.raises(TypeError):  # by name only
+        TrainingConfig(*config.to_parameters().values())
+
+
+def test_rules_are_those_of_the_notebook():
+    known = get_parameters("train")
+    assert {name: rule.description for name, rule in RULES.items()} == {n: known[n].rule.description for n in RULES}
+    assert set(DATA_PARAMETERS) <= known.keys() and not set(DATA_PARAMETERS) & RULES.keys()
+
+
+def test_checkpoints_have_the_same_parameters_as_ever(request):
+    legacy = torch.load(request.path.parents[1] / "legacy" / "checkpoint.pt", weights_only=True)["identity"]
+    names = {*DATA_PARAMETERS, *RULES}
+    assert legacy.keys() - names == {"data", "FALSE_POSITIVE_COST", "FOLDS", "SEARCH_EPOCHS", "SEARCH_LEARNING_RATES"}
+    assert names - legacy.keys() == {"R_DROP", "ADVERSARIAL_SHARE"}  # newer ones, see DEFAULTS_OF_NEW_KEYS
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("learning_rate", 0), ("num_train_epochs", 0), ("train_batch_size", 2.0), ("gradient_accumulation_steps", None),
+     ("warmup_proportion", 1), ("class_weights", "equal"), ("r_drop", -1), ("adversarial_epsilon", float("nan")),
+     ("adversarial_share", 0), ("patience", 0), ("random_seed", 2**32)],
+)  # fmt: skip
+def test_invalid_value_is_refused_by_the_name_of_the_parameter(name, value):
+    with pytest.raises(ValueError, match=f"{name.upper()}: expected .*, got {value!r}"):
+        replace(make_config(DEFAULTS), **{name: value})
