@@ -1,4 +1,4 @@
-"""What train.ipynb shows of a model and its training: attention is that of the model, figures have alternative texts."""
+"""What train.ipynb shows of a model and its training: the attention is that of the model, figures are described."""
 
 import matplotlib.pyplot as plt
 import numpy as np
