@@ -228,7 +228,8 @@ def plot_thresholds(curve: pd.DataFrame, threshold: float) -> Plot:
     return Plot(
         figure,
         (
-            f"MCC, precision and recall on the validation set, by threshold. The highest MCC is {best:.2f}; it is at most 0.02 lower at some thresholds from {flat.min():.2f} to {flat.max():.2f}. At "
+            f"MCC, precision and recall on the validation set, by threshold. The highest MCC is {best:.2f}; it is at "
+            f"most 0.02 lower at some thresholds from {flat.min():.2f} to {flat.max():.2f}. At "
             f"{format_threshold(threshold)}, which is in use, it is {at['mcc']:.2f}.",
         ),
     )

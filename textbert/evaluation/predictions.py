@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from textbert.evaluation.metrics import accuracy_by_group, brier_and_ece, length_groups
+
 
 class Errors(NamedTuple):
     """The errors of one kind: how many there are, and a table of the most confident."""
@@ -42,6 +44,13 @@ def calibration_bands(predictions: pd.DataFrame, names: Sequence[str], bands: in
     return pd.DataFrame(rows, columns=columns)
 
 
+def tabulate_calibration_errors(labels: np.ndarray, uncalibrated: np.ndarray, y_prob: np.ndarray) -> pd.DataFrame:
+    """Return Brier score and expected calibration error before and after calibration; all arrays are of shape (n,)."""
+    probs = {"before calibration": uncalibrated, "after calibration": y_prob}
+    scores = {name: brier_and_ece(labels, values) for name, values in probs.items()}
+    return pd.DataFrame(scores, ["Brier score", "expected calibration error"]).T.round(3)
+
+
 def find_confident_errors(predictions: pd.DataFrame, names: Sequence[str], predicted: int, count: int) -> Errors:
     """Return the errors in which one class, 0 or 1, was predicted, the most confident first; at most `count`.
 
@@ -56,6 +65,18 @@ def find_confident_errors(predictions: pd.DataFrame, names: Sequence[str], predi
     if len(wrong):
         sentence += f", {(confidence >= 0.9).sum():,} of them with a probability of at least 0.9"
     return Errors(f"{sentence}.", wrong.drop(columns=["label", "predicted"]).head(count))
+
+
+def find_confident(predictions: pd.DataFrame, threshold: float, count: int) -> tuple[list[str], list[str]]:
+    """Return the texts with the most confident predictions, at most `count` that are right and as many that are wrong.
+
+    Confidence, the distance from the threshold, has two decimals; where it is equal, texts keep their order.
+    """
+    confidence = (predictions["probability"] - threshold).abs().round(2)
+    ordered = predictions.loc[confidence.sort_values(ascending=False, kind="stable").index]
+    is_right = ordered["label"] == ordered["predicted"]
+    right, wrong = (ordered.loc[mask, "text"].head(count).tolist() for mask in (is_right, ~is_right))
+    return right, wrong
 
 
 def find_uncertain(predictions: pd.DataFrame, threshold: float, count: int) -> pd.DataFrame:
@@ -74,3 +95,11 @@ def describe_uncertain(predictions: pd.DataFrame, low: float = 0.3, high: float 
     sentence = f"{uncertain:,} of {len(predictions):,} texts have a probability between {low} and {high}: "
     sentence += f"{(is_right & is_uncertain).sum():,} of them are right"
     return f"{sentence}, and {(is_right & ~is_uncertain).sum():,} of the other {others:,}."
+
+
+def accuracy_by_class_and_length(
+    labels: np.ndarray, predicted: np.ndarray, texts: Sequence[str], names: Sequence[str]
+) -> pd.DataFrame:
+    """Return `accuracy_by_group` for the classes, with their names, and below for the lengths of the texts."""
+    groupings = [pd.Series(names)[labels], length_groups(texts)]
+    return pd.concat([accuracy_by_group(labels, predicted, grouping) for grouping in groupings])

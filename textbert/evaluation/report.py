@@ -68,15 +68,15 @@ def render_table(frame: pd.DataFrame) -> Html:
     return Html(f'<div class="mathjax_ignore" style="overflow-x:auto">{table}</div>')
 
 
-Item: TypeAlias = str | pd.DataFrame | Plot | Html
+Item: TypeAlias = str | pd.DataFrame | dict[str, Any] | Plot | Html
 
 
 def write_report(
     path: str | Path, title: str, sections: Mapping[str, Sequence[Item]], names: Sequence[str], texts: bool = True
-) -> None:
-    """Write the report as one self-contained HTML file.
+) -> Path:
+    """Write the report as one self-contained HTML file; return its path.
 
-    sections : dict from a heading to the items below it: sentences, DataFrames, plots and `Html`
+    sections : dict from a heading to the items below it: sentences, DataFrames, dicts of settings, plots and `Html`
     names : names of the two classes
     texts : False leaves out all texts of the data: columns named "text", and all `Html`
     """
@@ -86,6 +86,8 @@ def write_report(
         section: dict[str, Any] = {"heading": heading, "sentences": [introduction] if introduction else []}
         section |= {"plots": [], "tables": [], "words": []}
         for item in items:
+            if isinstance(item, dict):
+                item = pd.Series({name: str(value) for name, value in item.items()}).to_frame("value")
             if isinstance(item, pd.DataFrame) and len(item):
                 frame = item if texts else item.drop(columns="text", errors="ignore")
                 section["tables"].append(Markup(_to_html(frame)))
@@ -99,3 +101,4 @@ def write_report(
     folder = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     page = jinja2.Environment(loader=folder, autoescape=True, trim_blocks=True).get_template("report.html")
     write_text(path, page.render(title=title, sections=rendered))
+    return Path(path)
