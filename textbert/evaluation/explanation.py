@@ -165,7 +165,7 @@ def highlight_words(words: pd.DataFrame) -> str:
             alpha = format(round(255 * strength), "02x")
             colour, line = (POSITIVE_COLOUR, "solid") if score > 0 else (NEGATIVE_COLOUR, "dashed")
             style, hint = f"background:{colour}{alpha};border-bottom:2px {line} {colour}{alpha}", f"{score:+.2f}"
-        style += ";padding:0 2px"
+        style += ";padding:0 1px"
         space = " " if space_before and spans else ""
         spans.append(f'{space}<span style="{style}" title="{hint}">{html.escape(word)}</span>')
     return "".join(spans)

@@ -21,25 +21,41 @@ class Errors(NamedTuple):
     table: pd.DataFrame
 
 
-def calibration_bands(predictions: pd.DataFrame, names: Sequence[str], bands: int = 10) -> pd.DataFrame:
-    """Count the texts in bands of probability of equal width, [0, 0.1), ..., [0.9, 1], and how many of them are right.
+def merge_bands(y_prob: np.ndarray, bands: int = 10, min_texts: int = 10) -> np.ndarray:
+    """Return the edges of bands of probability, from 0 to 1, each a multiple of 1 / `bands` wide.
+
+    Neighbours are merged until each band holds `min_texts` texts, so that its fraction of positives says something.
+    """
+    limits = np.arange(1, bands) / bands
+    edges, texts = [0.0], 0
+    for limit, count in zip([*limits, 1.0], np.bincount(np.digitize(y_prob, limits), minlength=bands)):
+        texts += int(count)
+        if texts >= min_texts:
+            edges.append(float(limit))
+            texts = 0
+    return np.array([0.0, *edges[1:-1], 1.0])  # what is left belongs to the last band
+
+
+def calibration_bands(predictions: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Count the texts in the bands of `merge_bands`, and how many of them are right.
 
     names : names of the two classes
 
-    Returns a DataFrame with a row for each band that is not empty: from, to, texts, right, the mean probability, and
-    the fraction of the positive class with Wilson's 95 % interval.
+    Returns a DataFrame with a row for each band: from, to, texts, right, the mean probability, and the fraction of the
+    positive class with Wilson's 95 % interval.
     """
     y_prob, is_positive = predictions["probability"].to_numpy(), (predictions["label"] == names[1]).to_numpy()
     is_right = (predictions["label"] == predictions["predicted"]).to_numpy()
-    band = np.minimum((y_prob * bands).astype(int), bands - 1)
+    edges = merge_bands(y_prob)
+    band = np.digitize(y_prob, edges[1:-1])
     rows = []
-    for number in np.unique(band):
+    for number, limits in enumerate(zip(edges[:-1], edges[1:])):
         inside = band == number
         texts, positives = int(inside.sum()), int(is_positive[inside].sum())
         interval = binomtest(positives, texts).proportion_ci(method="wilson")
         share = f"{positives / texts:.2f} ({interval.low:.2f} to {interval.high:.2f})"
-        limits = [f"{edge:g}" for edge in (number / bands, (number + 1) / bands)]
-        rows.append((*limits, texts, int(is_right[inside].sum()), f"{y_prob[inside].mean():.2f}", share))
+        counts = texts, int(is_right[inside].sum()), f"{y_prob[inside].mean():.2f}"
+        rows.append((*(f"{limit:g}" for limit in limits), *counts, share))
     columns = ["from", "to", "texts", "right", "mean probability", f"fraction of {names[1]!r}"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -70,10 +86,10 @@ def find_confident_errors(predictions: pd.DataFrame, names: Sequence[str], predi
 def find_confident(predictions: pd.DataFrame, threshold: float, count: int) -> tuple[list[str], list[str]]:
     """Return the texts with the most confident predictions, at most `count` that are right and as many that are wrong.
 
-    Confidence, the distance from the threshold, has two decimals; where it is equal, texts keep their order.
+    Confidence, the distance from the threshold, has two decimals; where it is equal, the shorter text comes first.
     """
-    confidence = (predictions["probability"] - threshold).abs().round(2)
-    ordered = predictions.loc[confidence.sort_values(ascending=False, kind="stable").index]
+    confidence, length = (predictions["probability"] - threshold).abs().round(2), predictions["text"].str.len()
+    ordered = predictions.loc[pd.DataFrame({0: -confidence, 1: length}).sort_values([0, 1], kind="stable").index]
     is_right = ordered["label"] == ordered["predicted"]
     right, wrong = (ordered.loc[mask, "text"].head(count).tolist() for mask in (is_right, ~is_right))
     return right, wrong

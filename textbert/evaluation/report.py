@@ -20,6 +20,9 @@ INTRODUCTIONS = {
     "of texts that are right; precision that of {positive} among those predicted as {positive}; recall that of "
     "{positive} that is found; F1 their harmonic mean. In brackets are 95 % intervals.",
     "Curves": "On dev.tsv, on which nothing was decided in training.",
+    "Calibration": "If six of ten texts with a probability of 0.6 are {positive}, and so on, the probabilities are "
+    "calibrated: then the dots lie on the dashed line. The number beside a dot is that of its texts, the vertical line "
+    "a 95 % interval.",
     "Decision threshold": "The plot shows the validation set, the sentences dev.tsv.",
     "Accuracy by class and length": "With 95 % intervals, low to high.",
     "Confident errors": "With the probability of {positive}.",
