@@ -39,16 +39,17 @@ class Notebook:
         return pd.DataFrame(table).rename_axis("parameter")
 
 
-def start_notebook(name: str) -> Notebook:
+def start_notebook(name: str, folder: str | Path | None = None) -> Notebook:
     """Start a notebook from its first cell: change to the project's folder, print the versions, switch on the guard.
 
     The guard needs IPython: in a script, as under torchrun, it does nothing. Of several processes that train, all but
     the main one are silenced.
 
     name : "data_prep", "train" or "evaluate"
+    folder : the project's folder; None for the current one
     """
     namespace = sys._getframe(1).f_globals
-    os.chdir(Path(str(sys.modules["tools"].__file__)).parent)
+    os.chdir(folder or ".")
     if name == "train":
         silence_other_processes()
     for package, version in get_environment().items():
