@@ -158,8 +158,8 @@ def write_files(
     classes, label_names : the two results of `choose_classes`
     issues : table of `count_issues`
     """
-    about = {"text_column": tables.text_column, "id_column": tables.id_column, "classes": classes}
-    about["tables"] = tables.sources
+    about: dict[str, Any] = {"text_column": tables.text_column, "id_column": tables.id_column}
+    about |= {"classes": classes, "tables": tables.sources}
     frames = {split: rows[rows["split"] == split] for split in SPLITS}
     report = issues.to_csv(index_label="a text that")
     write_task(frames, label_names, tables.data_dir, about, {report_path: report})
