@@ -134,7 +134,6 @@ def test_cells_match_the_parameters_or_are_refused(project, notebook):
         Session(notebook).run(**{parameter: value})
         expected = read_results(notebook)
         first = min(session.cells_with(parameter))  # the cells before it do not depend on the parameter
-        session.run(first)
         session.names[parameter] = value
         messages = {start: session.is_refused(start) for start in range(first, len(session.cells))}
         for start, message in messages.items():
@@ -143,8 +142,7 @@ def test_cells_match_the_parameters_or_are_refused(project, notebook):
                 assert first <= session.find_maker(message) < start, message
             # of cells in a row that are not refused, a run from the first one is one from the others, too
             elif start == first or messages[start - 1] is not None:
-                session.names[parameter] = base
-                session.run(first)
+                session.run(first, **{parameter: base})
                 session.names[parameter], before = value, get_times(notebook)
                 message = run_from(session, start)
                 if message is not None:  # and it is enough to follow the message
@@ -152,7 +150,7 @@ def test_cells_match_the_parameters_or_are_refused(project, notebook):
                 if message is not None or get_times(notebook) != before:
                     assert read_results(notebook) == expected, (parameter, start)
                     correct += 1
-        session.names[parameter] = base
+        session.run(first, **{parameter: base})
     assert correct >= len(CHANGED[notebook]) and refused > correct
 
 
