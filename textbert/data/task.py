@@ -110,8 +110,8 @@ def add_binary_labels(rows: pd.DataFrame, classes: labels.Classes) -> pd.DataFra
     How many other rows there are, and with which labels, is printed.
     """
     binary = labels.encode_labels(rows["label"], classes)
-    others = rows.drop(binary.index)
-    for split, group in others.groupby("split", sort=False):
+    other_rows = rows.drop(binary.index)
+    for split, group in other_rows.groupby("split", sort=False):
         counts = labels.format_label_counts(group.set_index(group["row"] - 1)["label"])
         print(f"{split}: {len(group):,} rows with other labels are left out:\n  {counts}")
     return rows.loc[binary.index].assign(binary=binary)
