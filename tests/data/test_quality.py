@@ -69,11 +69,9 @@ def test_examples_are_the_first_of_each_issue_in_each_split(data):
 def test_only_training_texts_are_dropped(data):
     kept = quality.drop_from_train(data, quality.find_issues(data))
     assert kept["text"].tolist() == [
-        "the soup was cold",
-        "never again",
-        "good tea",
-        "bad tea",
-        *list(zip(*PLANTED))[2][3:],
+        CLEAN[0][2],
+        *(text for _, _, text in CLEAN[2:]),
+        *(text for _, _, text in [*PLANTED][3:]),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The tables of a task: read into one DataFrame, with classes and a dev set, and written; `\n` only where it is meant."""
+"""The tables of a task: read into one DataFrame, given classes and a dev set, written; escaped line breaks."""
 
 import json
 

@@ -24,7 +24,7 @@ CHANGED = {
     "data_prep": {
         **{"TRAIN_FILE": "other.csv", "TEST_FILE": "third.csv", "TEXT_COLUMN": "summary", "LABEL_COLUMN": "verdict"},
         **{"CLASSES": [["good"], ["bad"]], "LABEL_NAMES": ["no", "yes"], "ENCODING": "cp1252", "DEV_SHARE": 0.4},
-        **{"RANDOM_SEED": 7, "CLEAN_TRAIN": True},
+        **{"RANDOM_SEED": 7, "CLEAN_TRAIN": True, "ESCAPED_NEWLINES": True},
     },
     "train": {
         **{"MAX_SEQ_LENGTH": 7, "TRUNCATION": "tail", "TRAIN_BATCH_SIZE": 8, "LEARNING_RATE": 1e-3, "RANDOM_SEED": 7},
@@ -73,7 +73,7 @@ def project(tmp_path_factory, bert_files):
         lines = ["label,text,summary,verdict\n"]
         for i in range(48):
             label, verdict = ("bad", "good")[i % 2], ("yes", "no")[i % 3 == 0]
-            lines.append(f"{label},{label} caf\u00e9 with {dish} {i - i % 9},{dish} of day {i},{verdict}\n")
+            lines.append(f"{label},{label} caf\u00e9 with {dish}\\n{i - i % 9},{dish} of day {i},{verdict}\n")
         (folder / f"data/raw/{name}.csv").write_text("".join(lines), encoding="utf-8")
     archive.write_archive(bert_files(), folder / "cache/tiny-bert.tar.gz")
     os.environ["TQDM_DISABLE"] = "1"

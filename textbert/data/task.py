@@ -110,8 +110,8 @@ def add_binary_labels(rows: pd.DataFrame, classes: labels.Classes) -> pd.DataFra
     How many other rows there are, and with which labels, is printed.
     """
     binary = labels.encode_labels(rows["label"], classes)
-    others = rows.drop(binary.index)
-    for split, group in others.groupby("split", sort=False):
+    other_rows = rows.drop(binary.index)
+    for split, group in other_rows.groupby("split", sort=False):
         counts = labels.format_label_counts(group.set_index(group["row"] - 1)["label"])
         print(f"{split}: {len(group):,} rows with other labels are left out:\n  {counts}")
     return rows.loc[binary.index].assign(binary=binary)
@@ -158,8 +158,8 @@ def write_files(
     classes, label_names : the two results of `choose_classes`
     issues : table of `count_issues`
     """
-    about = {"text_column": tables.text_column, "id_column": tables.id_column, "classes": classes}
-    about["tables"] = tables.sources
+    about: dict[str, Any] = {"text_column": tables.text_column, "id_column": tables.id_column}
+    about |= {"classes": classes, "tables": tables.sources}
     frames = {split: rows[rows["split"] == split] for split in SPLITS}
     report = issues.to_csv(index_label="a text that")
     write_task(frames, label_names, tables.data_dir, about, {report_path: report})

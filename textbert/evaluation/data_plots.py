@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.container import BarContainer
 
 from textbert.evaluation.plots import drawable_names
 from textbert.utils.display import LIMIT, TRAIN_COLOUR, VALIDATION_COLOUR
@@ -20,7 +21,8 @@ def plot_class_counts(counts: pd.DataFrame, names: Sequence[str]) -> plt.Figure:
     bars = counts.set_axis([f"{label} ({name})" for label, name in enumerate(drawable_names(names))])
     bars.plot.barh(ax=ax, width=0.7, color={"train": TRAIN_COLOUR, "dev": VALIDATION_COLOUR})
     for container in ax.containers:
-        ax.bar_label(container, fmt="{:,.0f}", padding=3)
+        if isinstance(container, BarContainer):
+            ax.bar_label(container, fmt="{:,.0f}", padding=3)
     ax.invert_yaxis()  # class 0 and train above, as in a table
     ax.margins(x=0.15)  # for the numbers
     ax.set(xlabel="texts", ylabel="")

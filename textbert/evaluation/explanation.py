@@ -1,6 +1,7 @@
 """Explain predictions by leave-one-word-out attribution: highlighted words, and a text box to try them in."""
 
 import html
+import os
 import re
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -164,7 +165,7 @@ def highlight_words(words: pd.DataFrame) -> str:
             alpha = format(round(255 * strength), "02x")
             colour, line = (POSITIVE_COLOUR, "solid") if score > 0 else (NEGATIVE_COLOUR, "dashed")
             style, hint = f"background:{colour}{alpha};border-bottom:2px {line} {colour}{alpha}", f"{score:+.2f}"
-        style += ";padding:0 2px"
+        style += ";padding:0 1px"
         space = " " if space_before and spans else ""
         spans.append(f'{space}<span style="{style}" title="{hint}">{html.escape(word)}</span>')
     return "".join(spans)
@@ -204,6 +205,14 @@ def render_clearest(classifier: ClassifierLike, texts: Sequence[str]) -> list[Ht
         return []
     clearest = int(np.argmax(strengths))
     return [render_prediction(classifier, texts[clearest], tables[clearest])]
+
+
+def show_prediction_widget(classifier: ClassifierLike, text: str) -> None:
+    """Display `prediction_widget`, or the prediction for `text` if TQDM_DISABLE is set: widgets cannot be saved."""
+    from IPython.display import display
+
+    is_saved = os.environ.get("TQDM_DISABLE")
+    display(render_prediction(classifier, text) if is_saved else prediction_widget(classifier, text))
 
 
 def prediction_widget(classifier: ClassifierLike, text: str) -> Any:

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from pytorch_pretrained_bert import BertForSequenceClassification
 from scipy.stats import binomtest
 from sklearn import metrics
 
 from textbert.evaluation.calibration import format_threshold
-from textbert.evaluation.metrics import calibration_curve
+from textbert.evaluation.predictions import merge_bands
 from textbert.utils.display import BASELINE_COLOUR, BERT_COLOUR, LIMIT, NEGATIVE_COLOUR, POSITIVE_COLOUR
 from textbert.utils.display import TRAIN_COLOUR as TRAIN_COLOUR
 from textbert.utils.display import VALIDATION_COLOUR as VALIDATION_COLOUR
@@ -112,6 +113,17 @@ class Plot(NamedTuple):
         return " ".join(self.alts)
 
 
+def _make_axes(count: int, size: tuple[float, float]) -> tuple[plt.Figure, np.ndarray]:
+    """Return a figure and its axes, side by side, far enough apart to be cut out one by one."""
+    figure = plt.figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.15))
+    return figure, figure.subplots(1, count)
+
+
+def _format_count(count: float) -> str:
+    """Format a count for a narrow bar, 0 as nothing."""
+    return f"{count / 1000:.0f}k" if count >= 10_000 else f"{count:.0f}" if count else ""
+
+
 def _get_colour(name: str) -> str:
     return BERT_COLOUR if name == "BERT" else BASELINE_COLOUR
 
@@ -126,9 +138,11 @@ def plot_curves(
     names : names of the two classes
     """
     no, yes = drawable_names(names)
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 4), layout="constrained")
+    figure, (left, middle, right) = _make_axes(3, (11.5, 4))
     matrix = metrics.confusion_matrix(labels, predicted, labels=[0, 1])
-    metrics.ConfusionMatrixDisplay(matrix, display_labels=[no, yes]).plot(cmap="Greys", colorbar=False, ax=left)
+    pale = {"vmin": 0, "vmax": 2 * matrix.max()}  # so that black numbers are legible on each cell
+    display = metrics.ConfusionMatrixDisplay(matrix, display_labels=[no, yes])
+    display.plot(cmap="Greys", colorbar=False, ax=left, im_kw=pale, text_kw={"color": "black", "fontsize": 12})
     areas: dict[str, list[str]] = {"ROC AUC": [], "average precision": []}
     middle.plot([0, 1], [0, 1], **LIMIT, label="chance")
     for name, y_prob in y_probs.items():
@@ -165,7 +179,7 @@ def plot_curves(
 def plot_calibration(
     labels: np.ndarray, y_prob: np.ndarray, uncalibrated: np.ndarray, names: Sequence[str], threshold: float
 ) -> Plot:
-    """Plot how the probabilities of class 1 are distributed, and how often each of ten bands comes true.
+    """Plot how the probabilities of class 1 are distributed, and how often each band comes true.
 
     labels : array of 0 and 1, of shape (n,)
     y_prob, uncalibrated : the probabilities after and before calibration, of shape (n,)
@@ -173,26 +187,28 @@ def plot_calibration(
     threshold : the decision threshold
     """
     no, yes = drawable_names(names)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, (left, right) = _make_axes(2, (10, 4))
     groups, colours = [y_prob[labels == 0], y_prob[labels == 1]], [NEGATIVE_COLOUR, POSITIVE_COLOUR]
     counts, edges, bars = left.hist(groups, np.arange(21) / 20, stacked=True, color=colours, label=[no, yes])
-    left.bar_label(bars[-1], [f"{count:.0f}" if count else "" for count in counts[-1]], fontsize=8)
+    left.bar_label(bars[-1], [_format_count(count) for count in counts[-1]], fontsize=8)
     left.axvline(threshold, **LIMIT, label=f"threshold {format_threshold(threshold)}")
     left.set(title="Probabilities", xlabel=f"probability of {yes}", ylabel="texts", xlim=(0, 1))
     right.plot([0, 1], [0, 1], **LIMIT, label="perfect")
     for name, probs, marker in (("before calibration", uncalibrated, "none"), ("after", y_prob, BERT_COLOUR)):
-        table = calibration_curve(labels, probs)
-        x, y, texts = table["probability"], table["fraction_of_positives"], table["texts"]
-        tests = [binomtest(round(fraction * count), int(count)) for fraction, count in zip(y, texts)]
-        intervals = [test.proportion_ci(method="wilson") for test in tests]
-        if name == "after":
-            right.vlines(x, [i.low for i in intervals], [i.high for i in intervals], color=BERT_COLOUR, linewidth=1.2)
+        edges = merge_bands(probs)
+        band = np.digitize(probs, edges[1:-1])
+        texts = np.bincount(band)
+        x, y = (np.bincount(band, values) / texts for values in (probs, labels))
         right.scatter(x, y, 30 + 200 * texts / texts.sum(), facecolor=marker, edgecolor=BERT_COLOUR, label=name)
+    for mean, fraction, count in zip(x, y, texts.tolist()):  # after calibration
+        interval = binomtest(round(fraction * count), count).proportion_ci(method="wilson")
+        right.vlines(mean, interval.low, interval.high, color=BERT_COLOUR, linewidth=1.2)
+        right.annotate(f"{count:,}", (mean, fraction), (8, -4), textcoords="offset points", fontsize=8)
     right.set(title="Calibration", xlabel=f"mean probability of {yes}", ylabel=f"fraction of {yes}")
     for ax in (left, right):
         ax.legend(markerscale=0.6, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
     low, high = ((y_prob < 0.1).sum(), (y_prob >= 0.9).sum())
-    dots = ", ".join(f"{row.fraction_of_positives:.2f} at {row.probability:.2f}" for row in table.itertuples())
+    dots = ", ".join(f"{fraction:.2f} at {mean:.2f}" for mean, fraction in zip(x, y))
     return Plot(
         figure,
         (
@@ -228,7 +244,8 @@ def plot_thresholds(curve: pd.DataFrame, threshold: float) -> Plot:
     return Plot(
         figure,
         (
-            f"MCC, precision and recall on the validation set, by threshold. The highest MCC is {best:.2f}; it is at most 0.02 lower at some thresholds from {flat.min():.2f} to {flat.max():.2f}. At "
+            f"MCC, precision and recall on the validation set, by threshold. The highest MCC is {best:.2f}; it is at "
+            f"most 0.02 lower at some thresholds from {flat.min():.2f} to {flat.max():.2f}. At "
             f"{format_threshold(threshold)}, which is in use, it is {at['mcc']:.2f}.",
         ),
     )

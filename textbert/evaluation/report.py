@@ -20,6 +20,9 @@ INTRODUCTIONS = {
     "of texts that are right; precision that of {positive} among those predicted as {positive}; recall that of "
     "{positive} that is found; F1 their harmonic mean. In brackets are 95 % intervals.",
     "Curves": "On dev.tsv, on which nothing was decided in training.",
+    "Calibration": "If six of ten texts with a probability of 0.6 are {positive}, and so on, the probabilities are "
+    "calibrated: then the dots lie on the dashed line. The number beside a dot is that of its texts, the vertical line "
+    "a 95 % interval.",
     "Decision threshold": "The plot shows the validation set, the sentences dev.tsv.",
     "Accuracy by class and length": "With 95 % intervals, low to high.",
     "Confident errors": "With the probability of {positive}.",
@@ -68,15 +71,15 @@ def render_table(frame: pd.DataFrame) -> Html:
     return Html(f'<div class="mathjax_ignore" style="overflow-x:auto">{table}</div>')
 
 
-Item: TypeAlias = str | pd.DataFrame | Plot | Html
+Item: TypeAlias = str | pd.DataFrame | dict[str, Any] | Plot | Html
 
 
 def write_report(
     path: str | Path, title: str, sections: Mapping[str, Sequence[Item]], names: Sequence[str], texts: bool = True
-) -> None:
-    """Write the report as one self-contained HTML file.
+) -> Path:
+    """Write the report as one self-contained HTML file; return its path.
 
-    sections : dict from a heading to the items below it: sentences, DataFrames, plots and `Html`
+    sections : dict from a heading to the items below it: sentences, DataFrames, dicts of settings, plots and `Html`
     names : names of the two classes
     texts : False leaves out all texts of the data: columns named "text", and all `Html`
     """
@@ -86,6 +89,8 @@ def write_report(
         section: dict[str, Any] = {"heading": heading, "sentences": [introduction] if introduction else []}
         section |= {"plots": [], "tables": [], "words": []}
         for item in items:
+            if isinstance(item, dict):
+                item = pd.Series({name: str(value) for name, value in item.items()}).to_frame("value")
             if isinstance(item, pd.DataFrame) and len(item):
                 frame = item if texts else item.drop(columns="text", errors="ignore")
                 section["tables"].append(Markup(_to_html(frame)))
@@ -99,3 +104,4 @@ def write_report(
     folder = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     page = jinja2.Environment(loader=folder, autoescape=True, trim_blocks=True).get_template("report.html")
     write_text(path, page.render(title=title, sections=rendered))
+    return Path(path)

@@ -1,6 +1,7 @@
 """The evaluation in sentences, for readers who know no statistics."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -179,12 +180,22 @@ def describe_difference(
     ]
 
 
-def describe_training(settings: dict[str, Any], baseline_texts: int) -> str:
-    """Return what the baseline is, and on how many texts both models were trained, as far as the archive says it."""
-    sentence = "The baseline is a simpler model, which only counts words."
-    if "training_rows" not in settings:  # unknown for an archive from 2019
-        return sentence
-    return f"{sentence} BERT was trained on {settings['training_rows']:,} texts, the baseline on {baseline_texts:,}."
+def write_summary(
+    comparison: tuple[str, str, str], settings: dict[str, Any], baseline_texts: int, sizes: Sequence[str], overlap: str
+) -> list[str]:
+    """Return the paragraphs that the report begins with.
+
+    comparison : those of `summarize`
+    settings, baseline_texts : of the archive, and how many texts the baseline was trained on
+    sizes : sentences of `sample_size_warning`, of which the warnings are repeated
+    overlap : sentence about the texts that the model was trained on
+    """
+    first, second, third = comparison
+    second += " The baseline is a simpler model, which only counts words."
+    if "training_rows" in settings:  # unknown for an archive from 2019
+        second += f" BERT was trained on {settings['training_rows']:,} texts, the baseline on {baseline_texts:,}."
+    warnings = [size for size in sizes if "TOO SMALL" in size]
+    return [first, second, third, *warnings, f"Is that a fair test? {overlap[0].upper()}{overlap[1:]}."]
 
 
 def compare_thresholds(
@@ -198,7 +209,7 @@ def compare_thresholds(
     sentences = []
     for name, threshold in thresholds.items():
         mcc, mcc_at_half = (get_eval_report("", labels, y_probs[name] >= at)["mcc"] for at in (threshold, 0.5))
-        sentence = f"{name} predicts {positive_class} at a probability of {format_threshold(threshold)} or more, "
+        sentence = f"{name} predicts {positive_class!r} at a probability of {format_threshold(threshold)} or more, "
         sentence += f"with an MCC of {format_metric(mcc)}"
         if threshold != 0.5:
             sentence += f"; at 0.5 or more, it would be {format_metric(mcc_at_half)}"

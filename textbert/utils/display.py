@@ -19,7 +19,7 @@ TRAIN_COLOUR = "#4c72b0"  # the texts that a model is trained on: blue
 VALIDATION_COLOUR = "#dd8452"  # texts that it is not trained on, those of the validation set and of dev.tsv: orange
 BERT_COLOUR, BASELINE_COLOUR = "#55a868", "#8c8c8c"  # two models: green and grey
 NEGATIVE_COLOUR, POSITIVE_COLOUR = "#c8374a", "#1f9fbf"  # two classes, and the words for them: crimson and cyan
-LIMIT = {"color": "black", "linestyle": "--", "linewidth": 1.2}  # how thresholds and limits are drawn
+LIMIT: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1.2}  # how thresholds and limits are drawn
 
 IMAGE_DPI, SCREEN_DPI = 144, 96  # of the image, and of the screen: sharp also where pixels are small
 
