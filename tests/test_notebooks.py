@@ -21,7 +21,7 @@ from papermill.exceptions import PapermillExecutionError
 from pytorch_pretrained_bert.modeling import BertForSequenceClassification
 
 import tools
-from textbert.evaluation.metrics import standard_error
+from textbert.evaluation.metrics import format_metric, standard_error
 
 TINY = {"BERT_MODEL": "tiny-bert", "MAX_SEQ_LENGTH": 12}
 YELPS = {"LABEL_NAMES": ["bad", "good"], "ESCAPED_NEWLINES": True}
@@ -153,7 +153,7 @@ def test_evaluate_reports_what_the_predictions_say_and_leaves_the_archive(worksp
     assert set(predictions["label"]) == {"bad", "good"}
     lines = dict(line.split(" = ") for line in (report_dir / "eval_results.txt").read_text().splitlines())
     assert float(lines["mcc"]) == report["mcc"] and int(lines["tp"]) == report["tp"]
-    assert f"mcc = {report['mcc']}" in printed["evaluate"]
+    assert f"MCC on dev.tsv: BERT {format_metric(report['mcc'])} (" in printed["evaluate"]
 
 
 # ---------- Data of any shape -----------------------------------------------------------------------------------------

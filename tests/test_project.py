@@ -567,5 +567,5 @@ def test_sample_matches_its_data_card():
 
 def test_committed_evaluation_shows_a_model_that_beats_both_baselines():
     outputs = json.dumps([cell.get("outputs", []) for cell in code_cells(read("evaluate"))])
-    bert, baseline = map(float, re.search(r"BERT ([\d.]+), TF-IDF ([\d.]+)", outputs).groups())
+    bert, baseline = map(float, re.search(r"MCC on dev.tsv: BERT ([\d.]+) \(.+?\), TF-IDF ([\d.]+)", outputs).groups())
     assert bert > baseline > 0.3

@@ -222,7 +222,7 @@ def prediction_widget(classifier: ClassifierLike, text: str) -> Any:
     except ImportError:
         print("ipywidgets is not installed, so there is no text box: edit the text in this cell, or install ipywidgets")
         return render_prediction(classifier, text)
-    box = ipywidgets.Textarea(text, layout={"width": "100%", "height": "6em"})
+    box = ipywidgets.Textarea(text, layout={"width": "auto", "height": "6em"})
     button = ipywidgets.Button(description="Classify", button_style="primary")
     output = ipywidgets.HTML()
 
