@@ -20,7 +20,7 @@ from textbert.training.batches import TrainingSetup
 from textbert.training.checkpoints import Checkpoint, TrialCache, get_checkpoint_path, get_run_config, training_lock
 from textbert.training.config import DATA_PARAMETERS, TrainingConfig
 from textbert.training.distributed import experiment_tracker
-from textbert.training.packing import PackingList, write_results
+from textbert.training.packing import PackingList, write_run
 from textbert.training.trainer import Run
 from textbert.utils.display import format_duration
 
@@ -207,7 +207,7 @@ class Experiment:
         self.setup.model.load_state_dict(run.best_weights)  # whatever was done to it since
         if self.accelerator.is_main_process:
             features = self.setup.features
-            write_results(run, PackingList(**results), features.max_seq_length, self.output_dir, Path(archive))
+            write_run(run, PackingList(**results), features.max_seq_length, self.output_dir, Path(archive))
             self.accelerator.print(f"{archive} is packed, and the checkpoint is removed")
         self.accelerator.wait_for_everyone()
         paths = sorted(path for path in self.output_dir.glob("[!.]*.*") if path.suffix != ".ipynb")

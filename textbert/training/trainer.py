@@ -199,11 +199,10 @@ class Run:
         raise KeyboardInterrupt(f"stopped after step {len(self.progress.losses)}: {setting}run it again to resume")
 
     def _describe(self) -> str:
-        return describe_training(self.progress.losses, self.progress.history, self.setup.baseline_mcc)
+        return describe_training(self.losses, self.progress.history, self.setup.baseline_mcc)
 
     def _draw(self) -> "Figure":
-        progress = self.progress
-        return plot_training(progress.losses, progress.history, self.steps_per_epoch, self.setup.baseline_mcc)
+        return plot_training(self.losses, self.progress.history, self.steps_per_epoch, self.setup.baseline_mcc)
 
     def epochs(self) -> Iterator[int]:
         """Yield the number of each epoch that is left, from 0, until patience runs out."""
