@@ -250,7 +250,7 @@ def test_two_processes_train_as_one_does(project, parameters):
     assert result.returncode == 0, result.stderr
     for once in ("pytorch-pretrained-bert", "examples converted", "BERT with", "epoch 1: training loss", "is kept ("):
         assert result.stdout.count(once) == 1
-    lines = [line for line in result.stdout.splitlines() if line]
+    lines = [line for line in result.stdout.splitlines() if line and "[1 " not in line]  # no rows of a tensor
     assert len(lines) == len(set(lines))
     assert "Figure(" not in result.stdout
     two = {name: pd.read_csv(folder / f"outputs/tiny/{name}.csv") for name in one}
