@@ -168,45 +168,39 @@ def test_search_forgets_the_previous_one(project):
     (search,) = session.cells_with("SEARCH_LEARNING_RATES")
     session.run(stop=search + 1, **base, SEARCH_LEARNING_RATES=[1e-2])
     for rates in ((3e-2,), (), (1e-2,), (1e-2,)):
-        session.run(search - 1, SEARCH_LEARNING_RATES=list(rates))
+        session.run(search, SEARCH_LEARNING_RATES=list(rates))
         assert read_results("train") == expected[rates]
-
-
-LABELS, TEXTS = "Labels: to 0 and 1", "Texts: what must go, and what must stay"
-MORE, FOLDS, CALIBRATION = "More from the same data", "Cross-validation", "Calibration"
-SKIPPED = {  # the parameter that is changed, its new value, the sections that are then run, and the skipped one
-    "data_prep": ("CLASSES", [["good"], ["bad"]], [LABELS, f"{LABELS}, second cell"], TEXTS),
-    "train": ("LEARNING_RATE", 1e-3, ["Training", MORE, f"{MORE}, second cell", FOLDS], CALIBRATION),
-    "evaluate": ("TASK_NAME", "other", ["the check of the parameters", "The model"], "Predict"),
-}
-
-
-@pytest.mark.parametrize("notebook", list(SKIPPED))
-@pytest.mark.usefixtures("fresh_accelerator")
-def test_skipped_cell_is_named(project, notebook):
-    parameter, value, rerun, skipped = SKIPPED[notebook]
-    Session("train").run(RESUME=False)
-    shutil.copytree("data/tiny", "data/other", dirs_exist_ok=True)
-    shutil.copy("cache/tiny.tar.gz", "cache/other.tar.gz")
-    session = Session(notebook)
-    session.run()
-    session.names[parameter] = value
-    for section in rerun:
-        (cell,) = (cell for cell in session.cells if f'"{section}", globals()' in cell)
-        exec(cell, session.names)
-    (position,) = (i for i, cell in enumerate(session.cells) if f'"{skipped}", globals()' in cell)
-    with pytest.raises(ValueError, match=f"'{re.escape(skipped)}' has not been run, or is out of date"):
-        session.run(position + 1)
 
 
 @pytest.mark.usefixtures("fresh_accelerator")
 def test_file_that_changed_in_between_is_noticed(project):
     session, path = Session("train"), Path("data/tiny/train.tsv")
-    content = path.read_text()
-    session.run(stop=session.parameters + 4)  # the examples are read
+    content, features = path.read_text(), session.find_cell("features")
+    session.run(stop=features)  # the examples are read
     try:
         path.write_text("".join(content.splitlines(keepends=True)[1:]))
         with pytest.raises(ValueError, match=r"train\.tsv changed on disk"):
-            session.run(session.parameters + 4)
+            session.run(features)
+        reader = session.find_cell("labels")
+        session.run_cell(reader)
+        assert session.find_maker(session.is_refused(features)) > reader  # what was made of the older rows
     finally:
         path.write_text(content)
+
+
+def test_interrupted_training_is_not_evaluated(project, monkeypatch):
+    session = Session("train")
+    training = session.find_cell("first_run")
+    session.run()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setitem(session.names, "fine_tune", interrupt)
+        session.run_cell(training)
+    for number in range(training + 1, len(session.cells)):
+        message = session.is_refused(number)
+        assert message in (None, "the cell that makes `first_run` did not finish: run it again")
+    assert session.is_refused(session.find_cell("packed")) is not None
+    session.run(training)
+
+
+def interrupt(run):
+    raise KeyboardInterrupt
