@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -89,11 +90,24 @@ def _get_world_size() -> int:
     return 1
 
 
+def silence_other_processes() -> int:
+    """Discard what all processes but the main one print, if a launcher has started several; return their number.
+
+    What they write to stderr, such as errors, stays. Some clusters set WORLD_SIZE without MASTER_ADDR or RANK, or one
+    of these alone: then there are no other processes, and the variables are removed from the environment.
+    """
+    world_size = _get_world_size()
+    rank = next((os.environ[name] for name in RANK_VARS if os.environ.get(name)), "0")
+    if world_size > 1 and rank != "0":
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (open as long as the process lives)
+    return world_size
+
+
 def make_accelerator() -> "Accelerator":
     """Return an Accelerator for this machine, or for this process if a launcher such as torchrun started several.
 
-    Some clusters set WORLD_SIZE without MASTER_ADDR or RANK, or one of these alone: then there are no other processes,
-    and the variables are removed from the environment. Raises RuntimeError if fewer processes joined than were started.
+    Of several processes only the main one prints, see `silence_other_processes`. Raises RuntimeError if fewer joined
+    than were started.
 
     ONEDNN_PRIMITIVE_CACHE_CAPACITY is set to 8,192 unless it is set already: oneDNN, which multiplies bfloat16
     matrices on a CPU, compiles about forty kernels for each batch shape, and long texts have many lengths.
@@ -101,7 +115,7 @@ def make_accelerator() -> "Accelerator":
     from accelerate import Accelerator
 
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
-    world_size = _get_world_size()
+    world_size = silence_other_processes()
     # accelerate must be told that the processes use CPUs, or each would train alone
     cpu = True if world_size > 1 and not torch.cuda.is_available() else None
     accelerator = Accelerator(mixed_precision=choose_mixed_precision(), cpu=cpu)
