@@ -17,10 +17,10 @@ import numpy as np
 from pytorch_pretrained_bert.tokenization import BertTokenizer
 
 from textbert.data.splits import split_train_validation, stratified_sample
-from textbert.data.tsv import TsvChunk, clean_text, read_lines, read_tsv_rows, write_task
+from textbert.data.tsv import TsvChunk, clean_text, read_lines, read_tsv_rows
 from textbert.evaluation.calibration import probabilities
 from textbert.evaluation.metrics import choose_threshold, get_eval_report
-from textbert.features.batching import BatchSampler, collate, length_grouped_batches
+from textbert.features.batching import collate
 from textbert.features.conversion import convert_batches, convert_pairs, may_start_workers, worker_pool
 from textbert.features.examples import check_examples, encode_example_labels
 from textbert.features.features import Features, InputFeatures
@@ -30,17 +30,16 @@ from textbert.inference.classifier import Classifier
 from textbert.model.archive import get_archive_path, pack_model
 from textbert.model.loading import clone_state_dict, load_model, load_tokenizer, reinitialize_pooler
 from textbert.model.prediction import predict_logits
-from textbert.notebook.cells import Stages
+from textbert.notebook.session import start_notebook
 from textbert.training.config import TrainingConfig
-from textbert.training.distributed import get_environment, make_accelerator, predict_distributed
+from textbert.training.distributed import make_accelerator, predict_distributed
 from textbert.training.experiment import Experiment
-from textbert.training.optim import make_optimizer, make_schedule
+from textbert.training.optim import make_optimizer
 from textbert.utils.display import format_duration, show_figure
 from textbert.utils.files import check_disk_space, check_file
 from textbert.utils.processes import main_process_first
 
 __all__ = [
-    "BatchSampler",
     "BinaryClassificationProcessor",
     "check_labels_match",
     "choose_threshold",
@@ -56,18 +55,15 @@ __all__ = [
     "Features",
     "format_duration",
     "get_archive_path",
-    "get_environment",
     "get_eval_report",
     "InputExample",
     "InputFeatures",
-    "length_grouped_batches",
     "load_features",
     "load_model",
     "load_or_convert_features",
     "load_tokenizer",
     "make_accelerator",
     "make_optimizer",
-    "make_schedule",
     "pack_model",
     "predict_distributed",
     "predict_logits",
@@ -76,10 +72,9 @@ __all__ = [
     "save_features",
     "show_figure",
     "split_train_validation",
-    "Stages",
+    "start_notebook",
     "stratified_sample",
     "TrainingConfig",
-    "write_task",
 ]
 
 

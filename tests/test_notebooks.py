@@ -21,9 +21,10 @@ from papermill.exceptions import PapermillExecutionError
 from pytorch_pretrained_bert.modeling import BertForSequenceClassification
 
 import tools
-from textbert.evaluation.metrics import standard_error
+from textbert.evaluation.metrics import format_metric, standard_error
 
 TINY = {"BERT_MODEL": "tiny-bert", "MAX_SEQ_LENGTH": 12}
+YELPS = {"LABEL_NAMES": ["bad", "good"], "ESCAPED_NEWLINES": True}
 TRAINING = {
     **TINY,
     "TRAIN_BATCH_SIZE": 7,
@@ -49,7 +50,7 @@ def twice(cell):
 
 
 def run(workspace, notebook, doubled=False, **parameters):
-    """Run a notebook as papermill does and return all that it printed."""
+    """Run a notebook as papermill does and return all that it printed or showed, of tables the text."""
     source = nbformat.read(workspace / f"{notebook}.ipynb", as_version=4)
     if doubled:
         source.cells = [copy for cell in source.cells for copy in twice(cell)]
@@ -60,13 +61,13 @@ def run(workspace, notebook, doubled=False, **parameters):
     )
     outputs = [output for cell in done.cells if cell.cell_type == "code" for output in cell.outputs]
     assert [output.text for output in outputs if output.get("name") == "stderr" or "Warning:" in str(output)] == []
-    return "".join(output.get("text", "") for output in outputs)
+    return "".join(output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs)
 
 
 def run_all(workspace, doubled=False):
     """Run all three notebooks; return what they printed."""
     return {
-        "data_prep": run(workspace, "data_prep", doubled, **TINY, LABEL_NAMES=["bad", "good"]),
+        "data_prep": run(workspace, "data_prep", doubled, **TINY, **YELPS),
         "train": run(workspace, "train", doubled, **TRAINING),
         "evaluate": run(workspace, "evaluate", doubled, EVAL_BATCH_SIZE=5),
     }
@@ -94,7 +95,8 @@ def digest(path):
 
 
 def test_data_prep(workspace, printed):
-    assert "train.csv: 1 rows with empty text left out: row 62" in printed["data_prep"]
+    assert "1 rows with empty text are left out\n  train: row 62\n" in printed["data_prep"]
+    assert r"the two characters \n count as a line break: True" in printed["data_prep"]
     assert "train: 61 examples, texts identical: True, labels identical: True" in printed["data_prep"]
     lines = (workspace / "data/tiny/train.tsv").read_text(encoding="utf-8").split("\n")
     assert lines[-1] == "" and len(lines) == 62
@@ -151,7 +153,7 @@ def test_evaluate_reports_what_the_predictions_say_and_leaves_the_archive(worksp
     assert set(predictions["label"]) == {"bad", "good"}
     lines = dict(line.split(" = ") for line in (report_dir / "eval_results.txt").read_text().splitlines())
     assert float(lines["mcc"]) == report["mcc"] and int(lines["tp"]) == report["tp"]
-    assert f"mcc = {report['mcc']}" in printed["evaluate"]
+    assert f"MCC on dev.tsv: BERT {format_metric(report['mcc'])} (" in printed["evaluate"]
 
 
 # ---------- Data of any shape -----------------------------------------------------------------------------------------
@@ -162,6 +164,17 @@ def read_tsv(path):
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]
     rows = (line.split("\t") for line in lines)
     return [(int(own) if own.isdecimal() else own, int(label), text) for own, label, _, text in rows]
+
+
+def test_names_of_the_classes_change_no_text(workspace, printed):
+    """LABEL_NAMES only names; ESCAPED_NEWLINES decides about the two characters that Yelp writes for a line break."""
+    shutil.copytree(workspace / "data/tiny", workspace / "data/named", ignore=shutil.ignore_patterns("*.tsv", "*.pkl"))
+    texts = {}
+    for name, parameters in {"labels": {}, "names": {"LABEL_NAMES": ["bad", "good"]}, "escaped": YELPS}.items():
+        run(workspace, "data_prep", **TINY, TASK_NAME="named", **parameters)
+        texts[name] = [text for _, _, text in read_tsv(workspace / "data/named/train.tsv")]
+    assert texts["labels"] == texts["names"] and r"\n" in "".join(texts["names"])
+    assert texts["escaped"] == [text.replace(r"\n", " ") for text in texts["names"]]
 
 
 @pytest.fixture(scope="module")
@@ -196,9 +209,8 @@ def test_planted_problems_are_found_and_cleaned_by_parameters_alone(workspace, p
     output = run(workspace, "data_prep", **TINY, TASK_NAME="planted", ENCODING="cp1252", CLEAN_TRAIN=True)
     assert "train.csv.gz: 67 rows, columns used: {'label': 'target', 'text': 'review'}" in output
     assert "label 1, the positive class: '1', from ['1']" in output
-    assert "the rarer class makes up 12% of train" in output and "FALSE_POSITIVE_COST if errors differ in" in output
-    assert "train.csv.gz: 1 rows with empty text left out: row 68" in output
-    assert "test.csv.gz: 0 rows with empty text left out" in output
+    assert "The rarer class makes up 12% of train" in output and "FALSE_POSITIVE_COST if one kind of" in output
+    assert "1 rows with empty text are left out\n  train: row 68\n" in output
     report = pd.read_csv(workspace / "outputs/planted/data_report.csv", index_col="a text that")
     assert {issue: (row["train"], row["dev"]) for issue, row in report.iterrows()} == {
         "repeats an earlier text": (3, 0),
@@ -209,10 +221,13 @@ def test_planted_problems_are_found_and_cleaned_by_parameters_alone(workspace, p
     }
     assert report["what to do"].str.len().min() > 20
     # two examples of each, with the line in the file (a header is row 1)
-    assert "  train, row 62: 'letter 3 was dull'\n  train, row 63: 'Letter  4 WAS dull'\n" in output
-    assert "A text that is in both train and dev:\n  train, row 9: 'letter 7 was dull'\n  train, row 10: " in output
-    assert "  dev, row 22: 'LETTER 7 was dull '\n  dev, row 23: 'letter 8 was dull'" in output
-    assert "CLEAN_TRAIN: 6 texts dropped, 60 remain" in output
+    assert "train\n62\nrepeats an earlier text\nletter 3 was dull\n" in output
+    assert "train\n63\nrepeats an earlier text\nLetter 4 WAS dull\n" in output
+    for row, letter in ((9, 7), (10, 8)):
+        assert re.search(f"\ntrain\n{row}\n.*is in both train and dev\nletter {letter} was dull\n", output)
+    assert "dev\n22\nis in both train and dev\nLETTER 7 was dull\n" in output
+    assert "dev\n23\nappears with both labels; is in both train and dev\nletter 8 was dull" in output
+    assert "6 texts dropped from train" in output
     train, dev = read_tsv(planted / "train.tsv"), read_tsv(planted / "dev.tsv")
     assert (len(train), len(dev)) == (60, 22)
     texts = [text for _, _, text in train]
@@ -255,9 +270,9 @@ def stars_printed(workspace, stars):
 
 
 def test_classes_are_merged_and_a_dev_set_is_held_out(workspace, stars, stars_printed):
-    assert "train: 28 rows with other labels left out" in stars_printed
+    assert "train: 28 rows with other labels are left out" in stars_printed
     assert "label 0, the negative class: '1 or 2', from ['1', '2']" in stars_printed
-    assert "1 texts (0.9%) left out:\n  they are contained in texts of both sets" in stars_printed
+    assert "1 texts (0.9%) are contained in texts of both sets and left out\n" in stars_printed
     train, dev = read_tsv(stars / "train.tsv"), read_tsv(stars / "dev.tsv")
     assert len(train) + len(dev) == 143 - 28 - 1
     assert 0.2 < len(dev) / 114 < 0.4

@@ -12,6 +12,7 @@ from loop import load_loop
 from pytorch_pretrained_bert.modeling import BertConfig, BertForSequenceClassification
 
 import tools
+from textbert.features.batching import BatchSampler
 from textbert.model import archive, modeling
 from textbert.training.batches import TrainingBatch
 
@@ -71,7 +72,7 @@ def fake_loss(loss):
 
 def make_loop(model, features, batch_size, accumulation=1, seed=0, **names):
     """Return the `Loop` of train.ipynb, in float32 on every machine; see `load_loop`."""
-    sampler = tools.BatchSampler(features.lengths, batch_size, accumulation, seed)
+    sampler = BatchSampler(features.lengths, batch_size, accumulation, seed)
     return load_loop(Accelerator(cpu=True, mixed_precision="no"), model, features, sampler, **names)
 
 

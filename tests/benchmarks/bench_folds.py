@@ -25,6 +25,7 @@ from loop import load_loop, read_parameters  # noqa: E402 (found by the line abo
 
 import tools  # noqa: E402 (as above)
 from textbert.data.splits import split_folds  # noqa: E402 (as above)
+from textbert.features.batching import BatchSampler  # noqa: E402 (as above)
 from textbert.notebook.parameters import check_parameters  # noqa: E402 (as above)
 
 
@@ -44,7 +45,7 @@ def train(accelerator, features, train_rows, validation_rows, held_out, paramete
     model = tools.load_model(parameters["BERT_MODEL"], ROOT / "cache")
     tools.reinitialize_pooler(model)
     names = ("TRAIN_BATCH_SIZE", "GRADIENT_ACCUMULATION_STEPS", "RANDOM_SEED")
-    plan = tools.BatchSampler(features.lengths, *(parameters[name] for name in names))
+    plan = BatchSampler(features.lengths, *(parameters[name] for name in names))
     loop = load_loop(accelerator, model, features, plan, **parameters)
     run = loop.fine_tune(train_rows, validation_rows, parameters["LEARNING_RATE"], parameters["NUM_TRAIN_EPOCHS"])
     last_mcc = loop.validate(held_out)["mcc"]

@@ -10,7 +10,7 @@ training, but only when it is its turn: in each round all do a short slice, so t
 Not timed are the first step of a slice, a shorter warm-up round before the first, and any set-up, such as what
 `Trainer.train` does before its first step. Results are medians over the rounds.
 
-All get the same batches. Both `tools.length_grouped_batches` and transformers' LengthGroupedSampler sort a window of 50
+All get the same batches. Both `length_grouped_batches` and transformers' LengthGroupedSampler sort a window of 50
 batches by length and split it; a slice takes its batches evenly from such a window, so that the lengths are those of an
 epoch. (With three steps all IMDB batches are 128 long, where one in ten of an epoch is shorter: ours and Trainer are
 really some 3 % faster.) The loop of 2019 pads everything to --length.
@@ -80,9 +80,11 @@ from loop import load_loop
 
 import tools
 from textbert.data.labels import encode_labels, infer_classes
+from textbert.features.batching import BatchSampler, length_grouped_batches
 from textbert.model import modeling
 from textbert.model.config import DEFAULT_MODEL
 from textbert.training import distributed, experiment, trainer
+from textbert.training.distributed import get_environment
 
 ROOT = Path(tools.__file__).parent
 DATA = Path(os.environ.get("BERT_TEST_DATA") or ROOT.parent / "shared" / "data")
@@ -159,7 +161,7 @@ def make_slices(data, lengths, rounds, steps):
     for number in range(rounds + 1):
         rng = np.random.default_rng((SEED, number))
         rows = rng.permutation(POOL)[: WINDOW * BATCH]
-        window = [rows[batch] for batch in tools.length_grouped_batches(lengths[rows], BATCH, SEED, number)]
+        window = [rows[batch] for batch in length_grouped_batches(lengths[rows], BATCH, SEED, number)]
         batches = spread(window, lengths, steps if number else -(-steps // 3))  # the warm-up round is shorter
         slices.append(Slice(data, [batches[len(batches) // 2], *(batches[i] for i in rng.permutation(len(batches)))]))
     return slices
@@ -225,7 +227,7 @@ def run_old(contender, model, features, batches, start):
 
 
 @dataclass(frozen=True)
-class FixedBatchSampler(tools.BatchSampler):
+class FixedBatchSampler(BatchSampler):
     """Samples the given batches, each of which is a step."""
 
     batches: tuple = ()
@@ -432,7 +434,7 @@ def compare(options, folder):
 def measure_epoch(options, folder):
     """Measure an epoch over full-length texts in ten turns, and print the speed of each."""
     features = get_features("IMDB", options)
-    plan = tools.length_grouped_batches(features.lengths, BATCH, SEED)
+    plan = length_grouped_batches(features.lengths, BATCH, SEED)
     slices = [Slice("IMDB", list(batches)) for batches in np.array_split(plan, 10)]
     best = options.precisions[-1]
     selected = [Contender("ours", best, "ours"), Contender("before", best, "ours"), Contender("Trainer", best, "torch")]
@@ -461,7 +463,7 @@ def measure_gpu(options, folder):
         return timed, before["first"] + before["seconds"]
 
     for batch_size, goal, least in ((options.gpu_batch, "80 s", "45 %"), (BATCH, "240 s", "none")):
-        plan = [b for b in tools.length_grouped_batches(features.lengths, batch_size, SEED) if len(b) == batch_size]
+        plan = [b for b in length_grouped_batches(features.lengths, batch_size, SEED) if len(b) == batch_size]
         first, timed = spread(plan, features.lengths, warm_up_steps), plan[: None if options.epoch else steps + 1]
         peak, _ = measure(Contender("matmul", precision), first[:10], plan[: steps + 1])
         lap, warm_up = measure(Contender("ours", precision, "ours"), first, timed)
@@ -546,7 +548,7 @@ def main():
     options = parse_arguments()
     if DEVICE == "cpu" and hasattr(os, "sched_setaffinity"):  # two cores, also for child processes
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
-    print(", ".join(f"{name} {value}" for name, value in tools.get_environment().items()))
+    print(", ".join(f"{name} {value}" for name, value in get_environment().items()))
     with tempfile.TemporaryDirectory() as folder:
         if not (options.quick or all((DATA / name).is_dir() for name in ("imdb", "sst2", "vocab"))):
             print(f"skipped: there is no data in {DATA}; set BERT_TEST_DATA to the folder with imdb/, sst2/ and vocab/")

@@ -14,11 +14,11 @@ PAIRS = [("no", "yes"), ("negative", "positive"), ("bad", "good"), ("ham", "spam
 @given(pair=st.sampled_from(PAIRS), spell=SPELLINGS)
 def test_names_that_are_the_swapped_labels_are_refused(pair, spell):
     labels, names = [[word] for word in pair], [spell(word) for word in pair]
-    assert name_classes(labels, names) == (names, False)
+    assert name_classes(labels, names) == names
     with pytest.raises(ValueError, match="to keep the classes as they are, or CLASSES = .* to swap them"):
         name_classes(labels, names[::-1])
     swapped = [labels[1], labels[0]]
-    assert name_classes(swapped, names[::-1], is_explicit=True)[0] == names[::-1]
+    assert name_classes(swapped, names[::-1], is_explicit=True) == names[::-1]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_names_that_contradict_the_labels_are_refused(labels, names, options):
     ],
 )
 def test_fitting_names_are_accepted(labels, names, options):
-    assert name_classes([[label] for label in labels], names, **options)[0] == names
+    assert name_classes([[label] for label in labels], names, **options) == names
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_what_the_message_suggests_is_accepted(labels, names):
     name_classes(labels, names[::-1])
     name_classes(labels[::-1], names, is_explicit=True)
     if "if they are right" in str(error.value):
-        assert name_classes(labels, names, is_explicit=True)[0] == names
+        assert name_classes(labels, names, is_explicit=True) == names
     else:
         with pytest.raises(ValueError, match="to swap them$"):
             name_classes(labels, names, is_explicit=True)
@@ -106,19 +106,19 @@ def test_the_label_decides_which_class_is_positive(pair):
 
 def test_several_labels_to_a_class():
     stars = [["1", "2"], ["4", "5"]]
-    assert name_classes(stars, ["no", "yes"], is_explicit=True) == (["no", "yes"], False)
-    assert name_classes(stars, is_explicit=True) == (["1 or 2", "4 or 5"], False)
+    assert name_classes(stars, ["no", "yes"], is_explicit=True) == ["no", "yes"]
+    assert name_classes(stars, is_explicit=True) == ["1 or 2", "4 or 5"]
     with pytest.raises(ValueError, match="calls 'ham' or 'legit' 'spam'"):
         name_classes([["ham", "legit"], ["spam"]], ["spam", "ham"], is_explicit=True)
 
 
-def test_yelps_format_is_recognized_by_the_task_or_by_its_names():
+def test_yelps_labels_have_names_in_yelps_tasks_only():
     labels = [["1"], ["2"]]
-    assert name_classes(labels) == (["1", "2"], False)
-    assert name_classes(labels, is_yelp_task=True) == (["bad", "good"], True)
-    assert name_classes(labels, ["bad", "good"]) == (["bad", "good"], True)
-    assert name_classes(labels, ["poor", "fine"]) == (["poor", "fine"], False)
-    assert name_classes(labels[::-1], is_explicit=True, is_yelp_task=True) == (["good", "bad"], True)
+    assert name_classes(labels) == ["1", "2"]
+    assert name_classes(labels, is_yelp_task=True) == ["bad", "good"]
+    assert name_classes(labels, ["poor", "fine"], is_yelp_task=True) == ["poor", "fine"]
+    assert name_classes(labels[::-1], is_explicit=True, is_yelp_task=True) == ["good", "bad"]
+    assert name_classes([["0"], ["1"]], is_yelp_task=True) == ["0", "1"]
 
 
 @pytest.mark.parametrize("allow_other_labels", [False, True])

@@ -73,7 +73,7 @@ def test_a_table_is_never_half_written(tmp_path):
 
 
 def test_a_task_is_written_completely_or_not_at_all(tmp_path):
-    tools.write_task({"train": make_frame(["one", "two"]), "dev": make_frame(["three"])}, ["bad", "good"], tmp_path)
+    tsv.write_task({"train": make_frame(["one", "two"]), "dev": make_frame(["three"])}, ["bad", "good"], tmp_path)
     written = {path.name: path.read_bytes() for path in tmp_path.glob("[!.]*")}
     assert written == {
         "train.tsv": b"0\t0\ta\tone\n1\t1\ta\ttwo\n",
@@ -81,7 +81,7 @@ def test_a_task_is_written_completely_or_not_at_all(tmp_path):
         "labels.json": b'{"label_names": ["bad", "good"]}\n',
     }
     with pytest.raises(UnicodeEncodeError):
-        tools.write_task({"train": make_frame(["new"]), "dev": make_frame(["\ud800"])}, ["good", "bad"], tmp_path)
+        tsv.write_task({"train": make_frame(["new"]), "dev": make_frame(["\ud800"])}, ["good", "bad"], tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.glob("[!.]*")} == written
     assert not list(tmp_path.glob(".*.tmp"))
 
@@ -115,17 +115,17 @@ def test_task_info(tmp_path):
     about = {"text_column": 1, "id_column": None, "classes": [["1"], ["4", "5"]]}
     about |= {"tables": {"train": tsv.describe_table(tmp_path / "train.csv")}}
     frames = {"train": make_frame(["one", "two"])}
-    tools.write_task(frames, ["bad", "good"], tmp_path, about, {tmp_path / "report.csv": "x,y\n"})
+    tsv.write_task(frames, ["bad", "good"], tmp_path, about, {tmp_path / "report.csv": "x,y\n"})
     assert tsv.read_task_info(tmp_path) == {"label_names": ["bad", "good"]} | about
     assert (tmp_path / "report.csv").read_text() == "x,y\n"
     with pytest.raises(UnicodeEncodeError):
-        tools.write_task({"train": make_frame(["\ud800"])}, ["a", "b"], tmp_path, {}, {tmp_path / "report.csv": "new"})
+        tsv.write_task({"train": make_frame(["\ud800"])}, ["a", "b"], tmp_path, {}, {tmp_path / "report.csv": "new"})
     assert (tmp_path / "report.csv").read_text() == "x,y\n"
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\x00b", "..", ["x"], None, 5])
 def test_invalid_file_names_are_skipped(tmp_path, name):
-    tools.write_task({}, ["0", "1"], tmp_path, {"tables": {"train": {"file": name, "bytes": 1}}})
+    tsv.write_task({}, ["0", "1"], tmp_path, {"tables": {"train": {"file": name, "bytes": 1}}})
     assert tsv.find_changed_tables(tmp_path) == []
 
 
@@ -133,7 +133,7 @@ def test_invalid_file_names_are_skipped(tmp_path, name):
 def test_a_changed_table_is_noticed_by_its_content(tmp_path, content):
     table = tmp_path / "train.csv"
     table.write_text("1,a\n")
-    tools.write_task({}, ["0", "1"], tmp_path, {"tables": {"train": tsv.describe_table(table)}})
+    tsv.write_task({}, ["0", "1"], tmp_path, {"tables": {"train": tsv.describe_table(table)}})
     assert tsv.find_changed_tables(tmp_path) == []
     time = table.stat().st_mtime_ns
     table.write_text(content)

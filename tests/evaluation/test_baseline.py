@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from textbert.evaluation.baseline import make_baseline, predict_baseline, tune_baseline
-from textbert.evaluation.report import compare_thresholds
+from textbert.evaluation.summary import compare_thresholds
 
 
 def test_the_baseline_is_tuned_as_bert_is():
@@ -23,7 +23,7 @@ def test_the_baseline_is_tuned_as_bert_is():
     assert defaults == {"temperature": 1.0, "intercept": 0.0, "threshold": 0.5} and "too few" in description
     y_probs = {"words": predict_baseline(baseline.fit(texts, labels), texts, parameters)}
     (sentence,) = compare_thresholds(labels, y_probs, {"words": parameters["threshold"]}, "yes")
-    assert sentence.startswith(f"words predicts yes at a probability of {parameters['threshold']:.3f} or more")
+    assert sentence.startswith(f"words predicts 'yes' at a probability of {parameters['threshold']:.3f} or more")
     assert "at 0.5 or more, it would be" in sentence
 
 

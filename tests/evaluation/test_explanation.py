@@ -55,7 +55,7 @@ def test_only_what_the_model_reads_is_scored(fine_tuned, truncation, monkeypatch
     is_read = words["score"].notna()
     assert 8 <= is_read.sum() < 20
     assert (bool(is_read.iloc[0]), bool(is_read.iloc[-1])) == (truncation != "tail", truncation != "head")
-    assert "opacity:0.4" in explanation.highlight_words(words)
+    assert "color:#757575" in explanation.highlight_words(words)
 
 
 def test_empty_and_very_long_texts(fine_tuned, monkeypatch):
@@ -67,6 +67,20 @@ def test_empty_and_very_long_texts(fine_tuned, monkeypatch):
     monkeypatch.setitem(fine_tuned.settings, "max_seq_length", 512)
     words = explanation.explain(fine_tuned, "soup " * 1000, max_groups=20)
     assert words["score"].notna().sum() == 510 and words["score"].nunique() <= 20
+
+
+def test_words_are_told_apart_without_colours_and_the_clearest_prediction_is_chosen(fine_tuned):
+    assert "2px solid" in explanation.highlight_words(explanation.explain(fine_tuned, "good soup"))
+    assert "2px dashed" in explanation.highlight_words(explanation.explain(fine_tuned, "bad soup"))
+    (html,) = explanation.render_clearest(fine_tuned, ["soup soup", "good soup", ""])
+    assert html == explanation.render_prediction(fine_tuned, "good soup")
+    assert explanation.render_clearest(fine_tuned, []) == []
+
+
+def test_a_saved_notebook_has_the_prediction_only(fine_tuned, monkeypatch, capsys):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    explanation.show_prediction_widget(fine_tuned, "bad soup")
+    assert "bad</b> · probability of good" in capsys.readouterr().out
 
 
 def test_the_text_box(fine_tuned):

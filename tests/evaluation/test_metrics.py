@@ -190,7 +190,8 @@ def test_each_interval_is_below_its_model_in_the_order_of_the_dict(monkeypatch, 
     assert list(cells.columns) == names
     for (model, metric), row in table.loc[names].iterrows():
         cell = cells.loc[{"mcc": "MCC", "f1": "F1"}.get(metric, metric), model]
-        assert cell == f"{row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+        value, low, high = map(metrics.format_metric, row[["value", "low", "high"]])
+        assert cell == f"{value} ({low} to {high})"
 
 
 def test_constant_predictions_have_an_interval():
@@ -337,6 +338,7 @@ def test_undefined_metrics_are_dashes_and_nothing_is_rounded_to_perfection():
     assert cells.loc["precision", "never"] == "–" and cells.loc["recall", "never"] == "0.00 (0.00 to 0.00)"
     assert cells.loc["accuracy", "model"].startswith("0.999 (")
     assert metrics.format_metric(-1e-12) == "0.00" and metrics.format_metric(1.0) == "1.00"
+    assert metrics.format_metric(0.495) == "0.50" and metrics.format_metric(-0.495) == "-0.50"
 
 
 def test_lengths_in_scripts_without_spaces():
@@ -460,7 +462,7 @@ def test_a_table_names_the_classes():
     assert table.loc["constant", counts].tolist() == [0, 3, 2, 0]
     assert table.loc["model", counts].tolist() == [1, 2, 1, 1]
     assert table.loc["constant", ["ROC AUC", "loss"]].tolist() == ["–", "–"]
-    assert table.loc["model", "accuracy"] == 0.6 and table.loc["model", "ROC AUC"] == 0.833
+    assert table.loc["model", "accuracy"] == "0.60" and table.loc["model", "ROC AUC"] == "0.83"
 
 
 def test_nan_probabilities_are_rejected():

@@ -6,7 +6,7 @@ import pytest
 from pytorch_pretrained_bert.modeling import BertConfig, BertForSequenceClassification
 
 import tools
-from textbert.evaluation import plots
+from textbert.evaluation import metrics, plots
 
 
 @pytest.mark.parametrize(
@@ -39,9 +39,9 @@ def read_diagram(layers):
 def test_curves_name_the_classes():
     labels, y_prob = np.array([0, 0, 0, 1, 1]), np.array([0.1, 0.9, 0.2, 0.8, 0.7])
     y_probs = {"words": y_prob, "BERT": labels * 0.5}
-    figure = plots.plot_curves(labels, y_prob >= 0.75, y_probs, ["ham", "spam"])
-    matrix, roc, precision = figure.axes
-    plt.close(figure)
+    plot = plots.plot_curves(labels, (y_prob >= 0.75).astype(int), y_probs, ["ham", "spam"])
+    matrix, roc, precision = plot.figure.axes
+    plt.close(plot.figure)
     assert [text.get_text() for text in matrix.texts] == ["2", "1", "1", "1"]
     assert [label.get_text() for label in matrix.get_xticklabels()] == ["ham", "spam"]
     assert roc.get_xlabel() == "false positive rate: ham predicted as spam"
@@ -49,7 +49,41 @@ def test_curves_name_the_classes():
     assert precision.get_ylabel() == "precision: spam among predicted spam"
     # four of the six pairs of a spam and a ham are in the right order
     entries = [text.get_text() for text in roc.get_legend().get_texts()]
-    assert entries == ["words (AUC = 0.67)", "BERT (AUC = 1.00)"]
+    assert entries == ["chance", "words (AUC = 0.67)", "BERT (AUC = 1.00)"]
+    assert "of the 'ham' texts 2 were predicted as 'ham' and 1 as 'spam'" in plot.alt
+    assert "The area under it is 0.67 for words, 1.00 for BERT." in plot.alt and len(plot.alts) == 3
+    assert [line.get_color() for line in roc.get_lines()] == ["black", plots.BASELINE_COLOUR, plots.BERT_COLOUR]
+
+
+def test_calibration_is_drawn_for_many_or_few_different_probabilities():
+    rng = np.random.default_rng(0)
+    for y_prob in (rng.random(500), np.repeat([0.08, 0.92], 200), np.full(30, 0.5), np.array([0.2, 0.9])):
+        labels = (rng.random(len(y_prob)) < y_prob).astype(int)
+        plot = plots.plot_calibration(labels, y_prob, y_prob**2, ["$bad$", "好"], 0.5)
+        histogram, curve = plot.figure.axes
+        plot.figure.canvas.draw()
+        bars = [text.get_text() for text in histogram.texts if text.get_text()]
+        assert sum(map(int, bars)) == len(y_prob) == sum(int(text.get_text()) for text in curve.texts)
+        assert (
+            f"Histogram of {len(y_prob)} probabilities of '好', by label: {(y_prob < 0.1).sum()} lie below" in plot.alt
+        )
+        plt.close(plot.figure)
+
+
+def test_no_precision_is_drawn_where_it_is_undefined():
+    curve = metrics.threshold_curve(np.array([0, 1] * 20), np.array([0.1, 0.8] * 20))
+    plot = plots.plot_thresholds(curve, 0.5)
+    (ax,) = plot.figure.axes
+    lines = {line.get_label(): line for line in ax.get_lines()}
+    assert lines["precision"].get_xdata().max() == 0.8 and lines["MCC"].get_ydata().max() == 1
+    assert "The highest MCC is 1.00; it is at most 0.02 lower at some thresholds from 0.11 to 0.80" in plot.alt
+    assert "in use: 0.500" in lines
+    plt.close(plot.figure)
+
+
+def test_colours_have_one_meaning_each():
+    colours = [value for name, value in vars(plots).items() if name.endswith("_COLOUR")]
+    assert len(colours) == 6 == len(set(colours))
 
 
 def test_names_are_drawn_without_warnings(recwarn):

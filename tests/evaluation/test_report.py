@@ -1,15 +1,17 @@
-"""The report: its sentences say what the metrics say, hostile texts are escaped, and without texts there is none."""
+"""The report: hostile texts are escaped, without texts there is none, and a screen reader can read it."""
 
+import os
 import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from textbert.evaluation import explanation, metrics, report
+from textbert.evaluation import explanation, plots, report
 
 HOSTILE = "<script>alert('x')</script> & \"quotes\" <img src=x onerror=alert(1)> {braces}"
 
@@ -22,8 +24,14 @@ def write(path, texts):
     words["space_before"] = True
     table = pd.DataFrame({"id": ["7"], "probability": [0.25], "text": [f"Secret {HOSTILE}"]}, index=[3])
     scores = pd.DataFrame({"mcc": [0.5]}, index=[f"model {HOSTILE}"])
-    items = [table, scores, fig, explanation.Html(f"Secret {explanation.highlight_words(words)}")]
-    report.write_report(path, HOSTILE, [(HOSTILE, [HOSTILE], items), ("Empty", [], [pd.DataFrame()])], texts)
+    plot = plots.Plot(fig, (f"one {HOSTILE}", "two"))
+    items = [HOSTILE, table, scores, plot, explanation.Html(f"Secret {explanation.highlight_words(words)}")]
+    sections = {
+        HOSTILE: items,
+        "Empty": [pd.DataFrame(), {"RATE": 0.1, "NAME": HOSTILE}],
+        "Confident errors": ["9 of 99"],
+    }
+    assert report.write_report(path, HOSTILE, sections, ["<bad>", "good"], texts) == path
     return path.read_text(encoding="utf-8")
 
 
@@ -47,6 +55,7 @@ def test_texts_are_readable_in_a_notebook():
     assert 'class="mathjax_ignore"' in rendered and rendered.count("text-align:left") == 4
     assert "&lt;bad&gt;" in rendered and "x" * 100 in rendered and ">7<" not in rendered
     assert repr(rendered).splitlines() == ["label", "text", "<bad>", "from $5 to $9 " + "x" * 100]
+    assert report.render_table(frame[:0]) == "" == report.render_table(pd.DataFrame())
 
 
 def test_the_report_without_texts(tmp_path):
@@ -54,159 +63,59 @@ def test_the_report_without_texts(tmp_path):
     assert "Secret" not in page and "0.25" in page and "mcc" in page
 
 
-WORDS = "the words baseline, which is right on 70 of 100"
+class Structure(HTMLParser):
+    """The tags of a page, in order: (tag, attributes, text up to the next tag)."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append([tag, dict(attributes), ""])
+
+    def handle_data(self, data):
+        if self.tags:
+            self.tags[-1][2] += data.strip()
+
+    def find(self, *names):
+        return [(attributes, text) for tag, attributes, text in self.tags if tag in names]
 
 
-@pytest.mark.parametrize(
-    ("correct", "p_value", "verdict"),
-    [
-        (90, 0.001, f"It is better than {WORDS}; this is unlikely to be chance."),
-        (50, 0.001, f"It is WORSE than {WORDS}; this is unlikely to be chance."),
-        (72, 0.2, f"These texts are not enough to tell whether it is better than {WORDS}."),
-    ],
-)
-def test_the_summary_needs_no_statistics(correct, p_value, verdict):
-    labels = np.arange(100) % 2
-    predictions = {"words": np.where(np.arange(100) < 70, labels, 1 - labels)}
-    predictions["BERT"] = np.where(np.arange(100) < correct, labels, 1 - labels)
-    intervals = metrics.bootstrap_metrics(labels, predictions)
-    groups = pd.Series(np.where(np.arange(100) < 40, "early", "late"))
-    groups = metrics.accuracy_by_group(labels, predictions["BERT"], groups)
-    first, second, third = report.summarize(intervals, "BERT", "words", p_value, groups)
-    at_least = {90: "8", 72: "6", 50: "4"}[correct]
-    assert first.startswith(f"BERT is right on {correct} of 100 texts; on at least {at_least}")
-    assert "judging from 100 texts. It found 40 of 40 'early' and" in first
-    assert ("predicting 'late' is right MORE OFTEN, on 60 of 100 texts instead of 50." in first) == (correct == 50)
-    assert ("always predicting 'late' is right on 60 of 100." in first) == (correct != 50)
-    assert second == verdict
-    # all mistakes are in the late ones: even 10 of them are hardly chance
-    late = f"'late': {correct - 40} of 60 are right ({correct} of 100 overall)."
-    assert third == f"Its accuracy is lowest, judging from these texts, for {late}"
+@pytest.mark.parametrize("texts", [True, False])
+def test_a_screen_reader_can_read_the_report(tmp_path, texts):
+    page = Structure(write(tmp_path / "report.html", texts))
+    assert page.find("html")[0][0]["lang"] == "en" and page.find("title")[0][1] and len(page.find("main", "h1")) == 2
+    images = [attributes["alt"] for attributes, _ in page.find("img")]
+    assert images == [f"one {HOSTILE}", "two"]
+    headers = page.find("th")
+    assert len(headers) > 5 and all(text and attributes["scope"] in ("row", "col") for attributes, text in headers)
+    assert len(page.find("h2")) == 3 and not page.find("h3")
+    labels = [attributes["aria-labelledby"] for attributes, _ in page.find("section")]
+    assert labels == [attributes["id"] for attributes, _ in page.find("h2")]
+    # a table that is wider than the screen can be scrolled with the keyboard
+    regions = [attributes for attributes, _ in page.find("div") if attributes["class"] == "table"]
+    assert len(regions) == 3 and all(region["tabindex"] == "0" and region["aria-label"] for region in regions)
 
 
-def summarize_rare(rare_found, false_positives, words_found, p_value=1e-5):
-    """Summarize a model that finds some of 50 rare texts among 1,000, and a baseline without false positives."""
-    labels = (np.arange(1000) < 50).astype(int)
-    predictions = {"words": np.arange(1000) < words_found}
-    predictions["BERT"] = (np.arange(1000) < rare_found) | (np.arange(1000) >= 1000 - false_positives)
-    groups = metrics.accuracy_by_group(labels, predictions["BERT"], pd.Series(labels).map({0: "rare", 1: "usual"}))
-    return report.summarize(metrics.bootstrap_metrics(labels, predictions), "BERT", "words", p_value, groups)
+AXE = os.environ.get("BERT_TEST_AXE", "")  # path of axe.min.js, which is in the wheel of axe-playwright-python
+
+CHROMIUM = shutil.which(os.environ.get("BERT_TEST_BROWSER") or "chromium")
 
 
-def test_the_verdict_says_where_accuracy_and_mcc_disagree():
-    verdict = summarize_rare(rare_found=40, false_positives=80, words_found=5)[1]
-    assert verdict == (
-        "The words baseline is right more often (96 of 100), but with both classes weighted equally (MCC), BERT does "
-        "better; neither is likely to be chance."
-    )
-    assert summarize_rare(rare_found=40, false_positives=1, words_found=5)[1].startswith(
-        "It is better than the words baseline"
-    )
-
-
-def test_no_mistake_is_no_certainty():
-    assert summarize_rare(50, 0, 5)[0] == (
-        "BERT is right on 100 of 100 texts; on at least 99, judging from 1,000 texts. "
-        "It found 950 of 950 'rare' and 50 of 50 'usual'; always predicting 'rare' is right on 95 of 100."
-    )
-
-
-def test_a_group_too_small_for_the_test_hides_no_other():
-    names = pd.Series(["few"] * 8 + ["many"] * 250 + ["most"] * 1000)
-    labels, correct = np.zeros(1258, int), np.repeat([1, 0, 1, 0, 1, 0], [5, 3, 165, 85, 900, 100])
-    groups = metrics.accuracy_by_group(labels, 1 - correct, names)
-    assert report.describe_worst_group(groups) == (
-        "Its accuracy is lowest, judging from these texts, for 'many': 165 of 250 are right (85 of 100 overall)."
-    )
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    tables=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1), st.integers(0, 1), st.integers(1, 400)), min_size=1)
-)
-def test_each_sentence_says_what_the_metrics_say(tables):
-    """Random confusion matrices of two models: each claim is computed again from the predictions."""
-    labels, words, bert = (np.repeat([row[i] for row in tables], [row[3] for row in tables]) for i in range(3))
-    n, bert_hits, words_hits = len(labels), int((bert == labels).sum()), int((words == labels).sum())
-    intervals = metrics.bootstrap_metrics(labels, {"words": words, "BERT": bert}, 199)
-    *_, p_value = metrics.mcnemar(labels, bert, words)
-    groups = metrics.accuracy_by_group(labels, bert, np.where(labels, "yes", "no"))
-    first, verdict, weakest = report.summarize(intervals, "BERT", "words", p_value, groups)
-    assert ("right on 100 of 100" in first) == (bert_hits == n >= 100)
-    assert ("right on 0 of 100" in first) == (bert_hits == 0 and n >= 100)
-    for name, label in (("no", 0), ("yes", 1)):
-        rows = labels == label
-        assert (f"{(bert[rows] == label).sum():,} of {rows.sum():,} {name!r}" in first) == bool(rows.any())
-    majority = max((labels == 0).sum(), (labels == 1).sum())
-    assert ("MORE OFTEN, on" in first) == (majority > bert_hits)
-    assert ("just as often" in first) == (majority == bert_hits)
-    mcc_difference = intervals.loc[("BERT minus words", "mcc")]
-    if "It is better" in verdict or "right more often than" in verdict.split("These texts")[0]:
-        assert bert_hits > words_hits and p_value <= 0.05
-    if "It is WORSE" in verdict or "LESS OFTEN" in verdict:
-        assert bert_hits < words_hits and p_value <= 0.05
-    is_significant = mcc_difference["low"] > 0 or mcc_difference["high"] < 0
-    assert ("does better" in verdict or "It is better" in verdict) <= is_significant
-    assert ("not enough to tell whether it is better than the words" in verdict) <= (p_value > 0.05)
-    assert ("100 of 100" in verdict) <= (max(bert_hits, words_hits) == n)
-    assert ("no mistake" in weakest) == (bert_hits == n) and ("only mistakes" in weakest) == (bert_hits == 0)
-    if "accuracy is lowest" in weakest:
-        label = weakest.split(" for ")[1].split(":")[0] == "'yes'"
-        assert f"of {(labels == label).sum():,} are right" in weakest
-        assert (bert == labels)[labels == label].mean() < bert_hits / n
-
-
-@pytest.mark.parametrize(
-    ("labels", "predicted", "sentence"),
-    [
-        ([0] * 6 + [1] * 6, [0] * 12, "It predicts the same class for every text, which is no better than guessing."),
-        ([0] * 40 + [1] * 9, [1] * 49, "It predicts the same class for every text, which is no better than guessing."),
-        ([0] * 20 + [1] * 30, [1] * 20 + [0] * 30, "It is WORSE than guessing: check whether the two classes were"),
-        ([0] * 12, [0] * 12, "These texts are not enough to tell whether it is better than guessing."),
-        ([0, 1] * 15, [0, 1, 1, 0, 1] * 6, "These texts are not enough to tell whether it is better than guessing."),
-        ([0] * 20 + [1] * 30, [0] * 20 + [1] * 30, None),
-    ],
-)
-def test_models_that_are_no_better_than_guessing(labels, predicted, sentence):
-    labels, predicted = np.array(labels), np.array(predicted)
-    intervals = metrics.bootstrap_metrics(labels, {"words": labels, "BERT": predicted}, 999)
-    groups = metrics.accuracy_by_group(labels, predicted, np.where(labels, "yes", "no"))
-    first = report.summarize(intervals, "BERT", "words", 1.0, groups)[0]
-    assert "guessing" not in first if sentence is None else sentence in first
-    assert first.count("guessing") == (sentence is not None)
-
-
-def test_equal_proportions_are_given_as_counts_and_one_mistake_in_the_singular():
-    labels = np.repeat([0, 1], [504, 496])
-    predicted = np.where(np.arange(1000) < 505, labels, 1 - labels)
-    groups = metrics.accuracy_by_group(labels, predicted, np.where(labels, "yes", "no"))
-    intervals = metrics.bootstrap_metrics(labels, {"words": labels, "BERT": predicted}, 99)
-    first = report.summarize(intervals, "BERT", "words", 1.0, groups)[0]
-    assert "always predicting 'no' is right on 504 of 1,000, BERT on 505." in first
-    groups = metrics.accuracy_by_group([0, 0, 1, 1], [0, 0, 1, 0], ["no", "no", "yes", "yes"])
-    assert report.describe_worst_group(groups).startswith("Its one mistake is not enough to tell whether")
-
-
-def test_all_mistakes_in_one_class_of_twelve_texts():
-    groups = metrics.accuracy_by_group([0] * 6 + [1] * 6, [0] * 12, ["no"] * 6 + ["yes"] * 6)
-    assert "judging from these texts, for 'yes': 0 of 6 are right" in report.describe_worst_group(groups)
-
-
-def test_a_trend_over_the_lengths_is_mentioned():
-    rows = [("bad", 202, 179), ("good", 198, 172), *zip("abcd", (100, 108, 92, 100), (92, 97, 79, 83))]
-    groups = pd.DataFrame(rows, columns=["name", "texts", "correct"]).set_index("name")
-    groups["accuracy"] = groups["correct"] / groups["texts"]
-    assert report.describe_worst_group(groups) == (
-        "It makes more mistakes on longer texts: from the shortest to the longest, 92 of 100, 97 of 108, 79 of 92, "
-        "83 of 100 are right (p = 0.035)."
-    )
-    groups["correct"] = [175, 176, 88, 95, 81, 87]
-    assert report.describe_worst_group(groups).startswith("Its 49 mistakes are not enough to tell whether")
-
-
-def test_a_small_group_and_a_class_named_like_a_length():
-    rows = [("it's <b>", 378, 360), ("5 to 9 words", 22, 8), ("5 to 9 words", 200, 184), ("10 to 99 words", 200, 184)]
-    groups = pd.DataFrame(rows, columns=["name", "texts", "correct"]).set_index("name")
-    groups["accuracy"] = groups["correct"] / groups["texts"]
-    sentence = report.describe_worst_group(groups)
-    assert "'5 to 9 words': 8 of 22 are right (92 of 100 overall). These are few." in sentence
+@pytest.mark.skipif(not (Path(AXE).is_file() and CHROMIUM), reason="BERT_TEST_AXE has no axe.min.js, or no chromium")
+@pytest.mark.parametrize("width", [1000, 390])
+def test_axe_finds_nothing_in_the_report(tmp_path, width):
+    playwright = pytest.importorskip("playwright.sync_api")
+    write(tmp_path / "report.html", texts=True)
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM)
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        page.goto((tmp_path / "report.html").as_uri())
+        page.add_script_tag(path=AXE)
+        results = page.evaluate("axe.run()")
+        assert len(results["passes"]) > 10
+        assert [(issue["id"], [node["html"] for node in issue["nodes"]]) for issue in results["violations"]] == []
+        page.evaluate("document.querySelector('img').removeAttribute('alt')")
+        assert "image-alt" in [issue["id"] for issue in page.evaluate("axe.run()")["violations"]]
+        browser.close()

@@ -3,6 +3,7 @@
 import shutil
 import sys
 import tarfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -17,6 +18,7 @@ from torch.nn import CrossEntropyLoss
 from torch.utils.data import DataLoader, TensorDataset
 
 import tools
+from textbert.data.labelled_texts import LabelledTexts
 from textbert.evaluation.calibration import fit_calibration
 from textbert.model.archive import write_archive
 
@@ -121,10 +123,8 @@ def test_the_validation_set_is_that_of_train_ipynb(guide, refit):
     classifier = tools.Classifier.load(guide.archive, "cpu", vocabulary=guide.folder / "vocab.txt", **SETTINGS)
     texts = [f"{text} {number}" for number in range(20) for text in REVIEWS]
     labels = np.array([int(text.split()[-2] != "bad") for text in texts])
-    examples = [
-        tools.InputExample(f"r{i}", text, None, str(label)) for i, (text, label) in enumerate(zip(texts, labels))
-    ]
-    said = classifier.recompute_validation(examples, 0.25, 7, refit)
+    train = LabelledTexts(Path("train.tsv"), [f"r{i}" for i in range(len(texts))], texts, labels)
+    said = classifier.recompute_validation(train, 0.25, 7, refit)
     rows = tools.split_train_validation(texts, labels, 0.25, 7)[1]
     assert said.startswith(f"{len(rows)} texts of train.tsv serve as the validation set")
     assert classifier.validation["label"].tolist() == labels[rows].tolist()
@@ -161,10 +161,10 @@ def test_evaluate_ipynb_evaluates_it(guide, tmp_path, monkeypatch, capsys, refit
     said = capsys.readouterr().out
     assert "texts of train.tsv serve as the validation set" in said
     assert "cannot check for training-set overlap" in said  # whether it has seen them
-    assert ("were fitted on it" in said) == refit == (session.names["temperature"] != 1.0)
+    assert ("were fitted on it" in said) == refit == (session.names["settings"]["temperature"] != 1.0)
     report = (tmp_path / "outputs/guide/report/report.html").read_text(encoding="utf-8")
     card = (tmp_path / "outputs/guide/huggingface/README.md").read_text(encoding="utf-8")
     assert "A BERT that classifies texts as 'bad' or 'good'. Nothing is known of its training." in card
     assert "Nothing is known of its training." in report and "max_seq_length" in report
-    expected = session.names["classifier"].predict(session.names["texts"], progress=False)
-    assert session.names["predictions"]["predicted"].tolist() == expected["label"].tolist()
+    expected = session.names["classifier"].predict(session.names["dev"].texts, progress=False)
+    assert session.names["scored"]["predicted"].tolist() == expected["label"].tolist()

@@ -1,4 +1,4 @@
-"""The notebooks' parameters: one tagged cell of literals in each, and one function that checks them."""
+"""The notebooks' parameters: two cells of literals in each, and one function that checks them."""
 
 import ast
 import re
@@ -25,20 +25,12 @@ NOT_AFFECTING_TRAINING = {"EVAL_BATCH_SIZE", "RESUME", "CHECKPOINT_MINUTES", "TR
 NOTEBOOKS = ("data_prep", "train", "evaluate")
 
 
-def read_cell(notebook):
-    """Return the source of a notebook's only cell that is tagged `parameters`."""
-    cells = nbformat.read(ROOT / f"{notebook}.ipynb", 4).cells
-    (cell,) = (cell for cell in cells if "parameters" in cell.metadata.get("tags", []))
-    assert cell.cell_type == "code"
-    return cell.source
-
-
 def read_values(notebook):
-    """Return the values in the parameter cell of a notebook, as a dict from name to value."""
-    lines = [line for line in read_cell(notebook).splitlines() if not line.startswith("# ")]
-    matches = [re.fullmatch(r"([A-Z][A-Z0-9_]+): [a-z]+ = (.+?)  # .+", line) for line in lines]
-    assert all(matches), f"{notebook}: a line does not have the form NAME: type = literal  # meaning"
-    return {match[1]: ast.literal_eval(match[2]) for match in matches}
+    """Return the values of a notebook's parameters by name, from its two cells of them."""
+    cells = [cell for cell in nbformat.read(ROOT / f"{notebook}.ipynb", 4).cells if cell.cell_type == "code"]
+    statements = [statement for cell in cells for statement in ast.parse(cell.source).body]
+    assignments = [statement for statement in statements if isinstance(statement, ast.AnnAssign)]
+    return {statement.target.id: ast.literal_eval(statement.value) for statement in assignments}
 
 
 @pytest.fixture(params=NOTEBOOKS)
@@ -95,6 +87,7 @@ GOOD_DATA = {
     "CLASSES": [None, [["1", "2"], ["4", "5"]], [[1], [2, "3"]], [["no"], ["yes"]], [[False], [True]]],
     "LABEL_NAMES": [None, ["no", "yes"], ["", " "]],
     "ENCODING": ["utf-8", "cp1252", "latin-1", "UTF-16", "utf_8_sig", "shift_jis"],
+    "ESCAPED_NEWLINES": [None, True, False],
     "DEV_SHARE": [0.01, 0.5],
     "CLEAN_TRAIN": [True, False],
 }
@@ -139,6 +132,7 @@ BAD_DATA = {
     "LABEL_NAMES": [["bad", "bad"], ["bad"], ["a", "b", "c"], "bad", ("bad", "good"), [0, 1], [["a"], ["b"]]],
     "ENCODING": ["", "utf-9", "windows", None, 8, "hex", "rot13", "utf\0008"],
     "DEV_SHARE": [0, 0.0, 0.51, 1, -0.1, float("nan"), None, "0.7", True],
+    "ESCAPED_NEWLINES": [0, 1, "maybe", []],
     "CLEAN_TRAIN": [None, 1, "maybe"],
 }
 

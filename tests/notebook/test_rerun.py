@@ -1,5 +1,6 @@
 """Rerun cells after a parameter has changed: results match the parameters, or a message says from where to rerun."""
 
+import builtins
 import json
 import os
 import re
@@ -16,13 +17,14 @@ from session import BASE, Session
 from textbert.model import archive
 from textbert.model.archive import read_archive
 from textbert.model.state_dict import read_weights
+from textbert.notebook.guard import StaleCellError, find_names
 from textbert.notebook.parameters import get_parameters
 
 CHANGED = {
     "data_prep": {
         **{"TRAIN_FILE": "other.csv", "TEST_FILE": "third.csv", "TEXT_COLUMN": "summary", "LABEL_COLUMN": "verdict"},
         **{"CLASSES": [["good"], ["bad"]], "LABEL_NAMES": ["no", "yes"], "ENCODING": "cp1252", "DEV_SHARE": 0.4},
-        **{"RANDOM_SEED": 7, "CLEAN_TRAIN": True},
+        **{"RANDOM_SEED": 7, "CLEAN_TRAIN": True, "ESCAPED_NEWLINES": True},
     },
     "train": {
         **{"MAX_SEQ_LENGTH": 7, "TRUNCATION": "tail", "TRAIN_BATCH_SIZE": 8, "LEARNING_RATE": 1e-3, "RANDOM_SEED": 7},
@@ -32,11 +34,17 @@ CHANGED = {
 }
 
 
+RESULTS = {
+    "data_prep": ("data/raw/train.tsv", "data/raw/dev.tsv", "data/raw/labels.json", "outputs/raw/data_report.csv"),
+    "train": ("cache/tiny.tar.gz",),
+    "evaluate": ("outputs/tiny/report/report.html",),
+}
+
+
 def read_results(notebook):
     """Return the results that a notebook has written, without the time of training."""
     if notebook == "data_prep":
-        names = ("data/raw/train.tsv", "data/raw/dev.tsv", "data/raw/labels.json", "outputs/raw/data_report.csv")
-        return [Path(name).read_bytes() for name in names]
+        return [Path(name).read_bytes() for name in RESULTS[notebook]]
     if notebook == "evaluate":
         report = Path("outputs/tiny/report/report.html").read_text(encoding="utf-8")
         return re.sub(r'src="data:[^"]*"', "", report)
@@ -65,7 +73,7 @@ def project(tmp_path_factory, bert_files):
         lines = ["label,text,summary,verdict\n"]
         for i in range(48):
             label, verdict = ("bad", "good")[i % 2], ("yes", "no")[i % 3 == 0]
-            lines.append(f"{label},{label} caf\u00e9 with {dish} {i - i % 9},{dish} of day {i},{verdict}\n")
+            lines.append(f"{label},{label} caf\u00e9 with {dish}\\n{i - i % 9},{dish} of day {i},{verdict}\n")
         (folder / f"data/raw/{name}.csv").write_text("".join(lines), encoding="utf-8")
     archive.write_archive(bert_files(), folder / "cache/tiny-bert.tar.gz")
     os.environ["TQDM_DISABLE"] = "1"
@@ -78,28 +86,72 @@ def project(tmp_path_factory, bert_files):
 
 
 @pytest.mark.parametrize("notebook", list(BASE))
+def test_each_name_is_made_by_one_cell(notebook):
+    """Else the guard cannot tell what a name holds; a cell may bind a temporary name that another cell binds, too."""
+    cells = [find_names(source) for source in Session(notebook).cells]
+    parameters, functions = get_parameters(notebook), {}
+    for cell in cells:
+        functions |= cell.functions
+    for number, cell in enumerate(cells):
+        names, waiting = set(), list(cell.reads)
+        while waiting:
+            name = waiting.pop()
+            if name not in names and name not in parameters:
+                names.add(name)
+                waiting += functions.get(name, set()) - cell.binds.keys()
+        for name in names - set(dir(builtins)):
+            makers = [i for i, other in enumerate(cells) if name in other.binds]
+            # imports may be repeated, such as Path in the set-up cell
+            assert len([i for i in makers if i > 1]) <= 1, f"{name} of cell {number} is made by cells {makers}"
+            assert not makers or min(makers) < number, f"cell {number} reads {name}, made by cells {makers}"
+
+
+def run_from(session, start):
+    """Run the cells from `start` on; return the guard's message if it refuses one, else None."""
+    try:
+        session.run(start)
+    except StaleCellError as error:
+        return str(error)
+    return None
+
+
+def get_times(notebook):
+    """Return when the results of a notebook were written."""
+    return [Path(name).stat().st_mtime_ns for name in RESULTS[notebook]]
+
+
+@pytest.mark.parametrize("notebook", list(BASE))
 @pytest.mark.usefixtures("fresh_accelerator")
-def test_rerun_cells_match_the_parameters(project, notebook):
+def test_cells_match_the_parameters_or_are_refused(project, notebook):
+    """Each parameter is changed after a whole run, and the notebook is run again from each later cell on."""
     assert CHANGED[notebook].keys() <= get_parameters(notebook).keys()
     if notebook == "evaluate":
         Session("train").run()
     session, refused, correct = Session(notebook), 0, 0
+    session.run()
     for parameter, value in CHANGED[notebook].items():
+        base = session.names[parameter]
         Session(notebook).run(**{parameter: value})
         expected = read_results(notebook)
-        first, *_, last = session.cells_with(parameter) * 2
-        for start in {first, last}:
-            session.run()
-            session.names[parameter] = value
-            try:
-                session.run(start)
-            except ValueError as error:
-                assert "Rerun from that section" in str(error)
+        first = min(session.cells_with(parameter))  # the cells before it do not depend on the parameter
+        session.names[parameter] = value
+        messages = {start: session.is_refused(start) for start in range(first, len(session.cells))}
+        for start, message in messages.items():
+            if message is not None:
                 refused += 1
-            else:
-                assert read_results(notebook) == expected, (parameter, start)
-                correct += 1
-    assert correct >= len(CHANGED[notebook]) and refused <= correct
+                assert first <= session.find_maker(message) < start, message
+            # of cells in a row that are not refused, a run from the first one is one from the others, too
+            elif start == first or messages[start - 1] is not None:
+                session.run(first, **{parameter: base})
+                session.names[parameter], before = value, get_times(notebook)
+                message = run_from(session, start)
+                if message is not None:  # and it is enough to follow the message
+                    assert start > first and run_from(session, session.find_maker(message)) is None, message
+                if message is not None or get_times(notebook) != before:
+                    assert read_results(notebook) == expected, (parameter, start)
+                    correct += 1
+        session.run(first, **{parameter: base})
+    assert correct >= len(CHANGED[notebook]) and refused > correct
 
 
 @pytest.mark.usefixtures("fresh_accelerator")

@@ -14,6 +14,7 @@ from loop import load_loop
 from tiny import make_features, make_loop, make_model
 
 import tools
+from textbert.features.batching import BatchSampler
 from textbert.model.loading import clone_state_dict
 from textbert.training import cuda_graphs
 
@@ -164,7 +165,7 @@ def train_on_gpu(features, monkeypatch, capture, precision="no", dropout=0.0, **
     monkeypatch.setenv("BERT_CUDA_GRAPHS", "1" if capture else "0")
     model = make_model(dropout=dropout)
     accelerator = Accelerator(mixed_precision=precision)
-    plan = tools.BatchSampler(features.lengths, options.pop("batch_size"), options.pop("accumulation", 1), 0)
+    plan = BatchSampler(features.lengths, options.pop("batch_size"), options.pop("accumulation", 1), 0)
     loop = load_loop(accelerator, model, features, plan, **options)
     held = model(torch.ones(2, 5, dtype=torch.int64, device="cuda")).sum()
     held.backward()

@@ -106,6 +106,29 @@ def test_data_parameters_must_be_complete(start, features):
         tools.Experiment(*arguments, {"TASK_NAME": "t"})
 
 
+def test_run_that_was_stopped_for_good_has_the_best_of_its_finished_epochs(start):
+    experiment, fine_tune = start()
+    whole_run = experiment.train(fine_tune, experiment.config, TRAIN_ROWS, VALIDATION_ROWS)
+
+    def stop_in_second_epoch(run):
+        all_batches = run.batches
+
+        def batches(epoch):
+            run.stop_signals += ["SIGINT"] * epoch  # as the stop button does
+            yield from all_batches(epoch)
+
+        run.batches = batches
+        fine_tune(run)
+
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 3: run it again to resume"):
+        experiment.run(stop_in_second_epoch, TRAIN_ROWS, VALIDATION_ROWS)
+    run = experiment.last_run
+    assert run.best_epoch == 1 and run.history.equals(whole_run.history[:1]) and run.losses == whole_run.losses[:3]
+    experiment.setup.model.load_state_dict(run.best_weights)
+    search, best_run = experiment.search(fine_tune, TRAIN_ROWS, VALIDATION_ROWS, [], [], run)
+    assert best_run is run and [row["best epoch"] for row in search] == [1]
+
+
 # ---------- Search and folds ------------------------------------------------------------------------------------------
 
 

@@ -1,8 +1,10 @@
-"""Progress bars: shown in a terminal, hidden elsewhere or on request."""
+"""Progress bars: shown in a terminal, hidden elsewhere or on request. Figures: shown with an alternative text."""
 
 import io
+import re
 import sys
 
+import matplotlib.pyplot as plt
 import pytest
 from reference import LABELS
 
@@ -39,3 +41,21 @@ def test_bar_can_be_disabled_and_clears_its_line(monkeypatch, visible, switch, e
     output = sys.stderr.getvalue()
     assert ("Washing up" in output and "7/7" in output) == expected and bool(output) == expected
     assert output.endswith("\r") or not expected
+
+
+def test_a_figure_is_shown_with_its_alternative_text():
+    figure, ax = plt.subplots(figsize=(3, 2))
+    ax.plot([1, 2])
+    data = display.render_figure(figure, 'a line that "rises"')
+    plt.close(figure)
+    width = int(re.search(r' width="(\d+)"', data["text/html"])[1])
+    assert data["text/html"].startswith('<img alt="a line that &quot;rises&quot;" src="data:image/png;base64,')
+    assert 0.8 * 3 * 96 < width < 1.2 * 3 * 96 and data["text/plain"] == 'a line that "rises"'
+
+
+def test_the_figure_of_a_training_run_is_described():
+    history = [{"epoch": 1, "loss": 0.5, "mcc": 0.6, "mcc_error": 0.1}, {"epoch": 2, "loss": 0.4, "mcc": 0.7}]
+    text = display.describe_training([0.7] * 10 + [0.2] * 10, history, 0.05)
+    assert "goes from 0.70 to 0.20 in 20 steps" in text
+    assert "by epoch: 0.50 and 0.60, 0.40 and 0.70; before training the MCC is 0.05" in text
+    assert "goes" not in display.describe_training([], [], 0.05)

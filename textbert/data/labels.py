@@ -165,23 +165,22 @@ def check_label_names(classes: Classes, label_names: list[str], is_explicit: boo
 
 def name_classes(
     classes: Classes, label_names: list[str] | None = None, is_explicit: bool = False, is_yelp_task: bool = False
-) -> tuple[list[str], bool]:
-    r"""Return (names of classes 0 and 1, whether the table is in Yelp's format, which writes a line break as `\n`).
+) -> list[str]:
+    """Return the names of classes 0 and 1.
 
     classes : two lists of labels, from `infer_classes`
-    label_names : two names, None for the labels themselves (bad and good in Yelp's format)
+    label_names : two names, None for the labels themselves (bad and good for Yelp's labels 1 and 2)
     is_explicit : whether the user has set `classes`
-    is_yelp_task : whether the task is known to be in Yelp's format; otherwise the names 1: bad and 2: good decide
+    is_yelp_task : whether the labels 1 and 2 are known to mean bad and good
 
     Raises ValueError if names seem swapped; see `check_label_names`.
     """
     labels = [" or ".join(class_labels) for class_labels in classes]
-    has_yelp_labels = sorted(labels) == list(YELP)
+    is_yelp = is_yelp_task and sorted(labels) == list(YELP)
     if label_names is None:
-        is_yelp = has_yelp_labels and is_yelp_task
-        return [YELP[label] for label in labels] if is_yelp else labels, is_yelp
-    check_label_names(classes, label_names, is_explicit, has_yelp_labels and is_yelp_task)
-    return label_names, has_yelp_labels and (is_yelp_task or dict(zip(labels, label_names)) == YELP)
+        return [YELP[label] for label in labels] if is_yelp else labels
+    check_label_names(classes, label_names, is_explicit, is_yelp)
+    return label_names
 
 
 def format_label_counts(labels: pd.Series) -> str:

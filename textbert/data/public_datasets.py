@@ -145,6 +145,14 @@ def write_csv(rows: Rows, path: Path, expected_labels: dict[str, int]) -> None:
             raise ValueError(f"{path.name}: expected the labels {expected_labels}, got {dict(counts)}")
 
 
+def has_yelp_format(task: str) -> bool:
+    r"""Return True for the sample and the public data sets: 1 means bad, 2 good, and the characters `\n` a line break.
+
+    task : name of the task
+    """
+    return task in ("sample", *PUBLIC_DATASETS)
+
+
 def download_dataset(task: str, data_dir: str | Path) -> None:
     """Download train.csv and test.csv of a public data set into the folder `data_dir`, unless they are there.
 

@@ -29,42 +29,70 @@ ADVICE = {
 NOT_MULTILINGUAL = ("ETHIOPIC", "KHMER", "LAO", "TIBETAN", "SINHALA", "ORIYA", "THAANA", "CHEROKEE", "SYRIAC")
 
 
-def find_issues(data: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+def find_issues(data: pd.DataFrame) -> pd.DataFrame:
     """Return which texts have which issues; texts are compared by `normalize_text`.
 
-    data : dict from "train" and "dev" to DataFrames with the columns text and binary (the label as 0 or 1)
+    data : DataFrame with the columns split ("train" or "dev"), text and binary (the label as 0 or 1)
 
-    Returns a dict from the same names to boolean DataFrames, with a row for each text and a column for each of
-    `ADVICE`.
+    Returns a boolean DataFrame with the same index and a column for each of `ADVICE`.
     """
-    hashes = {name: frame["text"].map(hash_text) for name, frame in data.items()}
-    labels = pd.concat(frame["binary"] for frame in data.values())
-    label_counts = labels.groupby(pd.concat(hashes.values()).to_numpy()).nunique()
-    contradictory = label_counts.index[label_counts == 2]
-    issues = {}
-    for name, frame in data.items():
-        other_hashes = pd.concat([column for other, column in hashes.items() if other != name])
-        issues[name] = pd.DataFrame(
-            {
-                REPEATED: hashes[name].duplicated(),
-                CONTRADICTORY: hashes[name].isin(contradictory),
-                LEAKED: hashes[name].isin(other_hashes),
-                HAS_HTML: frame["text"].str.contains(HTML),
-                HAS_MOJIBAKE: frame["text"].map(is_mojibake),
-            }
-        )
-    return issues
+    hashes = data["text"].map(hash_text).to_numpy()
+    return pd.DataFrame(
+        {
+            REPEATED: pd.DataFrame({"split": data["split"], "hash": hashes}).duplicated(),
+            CONTRADICTORY: data["binary"].groupby(hashes).transform("nunique") > 1,
+            LEAKED: data["split"].groupby(hashes).transform("nunique") > 1,
+            HAS_HTML: data["text"].str.contains(HTML).astype(bool),
+            HAS_MOJIBAKE: data["text"].map(is_mojibake).astype(bool),
+        }
+    )
 
 
-def count_issues(issues: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Count the texts with each issue of `find_issues`, in a column for each table, beside what to do about it."""
-    counts = pd.DataFrame({name: frame.sum() for name, frame in issues.items()})
+def count_issues(data: pd.DataFrame, issues: pd.DataFrame) -> pd.DataFrame:
+    """Count the texts with each issue of `find_issues`, in a column for each split, beside what to do about it."""
+    counts = issues.groupby(data["split"], sort=False).sum().T.rename_axis(columns=None)
     return counts.assign(**{"what to do": pd.Series(ADVICE)})
 
 
-def rows_to_drop(issues: pd.DataFrame) -> pd.Series:
-    """Return which texts of train CLEAN_TRAIN drops, as a boolean Series."""
-    return issues[[REPEATED, CONTRADICTORY, LEAKED]].any(axis=1)
+def name_issues(issues: pd.DataFrame) -> pd.Series:
+    """Return for each row of `find_issues` the names of its issues, separated by semicolons."""
+    return pd.Series(["; ".join(issues.columns[row]) for row in issues.to_numpy(bool)], issues.index, object)
+
+
+def list_examples(data: pd.DataFrame, issues: pd.DataFrame, limit: int = 2) -> pd.DataFrame:
+    """Return the first `limit` texts with each issue in each split, as rows (split, row, issues, text).
+
+    Texts are truncated to 200 characters.
+    """
+    is_example = (issues & (issues.groupby(data["split"]).cumsum() <= limit)).any(axis=1)
+    examples = data.loc[is_example, ["split", "row", "text"]]
+    examples["text"] = examples["text"].str[:200]
+    examples.insert(2, "issues", name_issues(issues[is_example]))
+    return examples
+
+
+def drop_from_train(data: pd.DataFrame, issues: pd.DataFrame) -> pd.DataFrame:
+    """Return the data without the training texts that are repeated, contradictory or in dev, too."""
+    is_dropped = issues[[REPEATED, CONTRADICTORY, LEAKED]].any(axis=1) & (data["split"] == "train")
+    return data[~is_dropped]
+
+
+def describe_balance(counts: pd.DataFrame, names: Sequence[str], few: float = 0.2) -> str:
+    """Return lines on how many texts of each class there are, and what to do if a class is rare in train.
+
+    counts : number of texts, with a row for each class and a column for each split
+    names : names of the two classes
+    few : a class with less than this fraction of the training texts is rare
+    """
+    lines = [f"{split}: {column[0]:,} {names[0]!r}, {column[1]:,} {names[1]!r}" for split, column in counts.items()]
+    rarer = counts["train"].min() / counts["train"].sum()
+    lines.append(f"The rarer class makes up {rarer:.0%} of train.")
+    if rarer < few:
+        lines.append(
+            "Hint: that is little. In train.ipynb, set FALSE_POSITIVE_COST if one kind of error costs more, or "
+            "CLASS_WEIGHTS if the rare class is never predicted, but not both."
+        )
+    return "\n".join(lines)
 
 
 def _suggest_model(texts: Sequence[str], model: str) -> str:

@@ -12,7 +12,7 @@ from textbert.utils.validation import as_1d_arrays
 # importing scikit-learn takes a second, so only the functions that use it do: converting features need not wait for it
 
 
-def stratified_sample(labels: Sequence[Any], rows: int | None, seed: int) -> np.ndarray:
+def stratified_sample(labels: Sequence[Any] | np.ndarray, rows: int | None, seed: int) -> np.ndarray:
     """Return the sorted positions of a sample of `rows` examples, stratified by label; None takes all of them.
 
     labels : list, array or Series of length n

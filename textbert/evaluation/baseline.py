@@ -16,7 +16,7 @@ _analyze_ascii = TfidfVectorizer(ngram_range=(1, 2)).build_analyzer()
 _analyze_unicode = TfidfVectorizer(ngram_range=(1, 2), token_pattern=WORD).build_analyzer()
 
 
-def _analyze(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """Return the words and word pairs of a text, or what is between its spaces if no word has two letters.
 
     In scripts without spaces between words each character counts as a word, as it does for BERT.
@@ -31,7 +31,7 @@ def make_baseline(class_weights: str | None = None) -> Pipeline:
     class_weights : None, or "balanced" if BERT was trained with class weights
     """
     model = LogisticRegression(C=10, max_iter=1000, class_weight=class_weights)
-    return make_pipeline(TfidfVectorizer(analyzer=_analyze, sublinear_tf=True), model)
+    return make_pipeline(TfidfVectorizer(analyzer=split_words, sublinear_tf=True), model)
 
 
 def assign_folds(texts: list[str], labels: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -1,6 +1,7 @@
 """Explain predictions by leave-one-word-out attribution: highlighted words, and a text box to try them in."""
 
 import html
+import os
 import re
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -16,6 +17,7 @@ from textbert.data.words import is_unspaced, split_letters
 from textbert.features.features import IGNORE_INDEX, Features
 from textbert.features.tokenization import TokenCache, head_length
 from textbert.model.prediction import predict_logits
+from textbert.utils.display import NEGATIVE_COLOUR, POSITIVE_COLOUR
 from textbert.utils.validation import check_type
 
 
@@ -149,18 +151,21 @@ def explain(classifier: ClassifierLike, text: str, batch_size: int = 32, max_gro
 
 
 def highlight_words(words: pd.DataFrame) -> str:
-    """Render a table of `explain` as HTML: blue for the positive class, orange for the other, grey if truncated.
+    """Render a table of `explain` as HTML, in the colours of the classes; words that truncation removes are grey.
 
-    The largest score has the full colour, unless all are below 0.5: then all colours are pale.
+    Words for the positive class are underlined as well, those for the other with dashes, for readers who cannot tell
+    the colours apart. The largest score has the full colour, unless all are below 0.5: then all colours are pale.
     """
     largest = np.nanmax([0.5, *words["score"].abs()])
     spans: list[str] = []
     for word, score, space_before in zip(words["word"], words["score"], words["space_before"]):
-        style, hint = "opacity:0.4", "not read"
+        style, hint = "color:#757575;font-style:italic", "not read"
         if not np.isnan(score):
-            colour = "76,114,176" if score > 0 else "221,132,82"
-            style, hint = f"background:rgba({colour},{0.8 * abs(score) / largest:.2f})", f"{score:+.2f}"
-        style += ";padding:0 2px;border-radius:3px"
+            strength = 0.6 * abs(score) / largest  # paler than the colour itself, so that the word stays legible
+            alpha = format(round(255 * strength), "02x")
+            colour, line = (POSITIVE_COLOUR, "solid") if score > 0 else (NEGATIVE_COLOUR, "dashed")
+            style, hint = f"background:{colour}{alpha};border-bottom:2px {line} {colour}{alpha}", f"{score:+.2f}"
+        style += ";padding:0 1px"
         space = " " if space_before and spans else ""
         spans.append(f'{space}<span style="{style}" title="{hint}">{html.escape(word)}</span>')
     return "".join(spans)
@@ -177,13 +182,37 @@ class Html(str):
         return "\n".join(line.strip() for line in lines if line.strip())
 
 
-def render_prediction(classifier: ClassifierLike, text: str) -> Html:
-    """Render the label, the probability of the positive class and the highlighted words of a text as HTML."""
+def render_prediction(classifier: ClassifierLike, text: str, words: pd.DataFrame | None = None) -> Html:
+    """Render the label, the probability of the positive class and the highlighted words of a text as HTML.
+
+    words : the result of `explain`, if it is known already
+    """
     label, probability = classifier.predict([text], progress=False).iloc[0]
     positive = html.escape(str(classifier.settings["label_names"][1]))
     head = f"<b>{html.escape(str(label))}</b> · probability of {positive}: {probability:.2f}"
-    words = highlight_words(explain(classifier, text))
-    return Html(f'<p class="mathjax_ignore" style="line-height:1.8">{head}<br>{words}</p>')
+    highlighted = highlight_words(explain(classifier, text) if words is None else words)
+    return Html(f'<p class="mathjax_ignore" style="line-height:1.8">{head}<br>{highlighted}</p>')
+
+
+def render_clearest(classifier: ClassifierLike, texts: Sequence[str]) -> list[Html]:
+    """Render the prediction that depends most on a single word, among some texts; an empty list if there are none.
+
+    Where several words say the same, none of them alone matters, and nothing is highlighted.
+    """
+    tables = [explain(classifier, text) for text in texts]
+    strengths = [np.nanmax([0, *table["score"].abs()]) for table in tables]
+    if not tables:
+        return []
+    clearest = int(np.argmax(strengths))
+    return [render_prediction(classifier, texts[clearest], tables[clearest])]
+
+
+def show_prediction_widget(classifier: ClassifierLike, text: str) -> None:
+    """Display `prediction_widget`, or the prediction for `text` if TQDM_DISABLE is set: widgets cannot be saved."""
+    from IPython.display import display
+
+    is_saved = os.environ.get("TQDM_DISABLE")
+    display(render_prediction(classifier, text) if is_saved else prediction_widget(classifier, text))
 
 
 def prediction_widget(classifier: ClassifierLike, text: str) -> Any:
@@ -193,7 +222,7 @@ def prediction_widget(classifier: ClassifierLike, text: str) -> Any:
     except ImportError:
         print("ipywidgets is not installed, so there is no text box: edit the text in this cell, or install ipywidgets")
         return render_prediction(classifier, text)
-    box = ipywidgets.Textarea(text, layout={"width": "100%", "height": "6em"})
+    box = ipywidgets.Textarea(text, layout={"width": "auto", "height": "6em"})
     button = ipywidgets.Button(description="Classify", button_style="primary")
     output = ipywidgets.HTML()
 

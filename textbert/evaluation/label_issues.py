@@ -7,7 +7,8 @@ import pandas as pd
 from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import Pipeline
 
-from textbert.evaluation.baseline import assign_folds
+from textbert.data.labelled_texts import LabelledTexts
+from textbert.evaluation.baseline import assign_folds, make_baseline
 
 
 def _get_label_confidence(labels: np.ndarray, y_prob: np.ndarray) -> np.ndarray:
@@ -46,3 +47,16 @@ def find_label_issues(
     clipped = np.clip(list(confidence.values()), 1e-9, 1 - 1e-9)
     log_odds = sum(np.log(p / (1 - p)) for p in clipped)  # as if the two models were independent
     return pd.DataFrame({"row": np.arange(len(labels)), **confidence}).iloc[np.argsort(log_odds, kind="stable")]
+
+
+def tabulate_label_issues(texts: LabelledTexts, y_prob: np.ndarray, names: Sequence[str], count: int) -> pd.DataFrame:
+    """Return the rows of `find_label_issues` for some training texts as a table to read, at most `count`.
+
+    y_prob : BERT's probabilities of class 1, of shape (n,)
+    names : names of the two classes
+    """
+    issues = find_label_issues(texts.texts, texts.labels, y_prob, make_baseline()).head(count)
+    suspects = texts.select(issues["row"].to_numpy())
+    columns = {texts.id_name: suspects.ids, "label": [names[label] for label in suspects.labels]}
+    columns |= {"TF-IDF": issues["baseline"].round(2).tolist(), "BERT": issues["bert"].round(2).tolist()}
+    return pd.DataFrame(columns | {"text": suspects.texts})

@@ -1,5 +1,6 @@
 """Metrics of binary classification with their confidence intervals, calibration error, and the decision threshold."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,6 +70,16 @@ def standard_error(report: dict[str, Any], n_resamples: int = 9999, seed: int = 
     return float(metrics_from_counts(*resamples.T)[0].std())
 
 
+def format_metric(value: float) -> str:
+    """Format a metric with two decimals, or more if it would otherwise look like exactly 0, 1 or -1.
+
+    Halves are rounded away from 0, as a reader does: 0.495 is 0.50.
+    """
+    value += math.copysign(1e-9, value)
+    digits = next((n for n in range(2, 7) if abs(round(value, n)) not in (0, 1)), 2)
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0 makes -0.0 a 0.0
+
+
 def tabulate(reports: dict[str, dict[str, Any]], label_names: Sequence[str]) -> pd.DataFrame:
     """Format reports of `get_eval_report`, a dict keyed by model, as a table that uses the names of the two classes."""
     negative, positive = label_names
@@ -76,7 +87,9 @@ def tabulate(reports: dict[str, dict[str, Any]], label_names: Sequence[str]) -> 
     columns |= {"fp": f"{negative} predicted as {positive}", "fn": f"{positive} predicted as {negative}"}
     columns |= {"roc_auc": "ROC AUC", "loss": "loss"}
     table = pd.DataFrame(list(reports.values()), list(reports), list(columns)).rename(columns=columns)
-    return table.round(3).astype(object).where(table.notna(), "–")
+    metrics = ["MCC", "accuracy", "ROC AUC", "loss"]
+    formatted = {name: [format_metric(value) if value == value else "–" for value in table[name]] for name in metrics}
+    return table.astype(object).assign(**formatted)
 
 
 def bootstrap_metrics(
@@ -115,12 +128,6 @@ def bootstrap_metrics(
     low, high = np.percentile([samples[1:] for samples in values.values()], [2.5, 97.5], axis=1)
     index = pd.MultiIndex.from_tuples(values, names=["model", "metric"])
     return pd.DataFrame({"value": [samples[0] for samples in values.values()], "low": low, "high": high}, index)
-
-
-def format_metric(value: float) -> str:
-    """Format a metric with two decimals, or more if it would otherwise look like exactly 0, 1 or -1."""
-    digits = next((n for n in range(2, 7) if abs(round(value, n)) not in (0, 1)), 2)
-    return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0 makes -0.0 a 0.0
 
 
 def format_intervals(table: pd.DataFrame) -> pd.DataFrame:

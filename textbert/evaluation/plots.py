@@ -1,6 +1,7 @@
 """Plots: the architecture of a model, ROC and precision-recall curves, calibration and thresholds."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 from unicodedata import bidirectional
 
 import matplotlib.pyplot as plt
@@ -8,13 +9,16 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from pytorch_pretrained_bert import BertForSequenceClassification
 from scipy.stats import binomtest
 from sklearn import metrics
 
 from textbert.evaluation.calibration import format_threshold
-from textbert.evaluation.metrics import calibration_curve
-from textbert.utils.display import BLUE, ORANGE
+from textbert.evaluation.predictions import merge_bands
+from textbert.utils.display import BASELINE_COLOUR, BERT_COLOUR, LIMIT, NEGATIVE_COLOUR, POSITIVE_COLOUR
+from textbert.utils.display import TRAIN_COLOUR as TRAIN_COLOUR
+from textbert.utils.display import VALIDATION_COLOUR as VALIDATION_COLOUR
 
 GREY = "#e6e6e6"
 
@@ -66,7 +70,7 @@ def draw_bert(
     figure, ax = plt.subplots(figsize=(5.2, 0.8 * len(boxes) + 2), layout="constrained")
     width = 6.6 / len(tokens)
     for position, token in enumerate(tokens):
-        colour = ORANGE if token == "[CLS]" else BLUE
+        colour = "#111111" if token == "[CLS]" else "#777777"
         ax.text((position + 0.5) * width, 0, token, ha="center", va="center", fontsize=11, color=colour, weight="bold")
     y = 0.5
     for box in boxes:
@@ -97,9 +101,36 @@ def drawable_names(names: Sequence[str]) -> list[str]:
     return drawable if len(set(drawable)) == len(drawable) else [f"label {label}" for label in range(len(names))]
 
 
+class Plot(NamedTuple):
+    """A figure with an alternative text for each of its axes, which the report shows one by one."""
+
+    figure: plt.Figure
+    alts: tuple[str, ...]
+
+    @property
+    def alt(self) -> str:
+        """Return the alternative text of the whole figure."""
+        return " ".join(self.alts)
+
+
+def _make_axes(count: int, size: tuple[float, float]) -> tuple[plt.Figure, np.ndarray]:
+    """Return a figure and its axes, side by side, far enough apart to be cut out one by one."""
+    figure = plt.figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.15))
+    return figure, figure.subplots(1, count)
+
+
+def _format_count(count: float) -> str:
+    """Format a count for a narrow bar, 0 as nothing."""
+    return f"{count / 1000:.0f}k" if count >= 10_000 else f"{count:.0f}" if count else ""
+
+
+def _get_colour(name: str) -> str:
+    return BERT_COLOUR if name == "BERT" else BASELINE_COLOUR
+
+
 def plot_curves(
     labels: np.ndarray, predicted: np.ndarray, y_probs: dict[str, np.ndarray], names: Sequence[str]
-) -> plt.Figure:
+) -> Plot:
     """Plot the confusion matrix of a model, and the ROC and precision-recall curves of several.
 
     labels, predicted : arrays of 0 and 1, of shape (n,)
@@ -107,41 +138,114 @@ def plot_curves(
     names : names of the two classes
     """
     no, yes = drawable_names(names)
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.8))
+    figure, (left, middle, right) = _make_axes(3, (11.5, 4))
     matrix = metrics.confusion_matrix(labels, predicted, labels=[0, 1])
-    metrics.ConfusionMatrixDisplay(matrix, display_labels=[no, yes]).plot(cmap="Blues", colorbar=False, ax=left)
+    pale = {"vmin": 0, "vmax": 2 * matrix.max()}  # so that black numbers are legible on each cell
+    display = metrics.ConfusionMatrixDisplay(matrix, display_labels=[no, yes])
+    display.plot(cmap="Greys", colorbar=False, ax=left, im_kw=pale, text_kw={"color": "black", "fontsize": 12})
+    areas: dict[str, list[str]] = {"ROC AUC": [], "average precision": []}
+    middle.plot([0, 1], [0, 1], **LIMIT, label="chance")
     for name, y_prob in y_probs.items():
-        metrics.RocCurveDisplay.from_predictions(labels, y_prob, name=name, ax=middle)
-        metrics.PrecisionRecallDisplay.from_predictions(labels, y_prob, name=name, ax=right)
-    recall = f"recall: {yes} found"
-    left.set(title="Confusion matrix")
-    middle.set(title="ROC curve", xlabel=f"false positive rate: {no} predicted as {yes}", ylabel=recall)
-    right.set(title="Precision-recall curve", xlabel=recall, ylabel=f"precision: {yes} among predicted {yes}")
-    figure.tight_layout()
-    return figure
+        colour = _get_colour(name)
+        false_positive_rate, recall, _ = metrics.roc_curve(labels, y_prob)
+        area = metrics.roc_auc_score(labels, y_prob)
+        middle.plot(false_positive_rate, recall, color=colour, label=f"{name} (AUC = {area:.2f})")
+        areas["ROC AUC"].append(f"{area:.2f} for {name}")
+        precision, recall, _ = metrics.precision_recall_curve(labels, y_prob)
+        area = metrics.average_precision_score(labels, y_prob)
+        # from right to left, so that the steps are those of the area
+        right.step(recall, precision, color=colour, where="post", label=f"{name} (AP = {area:.2f})")
+        areas["average precision"].append(f"{area:.2f} for {name}")
+    found = f"recall: {yes} found"
+    left.set(title="Confusion matrix", xlabel="predicted", ylabel="label")
+    middle.set(title="ROC curve", xlabel=f"false positive rate: {no} predicted as {yes}", ylabel=found)
+    right.set(title="Precision-recall curve", xlabel=found, ylabel=f"precision: {yes} among predicted {yes}")
+    right.set(ylim=(min(0.45, right.get_ylim()[0]), 1.02))
+    for ax in (middle, right):
+        ax.legend(loc="lower center" if ax is right else "lower right")
+    tn, fp, fn, tp = matrix.ravel().tolist()
+    return Plot(
+        figure,
+        (
+            f"Confusion matrix: of the {names[0]!r} texts {tn:,} were predicted as {names[0]!r} and {fp:,} as "
+            f"{names[1]!r}; of the {names[1]!r} texts {fn:,} as {names[0]!r} and {tp:,} as {names[1]!r}.",
+            f"ROC curve: recall against false positive rate. The area under it is {', '.join(areas['ROC AUC'])}.",
+            "Precision-recall curve: precision against recall. The average precision is "
+            f"{', '.join(areas['average precision'])}.",
+        ),
+    )
 
 
-def plot_calibration_curve(ax: plt.Axes, labels: np.ndarray, y_probs: dict[str, np.ndarray]) -> None:
-    """Plot the calibration curve of each array of probabilities, of shape (n,), in a dict keyed by name.
+def plot_calibration(
+    labels: np.ndarray, y_prob: np.ndarray, uncalibrated: np.ndarray, names: Sequence[str], threshold: float
+) -> Plot:
+    """Plot how the probabilities of class 1 are distributed, and how often each band comes true.
 
-    The area of a dot grows with the number of texts in its bin; the vertical lines are Wilson's 95 % intervals.
+    labels : array of 0 and 1, of shape (n,)
+    y_prob, uncalibrated : the probabilities after and before calibration, of shape (n,)
+    names : names of the two classes
+    threshold : the decision threshold
     """
-    ax.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
-    for (name, y_prob), colour in zip(y_probs.items(), (ORANGE, BLUE)):
-        table = calibration_curve(labels, y_prob)
-        x, y, texts = table["probability"], table["fraction_of_positives"], table["texts"]
-        tests = [binomtest(round(fraction * count), int(count)) for fraction, count in zip(y, texts)]
-        intervals = [test.proportion_ci(method="wilson") for test in tests]
-        ax.vlines(x, [i.low for i in intervals], [i.high for i in intervals], color=colour, linewidth=1.2)
-        ax.scatter(x, y, 30 + 200 * texts / texts.sum(), color=colour, label=name)
-    ax.set(title="Calibration", xlabel="mean predicted probability", ylabel="fraction of positives")
-    ax.legend(markerscale=0.6, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
+    no, yes = drawable_names(names)
+    figure, (left, right) = _make_axes(2, (10, 4))
+    groups, colours = [y_prob[labels == 0], y_prob[labels == 1]], [NEGATIVE_COLOUR, POSITIVE_COLOUR]
+    counts, edges, bars = left.hist(groups, np.arange(21) / 20, stacked=True, color=colours, label=[no, yes])
+    left.bar_label(bars[-1], [_format_count(count) for count in counts[-1]], fontsize=8)
+    left.axvline(threshold, **LIMIT, label=f"threshold {format_threshold(threshold)}")
+    left.set(title="Probabilities", xlabel=f"probability of {yes}", ylabel="texts", xlim=(0, 1))
+    right.plot([0, 1], [0, 1], **LIMIT, label="perfect")
+    for name, probs, marker in (("before calibration", uncalibrated, "none"), ("after", y_prob, BERT_COLOUR)):
+        edges = merge_bands(probs)
+        band = np.digitize(probs, edges[1:-1])
+        texts = np.bincount(band)
+        x, y = (np.bincount(band, values) / texts for values in (probs, labels))
+        right.scatter(x, y, 30 + 200 * texts / texts.sum(), facecolor=marker, edgecolor=BERT_COLOUR, label=name)
+    for mean, fraction, count in zip(x, y, texts.tolist()):  # after calibration
+        interval = binomtest(round(fraction * count), count).proportion_ci(method="wilson")
+        right.vlines(mean, interval.low, interval.high, color=BERT_COLOUR, linewidth=1.2)
+        right.annotate(f"{count:,}", (mean, fraction), (8, -4), textcoords="offset points", fontsize=8)
+    right.set(title="Calibration", xlabel=f"mean probability of {yes}", ylabel=f"fraction of {yes}")
+    for ax in (left, right):
+        ax.legend(markerscale=0.6, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
+    low, high = ((y_prob < 0.1).sum(), (y_prob >= 0.9).sum())
+    dots = ", ".join(f"{fraction:.2f} at {mean:.2f}" for mean, fraction in zip(x, y))
+    return Plot(
+        figure,
+        (
+            f"Histogram of {len(y_prob):,} probabilities of {names[1]!r}, by label: {low:,} lie below 0.1, {high:,} at "
+            f"0.9 or above, and {len(y_prob) - low - high:,} between.",
+            f"Calibration curve, before and after: the fraction of {names[1]!r} against the mean probability in each "
+            f"band. After calibration it is {dots}.",
+        ),
+    )
 
 
-def plot_thresholds(ax: plt.Axes, curve: pd.DataFrame, threshold: float) -> None:
-    """Plot a table of `threshold_curve`, and mark the threshold in use."""
-    for name, colour in (("mcc", BLUE), ("precision", ORANGE), ("recall", "#55a868")):
-        ax.plot(curve["threshold"], curve[name], color=colour, label="MCC" if name == "mcc" else name)
-    ax.axvline(threshold, color="grey", linestyle=":", label=f"in use: {format_threshold(threshold)}")
-    ax.set(title="Decision threshold (validation)", xlabel="threshold", ylim=(0, 1.03))
-    ax.legend()
+def plot_thresholds(curve: pd.DataFrame, threshold: float) -> Plot:
+    """Plot a table of `threshold_curve`, and mark the threshold in use.
+
+    Where no text is predicted as positive, there is no precision, and nothing is drawn.
+    """
+    figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+    defined = curve[curve["precision"].notna()]
+    for name, style, width in (("mcc", "-", 2.2), ("precision", "-.", 1.4), ("recall", ":", 1.8)):
+        label = "MCC" if name == "mcc" else name
+        ax.plot(defined["threshold"], defined[name], color=BERT_COLOUR, linestyle=style, linewidth=width, label=label)
+    ax.axvline(threshold, **LIMIT, label=f"in use: {format_threshold(threshold)}")
+    ax.set(
+        title="Decision threshold (validation set)",
+        xlabel="threshold",
+        xlim=(0, 1),
+        ylim=(min(0, ax.get_ylim()[0]), 1.03),
+    )
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4)
+    best = curve["mcc"].max()
+    flat = curve.loc[curve["mcc"] >= best - 0.02, "threshold"]
+    at = curve.iloc[(curve["threshold"] - threshold).abs().argmin()]
+    return Plot(
+        figure,
+        (
+            f"MCC, precision and recall on the validation set, by threshold. The highest MCC is {best:.2f}; it is at "
+            f"most 0.02 lower at some thresholds from {flat.min():.2f} to {flat.max():.2f}. At "
+            f"{format_threshold(threshold)}, which is in use, it is {at['mcc']:.2f}.",
+        ),
+    )

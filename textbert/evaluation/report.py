@@ -1,197 +1,48 @@
 """The report on a model: sentences, tables and plots in one HTML file."""
 
-import base64
-import io
-import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import jinja2
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from markupsafe import Markup
-from scipy.stats import binomtest, fisher_exact, norm
 
-from textbert.evaluation.calibration import format_threshold
 from textbert.evaluation.explanation import Html
-from textbert.evaluation.metrics import format_metric, get_eval_report
+from textbert.evaluation.plots import Plot
+from textbert.utils.display import encode_figure
 from textbert.utils.files import write_text
 
-
-def _format_proportion(correct: int, texts: int) -> str:
-    """Return "88 of 100"; or exact counts, if that would round to none or all, or if there are fewer than 100 texts."""
-    percent = round(100 * correct / texts)
-    if texts < 100 or (percent in (0, 100) and correct not in (0, texts)):
-        return f"{correct:,} of {texts:,}"
-    return f"{percent} of 100"
-
-
-def _split_groups(groups: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Split a table of groups into the rows of the classes and those of the lengths, of which there may be none.
-
-    Both groupings contain every text, so the classes end where their counts add up to those of the rest.
-    """
-    texts = groups["texts"].to_numpy()
-    sizes = [size for size in (2, 1) if len(texts) > 2 and texts[:size].sum() == texts[size:].sum()]
-    size = sizes[0] if sizes else len(texts)
-    return groups.iloc[:size], groups.iloc[size:]
-
-
-def _compare_with_majority_class(model: str, classes: pd.DataFrame) -> str:
-    """Return how many texts of each class were found, and how often always predicting one class would be right."""
-    correct, texts = classes["correct"].sum(), classes["texts"].sum()
-    recalls = " and ".join(f"{row.correct:,} of {row.texts:,} {str(row.Index)!r}" for row in classes.itertuples())
-    majority = classes["texts"].max()
-    sentence = f"It found {recalls}; always predicting {str(classes.index[classes['texts'].argmax()])!r} is right"
-    if correct > majority and _format_proportion(correct, texts) == _format_proportion(majority, texts):
-        return f"{sentence} on {majority:,} of {texts:,}, {model} on {correct:,}."
-    if correct > majority:
-        return f"{sentence} on {_format_proportion(majority, texts)}."
-    if correct == majority:
-        return f"{sentence} just as often."
-    return f"{sentence} MORE OFTEN, on {majority:,} of {texts:,} texts instead of {correct:,}."
+# what a reader who has not seen the notebook needs to know, by heading; {negative} and {positive} are the classes
+INTRODUCTIONS = {
+    "Metrics": "MCC, the Matthews correlation, is 0 at chance level, 1 for a perfect model. Accuracy is the fraction "
+    "of texts that are right; precision that of {positive} among those predicted as {positive}; recall that of "
+    "{positive} that is found; F1 their harmonic mean. In brackets are 95 % intervals.",
+    "Curves": "On dev.tsv, on which nothing was decided in training.",
+    "Calibration": "If six of ten texts with a probability of 0.6 are {positive}, and so on, the probabilities are "
+    "calibrated: then the dots lie on the dashed line. The number beside a dot is that of its texts, the vertical line "
+    "a 95 % interval.",
+    "Decision threshold": "The plot shows the validation set, the sentences dev.tsv.",
+    "Accuracy by class and length": "With 95 % intervals, low to high.",
+    "Confident errors": "With the probability of {positive}.",
+    "Uncertain predictions": "Those nearest to the threshold: to read by hand before the predictions are used.",
+    "Label issues": "Training rows whose label may be wrong, with the probability that each model gives the label.",
+    "Contributing words": "Without the words on cyan (underlined), {positive} would be less probable; without those on "
+    "crimson (dashed), {negative} would be. The colours show what the prediction depends on, not why.",
+}
 
 
-def _predicts_one_class(classes: pd.DataFrame) -> bool:
-    """Return True if a model got one of two classes entirely right and the other entirely wrong."""
-    return sorted(classes["correct"] / classes["texts"]) == [0, 1]
-
-
-def summarize(
-    intervals: pd.DataFrame, model: str, baseline: str, p_value: float, groups: pd.DataFrame
-) -> tuple[str, str, str]:
-    """Summarize the evaluation of a model in three paragraphs, for readers who know no statistics.
-
-    Parameters
-    ----------
-    intervals : DataFrame of `bootstrap_metrics`
-    model, baseline : their names in it; the model is the last
-    p_value : that of `mcnemar`
-    groups : DataFrame of `accuracy_by_group` for the classes, and below it, optionally, for the lengths in ascending
-        order
-    """
-    classes, _ = _split_groups(groups)
-    correct, texts = classes[["correct", "texts"]].sum().tolist()
-    proportion = _format_proportion(correct, texts)
-    at_least = str(math.floor(100 * binomtest(correct, texts).proportion_ci(method="wilson").low))
-    at_least += "" if proportion.endswith(" of 100") else " of 100"
-    first = f"{model} is right on {proportion} texts; on at least {at_least}, judging from {texts:,} texts."
-    first += f" {_compare_with_majority_class(model, classes)}"
-    low, high = intervals.loc[(model, "mcc"), ["low", "high"]]
-    if _predicts_one_class(classes):
-        first += " It predicts the same class for every text, which is no better than guessing."
-    elif high < 0:
-        first += " It is WORSE than guessing: check whether the two classes were swapped."
-    elif not low > 0:
-        first += " These texts are not enough to tell whether it is better than guessing."
-    return first, _compare_with_baseline(intervals, model, baseline, p_value, texts), describe_worst_group(groups)
-
-
-def _compare_with_baseline(intervals: pd.DataFrame, model: str, baseline: str, p_value: float, texts: int) -> str:
-    """Return which of two models is better, by accuracy and by MCC, which may disagree."""
-    counts = [round(texts * intervals.loc[(name, "accuracy"), "value"]) for name in (model, baseline)]
-    mcc_difference = intervals.loc[(f"{model} minus {baseline}", "mcc")]
-    by_accuracy = int(np.sign(counts[0] - counts[1])) if p_value <= 0.05 else 0
-    by_mcc = int(mcc_difference["low"] > 0) - int(mcc_difference["high"] < 0)
-    proportions = [_format_proportion(count, texts) for count in counts]
-    if proportions[0] == proportions[1] and counts[0] != counts[1]:
-        proportions = [f"{count:,} of {texts:,}" for count in counts]
-    other = f"the {baseline} baseline, which is right on {proportions[1]}"
-    balanced = "with both classes weighted equally (MCC)"
-    if by_accuracy == by_mcc == 0:
-        return f"These texts are not enough to tell whether it is better than {other}."
-    if by_accuracy == by_mcc:
-        return f"It is {'better' if by_mcc > 0 else 'WORSE'} than {other}; this is unlikely to be chance."
-    if by_mcc == 0:
-        how_often = "more often" if by_accuracy > 0 else "LESS OFTEN"
-        verdict = f"It is right {how_often} than {other}; this is unlikely to be chance."
-        return f"{verdict} But {balanced}, these texts are not enough to tell which is better."
-    if by_accuracy == 0:
-        verdict = f"These texts are not enough to tell whether it is right more often than {other}. But {balanced}, "
-        return f"{verdict}it does {'better' if by_mcc > 0 else 'WORSE'}; this is unlikely to be chance."
-    better, worse = (model, f"the {baseline} baseline") if by_mcc > 0 else (f"the {baseline} baseline", model)
-    verdict = f"{worse[0].upper()}{worse[1:]} is right more often ({proportions[by_mcc > 0]}), but {balanced}, "
-    return f"{verdict}{better} does better; neither is likely to be chance."
-
-
-def _length_trend(lengths: pd.DataFrame) -> tuple[float, float]:
-    """Return (z, p-value) of the Cochran-Armitage test for a trend of the accuracy over ordered groups."""
-    correct, texts = lengths["correct"].to_numpy(float), lengths["texts"].to_numpy(float)
-    accuracy, order = correct.sum() / texts.sum(), np.arange(len(texts))
-    variance = accuracy * (1 - accuracy) * (texts @ order**2 - (texts @ order) ** 2 / texts.sum())
-    z = order @ (correct - texts * accuracy) / math.sqrt(variance) if variance > 0 else 0.0
-    return z, float(2 * norm.sf(abs(z)))
-
-
-def describe_worst_group(groups: pd.DataFrame) -> str:
-    """Return where a model makes the most mistakes, as far as the table of groups (see `summarize`) can tell.
-
-    A group is named if its accuracy is significantly below that of all other texts, by Fisher's exact test at the 5 %
-    level, Bonferroni-corrected for the number of groups; a trend over three or more lengths, if its p-value is at most
-    5 %.
-    """
-    classes, lengths = _split_groups(groups)
-    correct, texts = classes[["correct", "texts"]].sum().tolist()
-    if correct in (0, texts):
-        return f"It made {'no mistakes' if correct else 'only mistakes'} on these {texts:,} texts."
-    groups = pd.concat([classes.rename(index=lambda name: repr(str(name))), lengths])
-    counts = zip(groups["correct"].to_numpy(), (groups["texts"] - groups["correct"]).to_numpy())
-    p_values = [fisher_exact([[r, correct - r], [w, texts - correct - w]], "less").pvalue for r, w in counts]
-    weak = groups[np.array(p_values) * len(groups) <= 0.05]
-    sentences = []
-    if len(weak):
-        worst = weak.iloc[weak["accuracy"].argmin()]
-        sentences.append(
-            f"Its accuracy is lowest, judging from these texts, for {worst.name}: {worst['correct']:,.0f} of "
-            f"{worst['texts']:,.0f} are right ({_format_proportion(correct, texts)} overall)."
-            f"{' These are few.' if worst['texts'] < 30 else ''}"
-        )
-    z, p_value = _length_trend(lengths) if len(lengths) > 2 else (0.0, 1.0)
-    if p_value <= 0.05:
-        by_length = ", ".join(f"{row.correct:,} of {row.texts:,}" for row in lengths.itertuples())
-        sentences.append(
-            f"It makes more mistakes on {'longer' if z < 0 else 'shorter'} texts: from the shortest to the longest, "
-            f"{by_length} are right (p = {p_value:.2g})."
-        )
-    mistakes = "one mistake is" if texts - correct == 1 else f"{texts - correct:,} mistakes are"
-    return " ".join(sentences) or (
-        f"Its {mistakes} not enough to tell whether it is less accurate for one of the classes or at some length."
-    )
-
-
-def compare_thresholds(
-    labels: np.ndarray, y_probs: dict[str, np.ndarray], thresholds: dict[str, float], positive_class: str
-) -> list[str]:
-    """Return a sentence for each model about what its decision threshold does.
-
-    labels : array of 0 and 1, of shape (n,)
-    y_probs, thresholds : dicts from a model's name to its probabilities of class 1, of shape (n,), and its threshold
-    """
-    sentences = []
-    for name, threshold in thresholds.items():
-        mcc, mcc_at_half = (get_eval_report("", labels, y_probs[name] >= at)["mcc"] for at in (threshold, 0.5))
-        sentence = f"{name} predicts {positive_class} at a probability of {format_threshold(threshold)} or more, "
-        sentence += f"with an MCC of {format_metric(mcc)}"
-        if threshold != 0.5:
-            sentence += f"; at 0.5 or more, it would be {format_metric(mcc_at_half)}"
-        sentences.append(f"{sentence}.")
-    return sentences
-
-
-def _render_plots(figure: plt.Figure) -> list[dict[str, str]]:
-    """Render each axes of a matplotlib figure as an image of its own, so that they also fit on a phone."""
-    plots = []
-    for axes in figure.axes:
+def _render_plots(plot: Plot) -> list[dict[str, str]]:
+    """Render each axes of a figure as an image of its own, so that they also fit on a phone."""
+    plots, figure = [], plot.figure
+    figure.canvas.draw()  # the layout is computed only now
+    for axes, alt in zip(figure.axes, plot.alts, strict=True):
         bbox = axes.get_tightbbox()  # in pixels
         if bbox is None:  # it is invisible
             continue
-        file = io.BytesIO()
         inches = bbox.padded(8).transformed(figure.dpi_scale_trans.inverted())
-        figure.savefig(file, format="png", dpi=130, bbox_inches=inches)
-        plots.append({"title": axes.get_title(), "png": base64.b64encode(file.getvalue()).decode()})
+        plots.append({"alt": alt, "png": encode_figure(figure, dpi=130, bbox_inches=inches)})
     return plots
 
 
@@ -204,35 +55,53 @@ def _to_html(frame: pd.DataFrame, max_characters: int = 600) -> str:
         frame = frame.assign(text=texts)
     options = {"border": 0, "index": not is_numbered, "classes": "texts" if has_text else None, "na_rep": "–"}
     with pd.option_context("display.max_colwidth", None):
-        return frame.to_html(**options)
+        table = frame.to_html(**options).replace("<th></th>", "<td></td>")  # above the index: no header
+    head, body = table.split("</thead>")
+    return "</thead>".join([head.replace("<th>", '<th scope="col">'), body.replace("<th>", '<th scope="row">')])
 
 
 def render_table(frame: pd.DataFrame) -> Html:
-    """Render a DataFrame with texts for a notebook, whose own tables are right-aligned and read $ as mathematics."""
-    table = re.sub("<(t[dh])>", r'<\1 style="text-align:left">', _to_html(frame))
+    """Render a DataFrame with texts for a notebook, whose own tables are right-aligned and read $ as mathematics.
+
+    One without rows is not shown.
+    """
+    if not len(frame):
+        return Html("")
+    table = re.sub("<(t[dh])( [^>]*)?>", r'<\1\2 style="text-align:left">', _to_html(frame))
     return Html(f'<div class="mathjax_ignore" style="overflow-x:auto">{table}</div>')
 
 
-Item: TypeAlias = pd.DataFrame | plt.Figure | Html
+Item: TypeAlias = str | pd.DataFrame | dict[str, Any] | Plot | Html
 
 
 def write_report(
-    path: str | Path, title: str, sections: Sequence[tuple[str, list[str], list[Item]]], texts: bool = True
-) -> None:
-    """Write the report as one self-contained HTML file.
+    path: str | Path, title: str, sections: Mapping[str, Sequence[Item]], names: Sequence[str], texts: bool = True
+) -> Path:
+    """Write the report as one self-contained HTML file; return its path.
 
-    `sections` are (heading, sentences, items); an item is a DataFrame, a matplotlib Figure or an `Html`. With
-    `texts=False` no text of the data is included: columns named "text" and all `Html` are left out.
+    sections : dict from a heading to the items below it: sentences, DataFrames, dicts of settings, plots and `Html`
+    names : names of the two classes
+    texts : False leaves out all texts of the data: columns named "text", and all `Html`
     """
     rendered = []
-    for heading, sentences, items in sections:
-        frames = [item for item in items if isinstance(item, pd.DataFrame)]
-        frames = frames if texts else [frame.drop(columns="text", errors="ignore") for frame in frames]
-        section: dict[str, Any] = {"heading": heading, "sentences": sentences}
-        section["plots"] = [plot for item in items if isinstance(item, plt.Figure) for plot in _render_plots(item)]
-        section["tables"] = [Markup(_to_html(frame)) for frame in frames]
-        section["words"] = [Markup(item) for item in items if texts and isinstance(item, Html)]
+    for heading, items in sections.items():
+        introduction = INTRODUCTIONS.get(heading, "").format(negative=repr(names[0]), positive=repr(names[1]))
+        section: dict[str, Any] = {"heading": heading, "sentences": [introduction] if introduction else []}
+        section |= {"plots": [], "tables": [], "words": []}
+        for item in items:
+            if isinstance(item, dict):
+                item = pd.Series({name: str(value) for name, value in item.items()}).to_frame("value")
+            if isinstance(item, pd.DataFrame) and len(item):
+                frame = item if texts else item.drop(columns="text", errors="ignore")
+                section["tables"].append(Markup(_to_html(frame)))
+            elif isinstance(item, Plot):
+                section["plots"] += _render_plots(item)
+            elif isinstance(item, Html):
+                section["words"] += [Markup(item)] if texts else []
+            elif isinstance(item, str):
+                section["sentences"].append(item)
         rendered.append(section)
     folder = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     page = jinja2.Environment(loader=folder, autoescape=True, trim_blocks=True).get_template("report.html")
     write_text(path, page.render(title=title, sections=rendered))
+    return Path(path)

@@ -121,7 +121,8 @@ def collate(
     """Build a batch of some of the features; return (inputs, labels).
 
     `inputs` is a dict of the model's arguments, int64 tensors of shape (batch, length), `labels` a tensor of shape
-    (batch,). The length is `padded_length`, but at most `features.max_seq_length`: a model may have no more positions.
+    (batch,), of int64 unless they are numbers of a regression. The length is `padded_length`, but at most
+    `features.max_seq_length`: a model may have no more positions.
     """
     lengths = features.lengths[indices].astype(np.int64)[:, None]  # (batch, 1)
     segment_a_lengths = features.segment_a_lengths[indices][:, None]  # (batch, 1)
@@ -131,4 +132,7 @@ def collate(
     segment_ids = mask & (position >= segment_a_lengths)
     inputs = torch.from_numpy(np.stack([ids, segment_ids, mask]).astype(np.int64)).to(device)  # in one copy
     names = ("input_ids", "token_type_ids", "attention_mask")
-    return dict(zip(names, inputs)), torch.from_numpy(features.labels[indices]).to(device)
+    labels = features.labels[indices]
+    if np.issubdtype(labels.dtype, np.integer):
+        labels = labels.astype(np.int64)  # what torch's losses take
+    return dict(zip(names, inputs)), torch.from_numpy(labels).to(device)

@@ -1,7 +1,7 @@
 """`Classifier`: a fine-tuned BERT with its tokenizer and settings, from texts to labels and probabilities."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from pytorch_pretrained_bert import BertForSequenceClassification, BertTokenizer
 
+from textbert.data.labelled_texts import LabelledTexts
 from textbert.data.labels import find_moved_label
 from textbert.data.normalization import find_hashed
 from textbert.data.splits import split_train_validation
@@ -126,19 +127,19 @@ class Classifier:
         return [trained, decision, *describe_calibration(settings, self.validation)]
 
     def recompute_validation(
-        self, examples: Sequence[Any], share: float = 0.1, seed: int = 42, refit: bool = False
+        self, train: LabelledTexts, share: float = 0.1, seed: int = 42, refit: bool = False
     ) -> str:
         """Compute the validation set that train.ipynb would split off, for a model whose archive has none (as in 2019).
 
-        `examples` are the InputExamples of train.tsv; `share`, a fraction of them, and `seed` are VALIDATION_SHARE and
-        RANDOM_SEED in train.ipynb. With `refit` temperature, intercept and threshold are fitted on this set and kept in
-        `settings`. Returns a sentence that says what was done.
+        `train` are the texts of train.tsv; `share`, a fraction of them, and `seed` are VALIDATION_SHARE and RANDOM_SEED
+        in train.ipynb. With `refit` temperature, intercept and threshold are fitted on this set and kept in `settings`.
+        Returns a sentence that says what was done.
         """
-        texts, labels = [example.text_a for example in examples], [int(example.label) for example in examples]
-        rows = split_train_validation(texts, labels, share, seed)[1]
-        logits = predict_logits(self.model, self.convert([texts[row] for row in rows]), 32)
-        y_true = np.array(labels)[rows]
-        self.validation = pd.DataFrame({"id": [examples[row].guid for row in rows], "label": y_true})
+        rows = split_train_validation(train.texts, train.labels.tolist(), share, seed)[1]
+        held_out = train.select(rows)
+        y_true = held_out.labels
+        logits = predict_logits(self.model, self.convert(held_out.texts), 32)
+        self.validation = pd.DataFrame({"id": held_out.ids, "label": y_true})
         self.validation[["logit_0", "logit_1"]] = logits
         sentence = f"{len(rows):,} texts of train.tsv serve as the validation set"
         if refit:

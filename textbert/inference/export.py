@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from pytorch_pretrained_bert import BertForSequenceClassification, BertTokenizer
 
+from textbert.data.labelled_texts import LabelledTexts
 from textbert.evaluation.calibration import describe_calibration, format_threshold, get_calibration, probabilities
 from textbert.evaluation.metrics import get_eval_report
 from textbert.features.batching import collate, length_grouped_batches
@@ -250,3 +251,15 @@ def compare_int8(
         f"{path.name} on {len(texts):,} texts: {faster:.2f} times as fast as {paths[1].name}, "
         f"MCC {int8:.3f} instead of {float32:.3f} ({int8 - float32:+.3f}), {size:,.0f} MB instead of {full_size:,.0f}"
     )
+
+
+def export_all(
+    classifier: Classifier, kinds: Sequence[str], folder: Path, metrics: dict[str, float], texts: LabelledTexts
+) -> None:
+    """Export a classifier in several formats, see `export`; print the paths, and what 8-bit weights change on texts."""
+    for kind in kinds:
+        path = export(classifier, kind, folder, metrics)
+        print(f"{path} written")
+        if kind == "onnx-int8":
+            print(compare_int8(classifier, path, texts.texts, texts.labels))
+    print(f"{len(kinds)} exports requested")

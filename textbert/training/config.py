@@ -1,8 +1,12 @@
 """How a training run is done: the parameters of train.ipynb that affect one, by name."""
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
+import torch
+
+from textbert.training.optim import make_schedule
 from textbert.utils.validation import find_violation, integer, none_or, number, one_of
 
 # the parameters that affect a single run, and what each may be; a TrainingConfig has them as fields, in lower case
@@ -63,3 +67,10 @@ class TrainingConfig:
     def to_parameters(self) -> dict[str, Any]:
         """Return the values as a dict by the names of the parameters."""
         return {field.name.upper(): getattr(self, field.name) for field in fields(self)}
+
+    def get_learning_rates(self, num_examples: int) -> list[float]:
+        """Return the learning rate of the top layer in each step of a run over so many examples."""
+        steps = math.ceil(num_examples / (self.train_batch_size * self.gradient_accumulation_steps))
+        optimizer = torch.optim.SGD([torch.zeros((), requires_grad=True)], self.learning_rate)
+        (factor,) = make_schedule(optimizer, self.num_train_epochs * steps, self.warmup_proportion).lr_lambdas
+        return [self.learning_rate * factor(step) for step in range(self.num_train_epochs * steps)]

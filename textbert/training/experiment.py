@@ -20,7 +20,7 @@ from textbert.training.batches import TrainingSetup
 from textbert.training.checkpoints import Checkpoint, TrialCache, get_checkpoint_path, get_run_config, training_lock
 from textbert.training.config import DATA_PARAMETERS, TrainingConfig
 from textbert.training.distributed import experiment_tracker
-from textbert.training.packing import PackingList, write_results
+from textbert.training.packing import PackingList, write_run
 from textbert.training.trainer import Run
 from textbert.utils.display import format_duration
 
@@ -80,6 +80,7 @@ class Experiment:
         self.checkpoint_minutes = checkpoint_minutes
         self.track_with = track_with
         self.plan = plan
+        self.last_run: Run | None = None  # the one that was started last, even if it was stopped
 
     def get_identity(self, config: TrainingConfig, rows: tuple[np.ndarray, np.ndarray] | None = None) -> dict[str, Any]:
         """Return everything that determines the result of a run, as the dict that checkpoints store."""
@@ -97,6 +98,7 @@ class Experiment:
     ) -> Run:
         """Return a Run after the loop has trained it; without a checkpoint and a tracker nothing is written."""
         run = Run(self.setup, config, train_rows, validation_rows, checkpoint, tracker, self.plan)
+        self.last_run = run
         fine_tune(run)
         return run
 
@@ -161,9 +163,10 @@ class Experiment:
                 result = self._try(f"learning rate {rate}, {count} epochs", fine_tune, config, *rows)
                 search.append({"learning rate": rate, "epochs": count, **result})
         best = max(search, key=lambda trial: trial["validation MCC"])
+        rate, count = best["learning rate"], best["epochs"]
+        self.accelerator.print(f"Kept: {count} epochs with a learning rate of {rate:g}")
         if best is search[0]:
             return search, first_run
-        rate, count = best["learning rate"], best["epochs"]
         config = replace(self.config, learning_rate=rate, num_train_epochs=count)
         return search, self.run(fine_tune, *rows, config, f"winner, {count} at {rate:g}")
 
@@ -185,6 +188,11 @@ class Experiment:
             name = f"fold {number} of {num_folds}, {epochs} epochs at {rate}"
             result = self._try(name, fine_tune, run.config, rows[train_indices], rows[held_out])
             folds.append({"rows held out": len(held_out), **result})
+        scores = [fold["validation MCC"] for fold in folds]
+        if folds:
+            self.accelerator.print(f"MCC over {num_folds} folds: {np.mean(scores):.3f} ± {np.std(scores):.3f}")
+        else:
+            self.accelerator.print("FOLDS is 0: no cross-validation")
         return folds
 
     def pack(self, run: Run, archive: str | Path, **results: Any) -> list[Path]:
@@ -199,7 +207,7 @@ class Experiment:
         self.setup.model.load_state_dict(run.best_weights)  # whatever was done to it since
         if self.accelerator.is_main_process:
             features = self.setup.features
-            write_results(run, PackingList(**results), features.max_seq_length, self.output_dir, Path(archive))
+            write_run(run, PackingList(**results), features.max_seq_length, self.output_dir, Path(archive))
             self.accelerator.print(f"{archive} is packed, and the checkpoint is removed")
         self.accelerator.wait_for_everyone()
         paths = sorted(path for path in self.output_dir.glob("[!.]*.*") if path.suffix != ".ipynb")

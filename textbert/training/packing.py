@@ -80,7 +80,7 @@ def make_tables(run: Run, packing: PackingList) -> dict[str, pd.DataFrame]:
     return {"history": run.history, "losses": losses, "validation": validation}
 
 
-def write_results(run: Run, packing: PackingList, max_seq_length: int, output_dir: Path, archive: Path) -> None:
+def write_run(run: Run, packing: PackingList, max_seq_length: int, output_dir: Path, archive: Path) -> None:
     """Write model, tables and hashes into a task's folder, pack them, and remove the checkpoint."""
     settings, tables = make_settings(run, packing, max_seq_length), make_tables(run, packing)
     texts = [packing.examples[row].text_a for row in packing.rows]

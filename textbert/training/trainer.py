@@ -27,7 +27,7 @@ from textbert.training.sparse_embeddings import (
     restore_embeddings,
     used_token_ids,
 )
-from textbert.utils.display import LiveFigure, plot_training, progress_bar
+from textbert.utils.display import LiveFigure, describe_training, plot_training, progress_bar
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -146,7 +146,7 @@ class Run:
             self.bar = stack.enter_context(bar)
             self.bar.update(len(self.progress.losses))
             self.log = stack.enter_context(self.tracker)
-            self.figure = LiveFigure(self._draw)
+            self.figure = LiveFigure(self._draw, self._describe)
             if self.accelerator.device.type == "cuda" and self.accelerator.num_processes == 1:
                 lengths = self.plan.lengths[self.train_rows]
                 capture_layers(self.model, self.plan.batch_size * padded_length(lengths))
@@ -198,9 +198,11 @@ class Run:
         setting = "" if self.checkpoint is None or self.checkpoint.resume else "set RESUME = True and "
         raise KeyboardInterrupt(f"stopped after step {len(self.progress.losses)}: {setting}run it again to resume")
 
+    def _describe(self) -> str:
+        return describe_training(self.losses, self.progress.history, self.setup.baseline_mcc)
+
     def _draw(self) -> "Figure":
-        progress = self.progress
-        return plot_training(progress.losses, progress.history, self.steps_per_epoch, self.setup.baseline_mcc)
+        return plot_training(self.losses, self.progress.history, self.steps_per_epoch, self.setup.baseline_mcc)
 
     def epochs(self) -> Iterator[int]:
         """Yield the number of each epoch that is left, from 0, until patience runs out."""

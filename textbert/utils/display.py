@@ -1,5 +1,8 @@
-"""Progress bars, live figures and durations."""
+"""Progress bars, figures with alternative texts, their colours, and durations."""
 
+import base64
+import html
+import io
 import os
 import sys
 import time
@@ -11,7 +14,14 @@ from tqdm.auto import tqdm
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BLUE, ORANGE = "#4c72b0", "#dd8452"  # distinguishable for colour-blind readers, too
+# one meaning for each colour, in all notebooks and in the report; distinguishable for colour-blind readers, too
+TRAIN_COLOUR = "#4c72b0"  # the texts that a model is trained on: blue
+VALIDATION_COLOUR = "#dd8452"  # texts that it is not trained on, those of the validation set and of dev.tsv: orange
+BERT_COLOUR, BASELINE_COLOUR = "#55a868", "#8c8c8c"  # two models: green and grey
+NEGATIVE_COLOUR, POSITIVE_COLOUR = "#c8374a", "#1f9fbf"  # two classes, and the words for them: crimson and cyan
+LIMIT: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1.2}  # how thresholds and limits are drawn
+
+IMAGE_DPI, SCREEN_DPI = 144, 96  # of the image, and of the screen: sharp also where pixels are small
 
 
 class ProgressBar(tqdm):
@@ -60,21 +70,22 @@ class LiveFigure:
     """A figure in a notebook that is redrawn as the work progresses; does nothing elsewhere.
 
     draw : function without arguments that returns a matplotlib figure
+    describe : function without arguments that returns its alternative text
     """
 
     MIN_SECONDS = 5  # between two redraws
     MAX_FRACTION = 0.02  # of the time that redrawing may take
 
-    def __init__(self, draw: Callable[[], "Figure"]) -> None:
-        self.draw = draw
-        self.handle = show_figure(draw()) if in_notebook() else None
+    def __init__(self, draw: Callable[[], "Figure"], describe: Callable[[], str] = lambda: "a figure") -> None:
+        self.draw, self.describe = draw, describe
+        self.handle = show_figure(draw(), describe()) if in_notebook() else None
         self.last_drawn, self.pause = time.perf_counter(), float(self.MIN_SECONDS)
 
     def update(self, at_once: bool = False) -> None:
         """Redraw if enough time has passed since the last time, or unconditionally if `at_once`."""
         start = time.perf_counter()
         if self.handle and (at_once or start - self.last_drawn > self.pause):
-            self.handle.update(self.draw())
+            self.handle.update(render_figure(self.draw(), self.describe()), raw=True)
             self.last_drawn = time.perf_counter()
             self.pause = max(self.MIN_SECONDS, (self.last_drawn - start) / self.MAX_FRACTION)
 
@@ -94,28 +105,70 @@ def plot_training(
     epochs = pd.DataFrame(history, columns=["epoch", "loss", "mcc", "mcc_error"])
     smooth = pd.Series(losses, dtype=float).rolling(max(1, len(losses) // 30), min_periods=1).mean()
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3), layout="constrained")
-    left.plot(losses, color=BLUE, alpha=0.25)
-    left.plot(smooth, color=BLUE, label="training, smoothed")
-    left.plot(epochs["epoch"] * steps_per_epoch - 1, epochs["loss"], "o-", color=ORANGE, label="validation")
+    left.plot(losses, color=TRAIN_COLOUR, alpha=0.25, label="training, each step")
+    left.plot(smooth, color=TRAIN_COLOUR, label="training, smoothed")
+    left.plot(epochs["epoch"] * steps_per_epoch - 1, epochs["loss"], "o-", color=VALIDATION_COLOUR, label="validation")
     left.set(xlabel="step", ylabel="loss")
     left.legend()
-    right.errorbar(epochs["epoch"], epochs["mcc"], epochs["mcc_error"], fmt="o-", color=ORANGE, capsize=3)
+    options = {"fmt": "o-", "color": VALIDATION_COLOUR, "capsize": 3, "label": "validation ± standard error"}
+    right.errorbar(epochs["epoch"], epochs["mcc"], epochs["mcc_error"], **options)
     right.axhline(baseline_mcc, color="grey", linestyle=":", label="before training")
+    if len(epochs):
+        highest = epochs.loc[epochs["mcc"].idxmax()]
+        limit = highest["mcc"] - highest["mcc_error"]
+        right.axhline(limit, **LIMIT, label="highest − standard error")
     right.set(xlabel="epoch", ylabel="validation MCC")
     right.legend()
     plt.close(figure)  # otherwise the notebook would show it a second time
     return figure
 
 
-def show_figure(figure: "Figure") -> Any:
-    """Show a matplotlib figure in a notebook and return the display handle that updates it; None elsewhere."""
-    if not in_notebook():
-        return None
+def describe_training(losses: Sequence[float], history: Sequence[dict[str, float]], baseline_mcc: float) -> str:
+    """Return the alternative text of `plot_training`, which has the same arguments."""
+    sentences = ["The training loss of each step, and loss and MCC on the validation set after each epoch."]
+    if losses:
+        part = max(1, len(losses) // 10)
+        first, last = (sum(values) / part for values in (losses[:part], losses[-part:]))
+        sentences.append(f"The training loss goes from {first:.2f} to {last:.2f} in {len(losses):,} steps.")
+    if history:
+        rows = ", ".join(f"{row['loss']:.2f} and {row['mcc']:.2f}" for row in history)
+        sentences.append(f"Validation loss and MCC by epoch: {rows}; before training the MCC is {baseline_mcc:.2f}.")
+    return " ".join(sentences)
+
+
+def encode_figure(figure: "Figure", **options: Any) -> str:
+    """Return a matplotlib figure as the base64 string of a PNG file; `options` are those of `savefig`."""
+    file = io.BytesIO()
+    settings: dict[str, Any] = {"dpi": IMAGE_DPI, "bbox_inches": "tight"} | options
+    figure.savefig(file, format="png", **settings)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def render_figure(figure: "Figure", alt: str) -> dict[str, str]:
+    """Return what a notebook displays for a figure, by MIME type: an image in HTML, or only its alternative text.
+
+    Notebooks have no place for the alternative text of a PNG image by itself. In the HTML, its width is that on screen.
+    """
+    png = encode_figure(figure)
+    width = int.from_bytes(base64.b64decode(png[:32])[16:20], "big") * SCREEN_DPI // IMAGE_DPI  # as in the PNG's header
+    style = "max-width:100%;height:auto;background:white"
+    image = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{png}" width="{width}" style="{style}">'
+    return {"text/html": image, "text/plain": alt}
+
+
+def show_figure(figure: "Figure", alt: str) -> Any:
+    """Show a matplotlib figure in a notebook and return the display handle that updates it; None elsewhere.
+
+    alt : what is to be seen in it, for readers who cannot see it
+    """
     import matplotlib.pyplot as plt
-    from IPython.display import display
 
     plt.close(figure)  # otherwise the notebook would show it a second time
-    return display(figure, display_id=True)
+    if not in_notebook():
+        return None
+    from IPython.display import display
+
+    return display(render_figure(figure, alt), raw=True, display_id=True)
 
 
 def format_duration(seconds: float) -> str:

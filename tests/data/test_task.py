@@ -1,0 +1,125 @@
+"""The tables of a task: read into one DataFrame, given classes and a dev set, written; escaped line breaks."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from textbert.data import task, tsv
+
+TRAIN = "key,label,text\na1,ham,first\na2,spam,second\na3,ham,third\na4,spam,fourth\n"
+TEST = "key,label,text\nb1,spam,fifth\nb2,ham,sixth\n"
+
+
+@pytest.fixture
+def tables(make_file, tmp_path):
+    """The tables of two files with ids."""
+    make_file(TRAIN)
+    make_file(TEST, "test.csv")
+    return task.read_tables(tmp_path)
+
+
+def test_rows_of_both_files_are_in_one_table(tables, capsys):
+    rows = tables.rows
+    assert rows.columns.tolist() == ["split", "row", "id", "label", "text"] and rows.index.tolist() == list(range(6))
+    assert rows["split"].tolist() == ["train"] * 4 + ["dev"] * 2
+    assert rows["row"].tolist() == [2, 3, 4, 5, 2, 3]  # as a spreadsheet shows them
+    assert rows["id"].tolist() == ["a1", "a2", "a3", "a4", "b1", "b2"]
+    assert rows["text"].tolist()[-2:] == ["fifth", "sixth"]
+
+
+def test_files_and_columns_are_printed(make_file, tmp_path, capsys):
+    make_file(TRAIN)
+    make_file(TEST.replace("key,", "other,").replace("b2", "b1"), "test.csv")
+    tables = task.read_tables(tmp_path)
+    printed = capsys.readouterr().out
+    assert "train.csv: 4 rows, columns used: {'label': 'label', 'text': 'text', 'id': 'key'}" in printed
+    assert "Using row numbers as ids: only the table for train has an id column, 'key'" in printed
+    assert tables.id_column is None and "id" not in tables.rows
+
+
+def test_fingerprint_changes_with_either_file(tables, make_file, tmp_path):
+    make_file(TEST.replace("sixth", "Sixth"), "test.csv")
+    changed = task.read_tables(tmp_path)
+    assert changed.fingerprint != tables.fingerprint == task.TaskTables(**vars(tables)).fingerprint
+    assert tables.sources["train"] == changed.sources["train"] == tsv.describe_table(tmp_path / "train.csv")
+
+
+def test_classes_and_names(tables):
+    assert task.choose_classes(tables) == ([["ham"], ["spam"]], ["ham", "spam"])
+    assert task.choose_classes(tables, [["spam"], ["ham"]], ["no", "yes"]) == ([["spam"], ["ham"]], ["no", "yes"])
+    with pytest.raises(ValueError, match="CLASSES names \\['eggs'\\], but the labels of train.csv"):
+        task.choose_classes(tables, [["eggs"], ["ham"]])
+
+
+def test_other_labels_in_the_test_file_are_refused(make_file, tmp_path):
+    make_file(TRAIN)
+    make_file(TEST + "b3,eggs,seventh\n", "test.csv")
+    tables = task.read_tables(tmp_path)
+    with pytest.raises(ValueError, match="1 of the 3 rows of test.csv have labels other than"):
+        task.choose_classes(tables)
+    classes, _ = task.choose_classes(tables, [["ham"], ["spam"]])
+    assert len(task.add_binary_labels(tables.rows, classes)) == 6
+
+
+def test_rows_with_other_labels_are_counted_and_left_out(tables, capsys):
+    rows = tables.rows
+    rows.loc[[1, 4], "label"] = ["eggs", "bacon"]
+    labelled = task.add_binary_labels(rows, [["ham"], ["spam"]])
+    assert labelled["binary"].tolist() == [0, 0, 1, 0] and labelled.index.tolist() == [0, 2, 3, 5]
+    printed = capsys.readouterr().out
+    assert "train: 1 rows with other labels are left out:\n  'eggs' 1 times (first in row 3)\n" in printed
+    assert "dev: 1 rows with other labels are left out:\n  'bacon' 1 times (first in row 2)\n" in printed
+
+
+def test_each_file_needs_rows_of_both_classes(tables):
+    labelled = task.add_binary_labels(tables.rows, [["ham"], ["spam"]])
+    tables.check_both_classes(labelled)
+    with pytest.raises(ValueError, match="test.csv has only rows of class 0 left"):
+        tables.check_both_classes(labelled.drop(index=4))
+
+
+@pytest.mark.parametrize("name", ["sample", "yelp", "imdb", "sst2"])
+def test_escaped_newlines_are_line_breaks_in_yelps_format(name):
+    assert task.has_escaped_newlines(name) and not task.has_escaped_newlines(name, False)
+
+
+@pytest.mark.parametrize("name", ["mytask", "samples", "Yelp", "yelp2"])
+def test_escaped_newlines_are_text_elsewhere_unless_it_is_said(name):
+    assert not task.has_escaped_newlines(name) and task.has_escaped_newlines(name, True)
+
+
+@pytest.fixture
+def labelled():
+    """A hundred labelled rows of a single file, whose index has gaps."""
+    rows = pd.DataFrame({"split": "train", "binary": [0, 1] * 50, "text": [f"text {i} of {i * i}" for i in range(100)]})
+    return rows.set_axis(range(0, 300, 3))
+
+
+def test_a_dev_set_is_held_out_of_a_single_file(labelled, capsys):
+    data = task.hold_out_dev_set(labelled, 0.3, 1)
+    assert data.index.is_unique and set(data.index) == set(labelled.index)
+    assert data["split"].tolist() == ["train"] * 70 + ["dev"] * 30
+    assert data.groupby("split")["binary"].mean().to_dict() == {"train": 0.5, "dev": 0.5}
+    assert data["text"].equals(labelled["text"].loc[data.index])
+    assert capsys.readouterr().out == "0 texts (0.0%) are contained in texts of both sets and left out\n"
+    assert not data.equals(task.hold_out_dev_set(labelled, 0.3, 2))
+
+
+def test_a_dev_set_that_exists_stays(labelled):
+    labelled.loc[0, "split"] = "dev"
+    assert task.hold_out_dev_set(labelled, 0.3, 1) is labelled
+
+
+def test_files_are_written_together(tables, tmp_path):
+    labelled = task.add_binary_labels(tables.rows, [["ham"], ["spam"]])
+    rows = labelled.assign(label=labelled["binary"], alpha="a")
+    issues = pd.DataFrame({"train": [0], "dev": [1]}, ["is odd"])
+    classes, names = [["ham"], ["spam"]], ["no", "yes"]
+    paths = task.write_files(tables, rows, classes, names, issues, tmp_path / "report.csv")
+    assert paths == {"train": tmp_path / "train.tsv", "dev": tmp_path / "dev.tsv"}
+    assert paths["dev"].read_text() == "b1\t1\ta\tfifth\nb2\t0\ta\tsixth\n"
+    assert (tmp_path / "report.csv").read_text() == "a text that,train,dev\nis odd,0,1\n"
+    info = {"label_names": names, "text_column": "text", "id_column": "key", "classes": classes}
+    assert json.loads((tmp_path / "labels.json").read_text()) == info | {"tables": tables.sources}
+    assert tsv.find_changed_tables(tmp_path) == []

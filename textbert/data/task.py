@@ -1,0 +1,166 @@
+"""The tables of a task: read together, with their classes and a dev set, and written as BERT's TSV."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from textbert.data import labels
+from textbert.data.ids import agree_on_ids
+from textbert.data.public_datasets import has_yelp_format
+from textbert.data.splits import split_train_validation
+from textbert.data.tables import find_data_files, infer_columns, read_table
+from textbert.data.tsv import describe_table, write_task
+
+SPLITS = ("train", "dev")
+
+
+@dataclass(frozen=True)
+class TaskTables:
+    """The table to train on and, if there is one, the table to evaluate on, as they were read by `read_tables`.
+
+    data_dir : the folder that they are in
+    frames : dict from "train" and "dev" to DataFrames of `infer_columns`
+    sources : dict from the same names to `describe_table` of the files
+    text_column, id_column : name or number of these columns in the files; None for `id_column` if there are no ids
+    """
+
+    data_dir: Path
+    frames: dict[str, pd.DataFrame]
+    sources: dict[str, dict[str, Any]]
+    text_column: int | str
+    id_column: int | str | None
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 of the files, which changes if one of them does."""
+        return " ".join(source["sha256"] for source in self.sources.values())
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """The rows of all files in one DataFrame.
+
+        Its columns are split ("train" or "dev"), row (the row that a spreadsheet shows), id if the files have ids,
+        label and text.
+        """
+        frames = [frame.assign(split=split, row=frame.index + 1) for split, frame in self.frames.items()]
+        ids = [] if self.id_column is None else ["id"]
+        return pd.concat(frames, ignore_index=True)[["split", "row", *ids, "label", "text"]]
+
+    def check_both_classes(self, rows: pd.DataFrame) -> None:
+        """Raise ValueError unless rows of both classes are left of each file.
+
+        rows : DataFrame with the columns split and binary (the label as 0 or 1)
+        """
+        for split, source in self.sources.items():
+            labels.check_both_classes(rows["binary"][rows["split"] == split], source["file"])
+
+
+def read_tables(
+    data_dir: str | Path,
+    train_file: str | None = None,
+    test_file: str | None = None,
+    text_column: str | int | None = None,
+    label_column: str | int | None = None,
+    id_column: str | int | None = None,
+    encoding: str = "utf-8",
+) -> TaskTables:
+    """Read the one or two tables in a folder, and print for each which columns are used.
+
+    For the parameters and errors see `find_data_files`, `infer_columns` and `read_table`.
+    """
+    paths = find_data_files(data_dir, train_file, test_file)
+    frames, columns, sources = {}, {}, {}
+    for split, path in zip(SPLITS, paths):
+        if path is None:
+            continue
+        sources[split] = describe_table(path)
+        frames[split], columns[split] = infer_columns(
+            read_table(path, encoding), path.name, text_column, label_column, id_column
+        )
+        print(f"{path.name}: {len(frames[split]):,} rows, columns used: {columns[split]}")
+    frames, id_name = agree_on_ids(frames, columns)
+    return TaskTables(Path(data_dir), frames, sources, columns["train"]["text"], id_name)
+
+
+def choose_classes(
+    tables: TaskTables, classes: list[list[Any]] | None = None, label_names: list[str] | None = None
+) -> tuple[labels.Classes, list[str]]:
+    """Return (the labels of classes 0 and 1, their names).
+
+    classes : the labels of the two classes, None to infer them from the table to train on; see `infer_classes`
+    label_names : the names, None for the labels themselves; see `name_classes`
+
+    Raises ValueError if labels, classes and names do not fit together, or if the labels of the tables differ.
+    """
+    is_explicit = classes is not None
+    files = {split: source["file"] for split, source in tables.sources.items()}
+    inferred = labels.infer_classes(tables.frames["train"]["label"], files["train"], classes)
+    if "dev" in tables.frames:
+        dev_labels = tables.frames["dev"]["label"]
+        labels.check_classes(dev_labels, inferred, files["dev"], files["train"], is_explicit)
+    names = labels.name_classes(inferred, label_names, is_explicit, has_yelp_format(tables.data_dir.name))
+    return inferred, names
+
+
+def add_binary_labels(rows: pd.DataFrame, classes: labels.Classes) -> pd.DataFrame:
+    """Return the rows whose label belongs to one of two classes, with its number, 0 or 1, in a new column `binary`.
+
+    How many other rows there are, and with which labels, is printed.
+    """
+    binary = labels.encode_labels(rows["label"], classes)
+    other_rows = rows.drop(binary.index)
+    for split, group in other_rows.groupby("split", sort=False):
+        counts = labels.format_label_counts(group.set_index(group["row"] - 1)["label"])
+        print(f"{split}: {len(group):,} rows with other labels are left out:\n  {counts}")
+    return rows.loc[binary.index].assign(binary=binary)
+
+
+def has_escaped_newlines(task: str, setting: bool | None = None) -> bool:
+    r"""Return True if the two characters `\n` in the texts of a task mean a line break.
+
+    setting : True or False decides; with None they do in the sample and in the public data sets
+    """
+    return has_yelp_format(task) if setting is None else setting
+
+
+def hold_out_dev_set(rows: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
+    """Return the rows with a dev set: unchanged if there is one, else with the split "dev" for some of them.
+
+    About `share` of the texts, a fraction, are held out; see `split_train_validation`. How many texts are left out,
+    because they are contained in texts of both sets, is printed.
+
+    rows : DataFrame with the columns split, text and binary (the label as 0 or 1)
+    """
+    if (rows["split"] == "dev").any():
+        return rows
+    positions = split_train_validation(rows["text"].tolist(), rows["binary"].to_numpy(), share, seed)
+    parts = [rows.iloc[part].assign(split=split) for split, part in zip(SPLITS, positions)]
+    left_out = len(rows) - sum(map(len, parts))
+    print(f"{left_out:,} texts ({left_out / len(rows):.1%}) are contained in texts of both sets and left out")
+    return pd.concat(parts)
+
+
+def write_files(
+    tables: TaskTables,
+    rows: pd.DataFrame,
+    classes: labels.Classes,
+    label_names: list[str],
+    issues: pd.DataFrame,
+    report_path: Path,
+) -> dict[str, Path]:
+    """Write train.tsv, dev.tsv, labels.json and the report on issues; return the paths of the first two by split.
+
+    `labels.json` also stores what the tables were, so that later notebooks notice if one changes; see `write_task`.
+
+    rows : DataFrame with the column split and those of BERT's TSV
+    classes, label_names : the two results of `choose_classes`
+    issues : table of `count_issues`
+    """
+    about: dict[str, Any] = {"text_column": tables.text_column, "id_column": tables.id_column}
+    about |= {"classes": classes, "tables": tables.sources}
+    frames = {split: rows[rows["split"] == split] for split in SPLITS}
+    report = issues.to_csv(index_label="a text that")
+    write_task(frames, label_names, tables.data_dir, about, {report_path: report})
+    return {split: tables.data_dir / f"{split}.tsv" for split in SPLITS}

@@ -1,0 +1,107 @@
+"""What train.ipynb shows of a model and its training: attention, losses, learning rates, the best epoch."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from pytorch_pretrained_bert import BertForSequenceClassification, BertTokenizer
+
+from textbert.utils.display import LIMIT, TRAIN_COLOUR
+
+
+def compute_attention(model: BertForSequenceClassification, input_ids: Sequence[int]) -> np.ndarray:
+    """Return the attention weights of a text without dropout, an array of shape (layers, heads, tokens, tokens).
+
+    Each row adds up to 1: it says how much the token of that row takes over from each token of the text.
+
+    model : a BertForSequenceClassification; its weights and its mode do not change
+    input_ids : of one text, with [CLS] and [SEP]
+    """
+    weights = []
+    with torch.no_grad():
+        ids = torch.tensor([list(input_ids)], device=next(model.parameters()).device)
+        was_training = model.training
+        model.eval()
+        hidden_states = model.bert.embeddings(ids)  # (1, L, D)
+        mask = hidden_states.new_zeros(1, 1, 1, ids.shape[1])  # no padding
+        for layer in model.bert.encoder.layer:
+            attention = layer.attention.self
+            shape = (ids.shape[1], attention.num_attention_heads, attention.attention_head_size)  # (L, H, S)
+            query, key = (
+                project(hidden_states).view(shape).transpose(0, 1) for project in (attention.query, attention.key)
+            )
+            scores = query @ key.transpose(1, 2) / attention.attention_head_size**0.5  # (H, L, L)
+            weights.append(scores.softmax(dim=-1).float().cpu().numpy())
+            hidden_states = layer(hidden_states, mask)
+        model.train(was_training)
+    return np.stack(weights)
+
+
+def draw_attention(model: BertForSequenceClassification, tokenizer: BertTokenizer, text: str) -> tuple[plt.Figure, str]:
+    """Draw how much each token of a short text attends to each other one, in one head of each of the two lowest layers.
+
+    Of the heads of a layer it is the one in which the second token of the text attends most to the first.
+
+    tokenizer : the model's BertTokenizer
+    text : of at least two tokens
+
+    Returns the figure and its alternative text.
+    """
+    tokens = ["[CLS]", *tokenizer.tokenize(text), "[SEP]"]
+    attention = compute_attention(model, tokenizer.convert_tokens_to_ids(tokens))[:2]
+    figure, axes = plt.subplots(1, len(attention), figsize=(4.6 * len(attention), 4.1), layout="constrained")
+    sentences = [f"A row and a column for each token of {text!r}, darker where the row attends to the column."]
+    for number, (ax, heads) in enumerate(zip(np.atleast_1d(axes), attention), start=1):
+        head = int(heads[:, 2, 1].argmax())
+        ax.imshow(heads[head], cmap="Greens", vmin=0, vmax=1)
+        for (row, column), weight in np.ndenumerate(heads[head]):
+            if weight >= 0.1:
+                colour = "white" if weight > 0.5 else "black"
+                ax.text(column, row, f"{weight:.1f}", ha="center", va="center", color=colour, fontsize=9)
+        ax.add_patch(plt.Rectangle((0.5, 1.5), 1, 1, fill=False, linewidth=2))  # around the weight that chose the head
+        ax.set_xticks(range(len(tokens)), tokens, rotation=90)
+        ax.set_yticks(range(len(tokens)), tokens)
+        title = f"layer {number}, head {head + 1} of {len(heads)}"
+        ax.set(title=title, xlabel="... takes over from this one", ylabel="this token ...")
+        weights = ", ".join(
+            f"{token} {tokens[row.argmax()]} {row.max():.1f}" for token, row in zip(tokens, heads[head])
+        )
+        sentences.append(f"In {title}, each token, the one it attends to most, and how much: {weights}.")
+    return figure, " ".join(sentences)
+
+
+def plot_batch_loss(losses: Sequence[float]) -> tuple[plt.Figure, str]:
+    """Plot the loss of one and the same batch, step by step; return the figure and its alternative text."""
+    figure, ax = plt.subplots(figsize=(6, 2.4), layout="constrained")
+    ax.plot(range(1, len(losses) + 1), losses, "o-", color=TRAIN_COLOUR, markersize=3)
+    ax.axhline(np.log(2), **LIMIT, label="guessing: 0.69")
+    ax.set(xlabel="step", ylabel="loss of the batch", ylim=(0, None))
+    ax.legend()
+    return figure, f"The loss of the batch goes from {losses[0]:.2f} to {losses[-1]:.2f} in {len(losses)} steps."
+
+
+def plot_schedule(learning_rates: Sequence[float]) -> tuple[plt.Figure, str]:
+    """Plot the learning rate of each step of a training run; return the figure and its alternative text."""
+    figure, ax = plt.subplots(figsize=(6, 2.2), layout="constrained")
+    ax.plot(range(1, len(learning_rates) + 1), learning_rates, color=TRAIN_COLOUR)
+    ax.set(xlabel=f"step, of {len(learning_rates):,}", ylabel="learning rate", ylim=(0, None))
+    top = int(np.argmax(learning_rates)) + 1
+    alt = (
+        f"The learning rate rises to {max(learning_rates):.1e} at step {top:,} of {len(learning_rates):,}, then falls."
+    )
+    return figure, alt
+
+
+def describe_best_epoch(history: pd.DataFrame, best_epoch: int) -> str:
+    """Return a sentence on the epoch with the highest MCC, and the one whose weights are kept.
+
+    history : a row for each epoch, with "epoch", "mcc" and "mcc_error"
+    """
+    epochs = history.set_index("epoch")
+    highest = epochs["mcc"].idxmax()
+    sentence = f"Epoch {highest} has the highest MCC, {epochs['mcc'][highest]:.3f} ± {epochs['mcc_error'][highest]:.3f}"
+    if best_epoch == highest:
+        return f"{sentence}, and is kept: no later one comes within one standard error"
+    return f"{sentence}; epoch {best_epoch}, with {epochs['mcc'][best_epoch]:.3f}, is kept"
