@@ -97,7 +97,7 @@ def digest(path):
 def test_data_prep(workspace, printed):
     assert "1 rows with empty text are left out\n  train: row 62\n" in printed["data_prep"]
     assert r"the two characters \n count as a line break: True" in printed["data_prep"]
-    assert "train: 61 examples, texts identical: True, labels identical: True" in printed["data_prep"]
+    assert "train: 61 of 61 examples are identical" in printed["data_prep"]
     lines = (workspace / "data/tiny/train.tsv").read_text(encoding="utf-8").split("\n")
     assert lines[-1] == "" and len(lines) == 62
     assert all(len(line.split("\t")) == 4 and line.split("\t")[2] == "a" for line in lines[:-1])
@@ -222,7 +222,7 @@ def test_planted_problems_are_found_and_cleaned_by_parameters_alone(workspace, p
     assert report["what to do"].str.len().min() > 20
     # two examples of each, with the line in the file (a header is row 1)
     assert "train\n62\nrepeats an earlier text\nletter 3 was dull\n" in output
-    assert "train\n63\nrepeats an earlier text\nLetter 4 WAS dull\n" in output
+    assert re.search(r"train\n63\nrepeats an earlier text\nLetter\s+4 WAS dull\n", output)
     for row, letter in ((9, 7), (10, 8)):
         assert re.search(f"\ntrain\n{row}\n.*is in both train and dev\nletter {letter} was dull\n", output)
     assert "dev\n22\nis in both train and dev\nLETTER 7 was dull\n" in output
