@@ -45,10 +45,8 @@ class LabelledTexts:
 
     def exclude(self, excluded: "LabelledTexts") -> "LabelledTexts":
         """Return the texts that are not among `excluded`, compared by `hash_text`."""
-        hashes, excluded_hashes = (
-            np.array([hash_text(text) for text in each.texts], np.int64) for each in (self, excluded)
-        )
-        return self.select(np.flatnonzero(~np.isin(hashes, excluded_hashes)))
+        own, unwanted = ([hash_text(text) for text in each.texts] for each in (self, excluded))
+        return self.select(np.flatnonzero(~np.isin(np.array(own, np.int64), np.array(unwanted, np.int64))))
 
 
 def read_labelled_texts(path: str | Path) -> LabelledTexts:
