@@ -79,7 +79,7 @@ def find_confident_errors(predictions: pd.DataFrame, names: Sequence[str], predi
     sentence = f"{len(wrong):,} of {(predictions['label'] == other).sum():,} {other!r} were predicted as {name!r}"
     confidence = wrong["probability"] if predicted else 1 - wrong["probability"]
     if len(wrong):
-        sentence += f", {(confidence >= 0.9).sum():,} of them with a probability of at least 0.9"
+        sentence += f", {(confidence >= 0.9).sum() or 'none'} of them with a probability of at least 0.9"
     return Errors(f"{sentence}.", wrong.drop(columns=["label", "predicted"]).head(count))
 
 
