@@ -179,15 +179,17 @@ class Reader:
 
 
 def set_parameters(path, parameters):
-    """Write values into the parameter cell of a notebook, and remove all outputs."""
+    """Write values into the two parameter cells of a notebook, and remove all outputs."""
     notebook = nbformat.read(path, as_version=4)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-        if "parameters" in cell.metadata.get("tags", []):
-            for name, value in parameters.items():
-                cell.source, count = re.subn(rf"(?m)^({name}: \w+) = .*?  #", rf"\1 = {value!r}  #", cell.source)
-                assert count == 1, name
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell in cells:
+        cell.outputs, cell.execution_count = [], None
+    for name, value in parameters.items():
+        pattern, total = rf"(?m)^({name}: [\w |]+) = .*?(  #.*)?$", 0
+        for cell in cells:
+            cell.source, count = re.subn(pattern, rf"\1 = {value!r}\2", cell.source)
+            total += count
+        assert total == 1, name
     nbformat.write(notebook, path)
 
 

@@ -14,13 +14,12 @@ from functools import cache
 from pathlib import Path
 
 import pandas as pd
-import papermill
 import pytest
 import yaml
 from conftest import ROOT, SETTINGS
 
 from textbert.model.archive import write_archive
-from textbert.notebook.parameters import check_parameters
+from textbert.notebook.parameters import check_parameters, get_parameters
 
 DOCS = sorted(ROOT.glob("docs/*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
@@ -284,12 +283,12 @@ def check_papermill(words):
     """Check that the notebook exists, and that it takes the parameters."""
     notebooks = [word for word in words if word.endswith(".ipynb") and (ROOT / word).is_file()]
     assert len(notebooks) == 1, words
-    inspected = papermill.inspect_notebook(str(ROOT / notebooks[0]))
     values = {words[i + 1]: parse_value(words[i + 2]) for i, word in enumerate(words) if word == "-p"}
     for i, word in enumerate(words):
         values |= yaml.safe_load(words[i + 1]) if word == "-y" else {}
-    defaults = {name: parse_value(parameter["default"]) for name, parameter in inspected.items()}
-    assert values and check_parameters(Path(notebooks[0]).stem, defaults | values) == defaults | values
+    name = Path(notebooks[0]).stem
+    defaults = {parameter.name: parameter.default for parameter in get_parameters(name).values()}
+    assert values and check_parameters(name, defaults | values) == defaults | values
 
 
 def check_make(words):
@@ -499,8 +498,8 @@ def test_a_quoted_message_is_in_the_code(quote):
 
 def test_planted_quotes_are_told_apart():
     assert len(QUOTES) > 20
-    assert is_in_code("needs its project's folder, but ... were found")
-    assert not is_in_code("needs its project's folder, but nobody knows it")
+    assert is_in_code("open this notebook in its own git clone, not in ...")
+    assert not is_in_code("open this notebook in its own git clone, with care")
 
 
 def test_environment_variables_that_the_pages_name_are_read():

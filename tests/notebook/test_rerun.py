@@ -123,39 +123,35 @@ def get_times(notebook):
 @pytest.mark.parametrize("notebook", list(BASE))
 @pytest.mark.usefixtures("fresh_accelerator")
 def test_cells_match_the_parameters_or_are_refused(project, notebook):
-    """Each parameter is changed, and after a whole run the notebook is run again from each later cell on."""
+    """Each parameter is changed after a whole run, and the notebook is run again from each later cell on."""
     assert CHANGED[notebook].keys() <= get_parameters(notebook).keys()
     if notebook == "evaluate":
         Session("train").run()
-    session, is_whole, refused, correct = Session(notebook), False, 0, 0
-    session.run(stop=session.parameters + 1)
-    base = {name: session.names[name] for name in CHANGED[notebook]}
+    session, refused, correct = Session(notebook), 0, 0
+    session.run()
     for parameter, value in CHANGED[notebook].items():
+        base = session.names[parameter]
         Session(notebook).run(**{parameter: value})
         expected = read_results(notebook)
         first = min(session.cells_with(parameter))  # the cells before it do not depend on the parameter
-        for start in range(first, len(session.cells)):
-            session.names[parameter] = base[parameter]
-            if not is_whole:
-                session.run(session.parameters + 1)
-            session.names[parameter] = value
-            before, message = get_times(notebook), session.is_refused(start)
-            is_whole = message is not None
-            if message is None:
-                message = run_from(session, start)
+        session.names[parameter] = value
+        messages = {start: session.is_refused(start) for start in range(first, len(session.cells))}
+        for start, message in messages.items():
             if message is not None:
                 refused += 1
-                assert first <= session.find_maker(message) < len(session.cells), message
-            elif get_times(notebook) != before:
-                correct += 1
-                assert read_results(notebook) == expected, (parameter, start)
-        if message is not None:  # to follow it is enough
-            assert run_from(session, session.find_maker(message)) is None
-            assert read_results(notebook) == expected, (parameter, message)
-            is_whole = False
-        session.names[parameter] = base[parameter]
-    print(notebook, correct, "correct", refused, "refused")
-    assert correct >= len(CHANGED[notebook]) and refused
+                assert first <= session.find_maker(message) < start, message
+            # of cells in a row that are not refused, a run from the first one is one from the others, too
+            elif start == first or messages[start - 1] is not None:
+                session.run(first, **{parameter: base})
+                session.names[parameter], before = value, get_times(notebook)
+                message = run_from(session, start)
+                if message is not None:  # and it is enough to follow the message
+                    assert start > first and run_from(session, session.find_maker(message)) is None, message
+                if message is not None or get_times(notebook) != before:
+                    assert read_results(notebook) == expected, (parameter, start)
+                    correct += 1
+        session.run(first, **{parameter: base})
+    assert correct >= len(CHANGED[notebook]) and refused > correct
 
 
 @pytest.mark.usefixtures("fresh_accelerator")
@@ -172,45 +168,39 @@ def test_search_forgets_the_previous_one(project):
     (search,) = session.cells_with("SEARCH_LEARNING_RATES")
     session.run(stop=search + 1, **base, SEARCH_LEARNING_RATES=[1e-2])
     for rates in ((3e-2,), (), (1e-2,), (1e-2,)):
-        session.run(search - 1, SEARCH_LEARNING_RATES=list(rates))
+        session.run(search, SEARCH_LEARNING_RATES=list(rates))
         assert read_results("train") == expected[rates]
-
-
-LABELS, TEXTS = "Labels: to 0 and 1", "Texts: what must go, and what must stay"
-MORE, FOLDS, CALIBRATION = "More from the same data", "Cross-validation", "Calibration"
-SKIPPED = {  # the parameter that is changed, its new value, the sections that are then run, and the skipped one
-    "data_prep": ("CLASSES", [["good"], ["bad"]], [LABELS, f"{LABELS}, second cell"], TEXTS),
-    "train": ("LEARNING_RATE", 1e-3, ["Training", MORE, f"{MORE}, second cell", FOLDS], CALIBRATION),
-    "evaluate": ("TASK_NAME", "other", ["the check of the parameters", "The model"], "Predict"),
-}
-
-
-@pytest.mark.parametrize("notebook", list(SKIPPED))
-@pytest.mark.usefixtures("fresh_accelerator")
-def test_skipped_cell_is_named(project, notebook):
-    parameter, value, rerun, skipped = SKIPPED[notebook]
-    Session("train").run(RESUME=False)
-    shutil.copytree("data/tiny", "data/other", dirs_exist_ok=True)
-    shutil.copy("cache/tiny.tar.gz", "cache/other.tar.gz")
-    session = Session(notebook)
-    session.run()
-    session.names[parameter] = value
-    for section in rerun:
-        (cell,) = (cell for cell in session.cells if f'"{section}", globals()' in cell)
-        exec(cell, session.names)
-    (position,) = (i for i, cell in enumerate(session.cells) if f'"{skipped}", globals()' in cell)
-    with pytest.raises(ValueError, match=f"'{re.escape(skipped)}' has not been run, or is out of date"):
-        session.run(position + 1)
 
 
 @pytest.mark.usefixtures("fresh_accelerator")
 def test_file_that_changed_in_between_is_noticed(project):
     session, path = Session("train"), Path("data/tiny/train.tsv")
-    content = path.read_text()
-    session.run(stop=session.parameters + 4)  # the examples are read
+    content, features = path.read_text(), session.find_cell("features")
+    session.run(stop=features)  # the examples are read
     try:
         path.write_text("".join(content.splitlines(keepends=True)[1:]))
         with pytest.raises(ValueError, match=r"train\.tsv changed on disk"):
-            session.run(session.parameters + 4)
+            session.run(features)
+        reader = session.find_cell("labels")
+        session.run_cell(reader)
+        assert session.find_maker(session.is_refused(features)) > reader  # what was made of the older rows
     finally:
         path.write_text(content)
+
+
+def test_interrupted_training_is_not_evaluated(project, monkeypatch):
+    session = Session("train")
+    training = session.find_cell("first_run")
+    session.run()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setitem(session.names, "fine_tune", interrupt)
+        session.run_cell(training)
+    for number in range(training + 1, len(session.cells)):
+        message = session.is_refused(number)
+        assert message in (None, "the cell that makes `first_run` did not finish: run it again")
+    assert session.is_refused(session.find_cell("packed")) is not None
+    session.run(training)
+
+
+def interrupt(run):
+    raise KeyboardInterrupt

@@ -158,7 +158,7 @@ class Guard:
             self.runs += 1
             binds = [name for name in cell.binds if name not in self.parameters and not name.startswith("__")]
             values = [_describe(self.namespace.get(name)) for name in binds]
-            state = repr((cell.digest, sorted(inputs.items()), values, success or self.runs))
+            state = repr((cell.digest, sorted(inputs.items()), values))
             version = hashlib.sha256(state.encode("utf-8", "surrogatepass")).hexdigest()
             for name in binds:
                 if name in self.namespace or not success:
