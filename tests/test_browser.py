@@ -262,6 +262,7 @@ def test_all_cells_run_with_clean_outputs(request, name, plots, widgets):
     images = page.locator(".jp-OutputArea img")
     assert images.count() == plots
     assert all(image.evaluate("image => image.complete && image.naturalWidth > 0") for image in images.all())
+    assert all(len(image.get_attribute("alt") or "") > 20 for image in images.all())
     # progress bars are gone, on the screen and in the file, where widgets do not work
     assert page.locator(".progress-bar").count() == 0
     assert sum("application/vnd.jupyter.widget-view+json" in o.get("data", {}) for o in outputs) == widgets

@@ -43,10 +43,10 @@ class LabelledTexts:
         """Return a random sample of at most `rows` texts in their order, stratified by label."""
         return self.select(stratified_sample(self.labels, rows, seed))
 
-    def exclude(self, others: "LabelledTexts") -> "LabelledTexts":
-        """Return the texts that are not among others, which are compared by `hash_text`."""
-        hashes, other_hashes = (np.array([hash_text(text) for text in each.texts], np.int64) for each in (self, others))
-        return self.select(np.flatnonzero(~np.isin(hashes, other_hashes)))
+    def exclude(self, excluded: "LabelledTexts") -> "LabelledTexts":
+        """Return the texts that are not among `excluded`, compared by `hash_text`."""
+        own, unwanted = ([hash_text(text) for text in each.texts] for each in (self, excluded))
+        return self.select(np.flatnonzero(~np.isin(np.array(own, np.int64), np.array(unwanted, np.int64))))
 
 
 def read_labelled_texts(path: str | Path) -> LabelledTexts:

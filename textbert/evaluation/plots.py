@@ -156,10 +156,10 @@ def plot_curves(
         # from right to left, so that the steps are those of the area
         right.step(recall, precision, color=colour, where="post", label=f"{name} (AP = {area:.2f})")
         areas["average precision"].append(f"{area:.2f} for {name}")
-    found = f"recall: {yes} found"
+    recall_label = f"recall: {yes} found"
     left.set(title="Confusion matrix", xlabel="predicted", ylabel="label")
-    middle.set(title="ROC curve", xlabel=f"false positive rate: {no} predicted as {yes}", ylabel=found)
-    right.set(title="Precision-recall curve", xlabel=found, ylabel=f"precision: {yes} among predicted {yes}")
+    middle.set(title="ROC curve", xlabel=f"false positive rate: {no} predicted as {yes}", ylabel=recall_label)
+    right.set(title="Precision-recall curve", xlabel=recall_label, ylabel=f"precision: {yes} among predicted {yes}")
     right.set(ylim=(min(0.45, right.get_ylim()[0]), 1.02))
     for ax in (middle, right):
         ax.legend(loc="lower center" if ax is right else "lower right")

@@ -79,7 +79,7 @@ def find_confident_errors(predictions: pd.DataFrame, names: Sequence[str], predi
     sentence = f"{len(wrong):,} of {(predictions['label'] == other).sum():,} {other!r} were predicted as {name!r}"
     confidence = wrong["probability"] if predicted else 1 - wrong["probability"]
     if len(wrong):
-        sentence += f", {(confidence >= 0.9).sum():,} of them with a probability of at least 0.9"
+        sentence += f", {(confidence >= 0.9).sum() or 'none'} of them with a probability of at least 0.9"
     return Errors(f"{sentence}.", wrong.drop(columns=["label", "predicted"]).head(count))
 
 
@@ -105,12 +105,12 @@ def describe_uncertain(predictions: pd.DataFrame, low: float = 0.3, high: float 
     """Return how many texts have a probability between two limits, and how many of them and of the others are right."""
     is_uncertain = predictions["probability"].between(low, high)
     is_right = predictions["label"] == predictions["predicted"]
-    uncertain, others = int(is_uncertain.sum()), int((~is_uncertain).sum())
+    uncertain, rest = int(is_uncertain.sum()), int((~is_uncertain).sum())
     if not uncertain:
         return f"None of {len(predictions):,} texts has a probability between {low} and {high}."
     sentence = f"{uncertain:,} of {len(predictions):,} texts have a probability between {low} and {high}: "
     sentence += f"{(is_right & is_uncertain).sum():,} of them are right"
-    return f"{sentence}, and {(is_right & ~is_uncertain).sum():,} of the other {others:,}."
+    return f"{sentence}, and {(is_right & ~is_uncertain).sum():,} of the other {rest:,}."
 
 
 def accuracy_by_class_and_length(
