@@ -35,7 +35,7 @@ from textbert.training.config import TrainingConfig
 from textbert.training.distributed import make_accelerator, predict_distributed
 from textbert.training.experiment import Experiment
 from textbert.training.optim import make_optimizer
-from textbert.utils.display import format_duration, show_figure
+from textbert.utils.display import show_figure
 from textbert.utils.files import check_disk_space, check_file
 from textbert.utils.processes import main_process_first
 
@@ -53,7 +53,6 @@ __all__ = [
     "DataProcessor",
     "Experiment",
     "Features",
-    "format_duration",
     "get_archive_path",
     "get_eval_report",
     "InputExample",
