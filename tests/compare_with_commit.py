@@ -102,7 +102,11 @@ class Version:
     def read_config(self, task: str) -> dict[str, np.ndarray]:
         """Return what config.json stores about a task's classifier by name, without the time and the versions."""
         stored = json.loads((self.folder / f"outputs/{task}/config.json").read_text(encoding="utf-8"))["classifier"]
-        return {name: np.array([json.dumps(stored[name], sort_keys=True)]) for name in stored if name not in ("trained", "versions")}
+        return {
+            name: np.array([json.dumps(stored[name], sort_keys=True)])
+            for name in stored
+            if name not in ("trained", "versions")
+        }
 
     def read_tsv(self, name: str) -> dict[str, np.ndarray]:
         """Return the lines of a TSV file of the sample without their ids."""
