@@ -10,6 +10,7 @@ Exit status 0 if all are equal, 1 if any differs or fails, 2 if the commit is no
 
 import argparse
 import io
+import json
 import os
 import re
 import shutil
@@ -31,14 +32,22 @@ TEST_DATA = Path(os.environ.get("BERT_TEST_DATA", ROOT.parent / "shared" / "data
 TASK = {"TASK_NAME": "sample"}
 TRAIN = {**TASK, "BERT_MODEL": "base", "TRAIN_ROWS": 200, "NUM_TRAIN_EPOCHS": 2, "MAX_SEQ_LENGTH": 64}
 TOLERANCE = 1e-6  # of logits and probabilities in float32; all else is compared bit for bit
+# settings of train.ipynb that go through the loop in different ways, and the number of processes; a batch of 64 rows of
+# 64 tokens is more than a micro-batch may have
+SETTINGS = (
+    ({"R_DROP": 1.0, "CLASS_WEIGHTS": "balanced", "TRAIN_BATCH_SIZE": 128}, 1),
+    ({"ADVERSARIAL_EPSILON": 0.5, "ADVERSARIAL_SHARE": 0.5, "GRADIENT_ACCUMULATION_STEPS": 3}, 1),
+    ({"SEARCH_LEARNING_RATES": [1e-3], "SEARCH_EPOCHS": [1, 2], "FOLDS": 2, "PATIENCE": 1}, 1),
+    ({"ADVERSARIAL_EPSILON": 0.5, "R_DROP": 1.0, "CLASS_WEIGHTS": "balanced", "GRADIENT_ACCUMULATION_STEPS": 2}, 2),
+)
 # put before train.ipynb: the process is killed while it writes its ninth checkpoint, one being written after each step
 KILLED = """
 import os, signal, torch
-checkpoints, save = [], torch.save
+written, save = [], torch.save
 def save_until_killed(*args, **kwargs):
     save(*args, **kwargs)
-    checkpoints.append(args)
-    if len(checkpoints) == 9:
+    written.append(args)
+    if len(written) == 9:
         os.kill(os.getpid(), signal.SIGKILL)
 torch.save = save_until_killed
 """
@@ -72,30 +81,43 @@ class Version:
         with np.load(self.folder / "arrays.npz") as arrays:
             return dict(arrays)
 
-    def run_notebook(self, name: str, prefix: str = "", returncode: int = 0, **parameters) -> str:
-        """Run a notebook of this version as a script, after the code in `prefix`; return what it printed."""
+    def run_notebook(self, name: str, prefix: str = "", returncode: int = 0, processes: int = 1, **parameters) -> str:
+        """Run a notebook of this version as a script, after the code in `prefix`; return what it printed.
+
+        processes : how many run it together, started by torchrun
+        """
         import papermill
         from nbconvert import ScriptExporter
 
         source = self.folder / f"{name}.ipynb"
         notebook = papermill.execute_notebook(source, None, parameters, prepare_only=True, progress_bar=False)
         (self.folder / f"{name}.py").write_text(prefix + ScriptExporter().from_notebook_node(notebook)[0])
-        return self.run_python(f"{name}.py", returncode=returncode)
+        launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes))
+        return self.run_python(*(launcher if processes > 1 else ()), f"{name}.py", returncode=returncode)
 
     def read(self, *names: str) -> dict[str, np.ndarray]:
         """Return the bytes of some files, as uint8 arrays."""
         return {name: np.frombuffer((self.folder / name).read_bytes(), np.uint8) for name in names}
+
+    def read_config(self, task: str) -> dict[str, np.ndarray]:
+        """Return what config.json stores about a task's classifier by name, without the time and the versions."""
+        stored = json.loads((self.folder / f"outputs/{task}/config.json").read_text(encoding="utf-8"))["classifier"]
+        return {
+            name: np.array([json.dumps(stored[name], sort_keys=True)])
+            for name in stored
+            if name not in ("trained", "versions")
+        }
 
     def read_tsv(self, name: str) -> dict[str, np.ndarray]:
         """Return the lines of a TSV file of the sample without their ids."""
         lines = (self.folder / "data/sample" / name).read_text(encoding="utf-8").split("\n")
         return {name: np.array([line.partition("\t")[2] for line in lines])}
 
-    def read_weights(self) -> dict[str, np.ndarray]:
-        """Return the weights of the fine-tuned model in outputs/sample/."""
+    def read_weights(self, task: str = "sample") -> dict[str, np.ndarray]:
+        """Return the weights of a task's fine-tuned model."""
         import torch
 
-        state = torch.load(self.folder / "outputs/sample/pytorch_model.bin", weights_only=True)
+        state = torch.load(self.folder / f"outputs/{task}/pytorch_model.bin", weights_only=True)
         return {name: tensor.numpy() for name, tensor in state.items()}
 
 
@@ -179,6 +201,25 @@ def check_training(old: Version, new: Version) -> Checks:
     yield "  its losses.csv and validation.csv", find_difference(old.read(*names), new.read(*names))
 
 
+def check_settings(old: Version, new: Version) -> Checks:
+    """Training runs of a tiny random BERT with settings that the sample's defaults leave off."""
+    for version in (old, new):
+        payloads.write_tiny_base(version.folder / "cache" / "tiny.tar.gz")
+        shutil.copytree(old.folder / "data/sample", version.folder / "data/settings", dirs_exist_ok=True)
+    for settings, processes in SETTINGS:
+        parameters = {**TRAIN, "TASK_NAME": "settings", "BERT_MODEL": "tiny", **settings, "processes": processes}
+        run_both((old, new), lambda version, options=parameters: version.run_notebook("train", **options))
+        names = [f"outputs/settings/{name}.csv" for name in ("losses", "history", "validation")]
+        what = ", ".join(f"{name} {value}" for name, value in settings.items())
+        what += f", {processes} processes" if processes > 1 else ""
+        yield (
+            f"train.ipynb with {what}: weights",
+            find_difference(old.read_weights("settings"), new.read_weights("settings")),
+        )
+        yield "  its losses.csv, history.csv and validation.csv", find_difference(old.read(*names), new.read(*names))
+        yield "  what its config.json stores", find_difference(*(v.read_config("settings") for v in (old, new)))
+
+
 def check_archive(old: Version, new: Version, what: str, path: Path, **options) -> Checks:
     """The answers of the model in an archive."""
     theirs, ours = run_both((old, new), lambda version: version.call(payloads.predict, str(path), **options))
@@ -244,7 +285,15 @@ def compare(commit: str, folder: Path) -> bool:
         base = payloads.write_tiny_base(folder / "tiny.tar.gz")
     print(f"{commit} (old) and the working tree (new), with {base.name}:", flush=True)
     versions, equal = (Version(old_code, base), Version(copy_working_tree(folder / "new"), base)), True
-    for check in (check_tables, check_features, check_converter, check_training, check_models, check_export):
+    for check in (
+        check_tables,
+        check_features,
+        check_converter,
+        check_training,
+        check_settings,
+        check_models,
+        check_export,
+    ):
         try:
             for what, difference in check(*versions):
                 equal &= not difference

@@ -17,9 +17,10 @@ from accelerate.utils import LoggerType
 from conftest import ROOT, make_project, write_script
 from tiny import fake_loss, make_features, make_loop, make_model
 
-from textbert.notebook.parameters import TRACKER, get_parameters
+from textbert.notebook.parameters import TRACKER
 from textbert.training import batches
 from textbert.training.checkpoints import Checkpoint
+from textbert.training.config import DATA_PARAMETERS, RULES
 from textbert.training.distributed import TRACKERS, experiment_tracker
 from textbert.utils.validation import find_violation
 
@@ -208,7 +209,7 @@ def test_trackers_are_those_of_accelerate():
 def test_tracker_that_is_not_installed_is_refused(monkeypatch):
     monkeypatch.setattr(accelerate.tracking, "_available_trackers", [LoggerType.TENSORBOARD])
     TRACKER.check_available("tensorboard"), TRACKER.check_available(None)
-    assert not get_parameters("train")["TRACK_WITH"].affects_training  # or a checkpoint would be refused
+    assert "TRACK_WITH" not in {*RULES, *DATA_PARAMETERS}  # or a checkpoint would be refused
     with pytest.raises(ImportError, match="TRACK_WITH is 'comet_ml', which .* Run: python -m pip install comet_ml"):
         TRACKER.check_available("comet_ml")
     assert find_violation("comet_ml", TRACKER) is None and find_violation("Tensorboard", TRACKER) == "'Tensorboard'"

@@ -9,6 +9,7 @@ from typing import Any
 from textbert.features.tokenization import MAX_POSITIONS, TRUNCATIONS
 from textbert.inference.export import EXPORTS
 from textbert.model.config import PRETRAINED_MODELS
+from textbert.training.config import RULES
 from textbert.training.distributed import TRACKERS
 from textbert.utils.validation import (
     TWO_CLASSES,
@@ -86,12 +87,6 @@ BATCH_SIZE = integer(1, 65536)
 
 FRACTION = number(0, 0.5, exclusive_min=True)
 
-SEED = integer(0, 2**32 - 1)
-
-LEARNING_RATE = number(0, 1, exclusive_min=True, exclusive_max=True)
-
-EPOCHS = integer(1, 1000)
-
 TRACKER = replace(none_or(one_of(*TRACKERS)), check_available=_check_tracker_installed)
 
 
@@ -101,14 +96,12 @@ class Parameter:
 
     notebooks : the names of the notebooks that have it, separated by spaces
     default : its value in the notebooks
-    affects_training : False for a parameter that may change between an interrupted training run and its resumption
     """
 
     name: str
     notebooks: str
     default: Any
     rule: Rule
-    affects_training: bool = True
 
 
 PARAMETERS = (
@@ -127,27 +120,27 @@ PARAMETERS = (
     Parameter("BERT_MODEL", "data_prep train", "all-MiniLM-L6-v2", MODEL),
     Parameter("MAX_SEQ_LENGTH", "data_prep train", 256, LENGTH),
     Parameter("TRUNCATION", "train", "head", one_of(*TRUNCATIONS)),
-    Parameter("TRAIN_BATCH_SIZE", "train", 16, BATCH_SIZE),
-    Parameter("EVAL_BATCH_SIZE", "train evaluate", 64, BATCH_SIZE, affects_training=False),
-    Parameter("LEARNING_RATE", "train", 2e-4, LEARNING_RATE),
-    Parameter("NUM_TRAIN_EPOCHS", "train", 8, EPOCHS),
-    Parameter("RANDOM_SEED", "data_prep train", 42, SEED),
-    Parameter("GRADIENT_ACCUMULATION_STEPS", "train", 1, integer(1, 65536)),
-    Parameter("WARMUP_PROPORTION", "train", 0.1, number(0, 1, exclusive_max=True)),
+    Parameter("TRAIN_BATCH_SIZE", "train", 16, RULES["TRAIN_BATCH_SIZE"]),
+    Parameter("EVAL_BATCH_SIZE", "train evaluate", 64, BATCH_SIZE),
+    Parameter("LEARNING_RATE", "train", 2e-4, RULES["LEARNING_RATE"]),
+    Parameter("NUM_TRAIN_EPOCHS", "train", 8, RULES["NUM_TRAIN_EPOCHS"]),
+    Parameter("RANDOM_SEED", "data_prep train", 42, RULES["RANDOM_SEED"]),
+    Parameter("GRADIENT_ACCUMULATION_STEPS", "train", 1, RULES["GRADIENT_ACCUMULATION_STEPS"]),
+    Parameter("WARMUP_PROPORTION", "train", 0.1, RULES["WARMUP_PROPORTION"]),
     Parameter("VALIDATION_SHARE", "train", 0.1, FRACTION),
     Parameter("TRAIN_ROWS", "train", None, none_or(integer(10, 10**9))),
-    Parameter("RESUME", "train", True, TRUE_OR_FALSE, affects_training=False),
-    Parameter("CHECKPOINT_MINUTES", "train", 5, number(0, 1440), affects_training=False),
-    Parameter("TRACK_WITH", "train", None, TRACKER, affects_training=False),
-    Parameter("CLASS_WEIGHTS", "train", None, none_or(one_of("balanced"))),
-    Parameter("FALSE_POSITIVE_COST", "train", 1.0, number(0, exclusive_min=True), affects_training=False),
-    Parameter("R_DROP", "train", 0.0, number(0, 100)),
-    Parameter("ADVERSARIAL_EPSILON", "train", 0.0, number(0, 100)),
-    Parameter("ADVERSARIAL_SHARE", "train", 1.0, number(0, 1, exclusive_min=True)),
-    Parameter("PATIENCE", "train", None, none_or(integer(1, 1000))),
-    Parameter("SEARCH_LEARNING_RATES", "train", [], list_of(LEARNING_RATE), affects_training=False),
-    Parameter("SEARCH_EPOCHS", "train", [], list_of(EPOCHS), affects_training=False),
-    Parameter("FOLDS", "train", 0, zero_or(integer(2, 100)), affects_training=False),
+    Parameter("RESUME", "train", True, TRUE_OR_FALSE),
+    Parameter("CHECKPOINT_MINUTES", "train", 5, number(0, 1440)),
+    Parameter("TRACK_WITH", "train", None, TRACKER),
+    Parameter("CLASS_WEIGHTS", "train", None, RULES["CLASS_WEIGHTS"]),
+    Parameter("FALSE_POSITIVE_COST", "train", 1.0, number(0, exclusive_min=True)),
+    Parameter("R_DROP", "train", 0.0, RULES["R_DROP"]),
+    Parameter("ADVERSARIAL_EPSILON", "train", 0.0, RULES["ADVERSARIAL_EPSILON"]),
+    Parameter("ADVERSARIAL_SHARE", "train", 1.0, RULES["ADVERSARIAL_SHARE"]),
+    Parameter("PATIENCE", "train", None, RULES["PATIENCE"]),
+    Parameter("SEARCH_LEARNING_RATES", "train", [], list_of(RULES["LEARNING_RATE"])),
+    Parameter("SEARCH_EPOCHS", "train", [], list_of(RULES["NUM_TRAIN_EPOCHS"])),
+    Parameter("FOLDS", "train", 0, zero_or(integer(2, 100))),
     Parameter("SHOW_MISTAKES", "evaluate", 5, integer(0, 1000)),
     Parameter("CHECK_LABELS", "evaluate", 2000, integer(0, 10**6)),
     Parameter("REPORT_TEXTS", "evaluate", True, TRUE_OR_FALSE),
@@ -233,9 +226,3 @@ def check_parameters(notebook: str, names: dict[str, Any]) -> dict[str, Any]:
             "errors: set CLASS_WEIGHTS = None or FALSE_POSITIVE_COST = 1"
         )
     return values
-
-
-def get_training_config(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Select, from a dict of train.ipynb's parameters by name, those that affect a single training run."""
-    table = get_parameters("train")
-    return {name: value for name, value in parameters.items() if table[name].affects_training}

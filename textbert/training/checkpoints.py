@@ -93,7 +93,7 @@ def get_run_config(
 
     features : only their fingerprint is used
     model : what `load_model` returned; only its fingerprint is used
-    training_config : the parameters that affect a run, see `get_training_config`
+    training_config : the parameters that affect a run, by name
     rows : (training rows, validation rows), since another version of the code may split differently
     """
     split = {} if rows is None else {SPLIT: hash_rows(*rows)}
