@@ -34,13 +34,13 @@ class Cell:
     binds: dict[str, None] = field(default_factory=dict)
     functions: dict[str, set[str]] = field(default_factory=dict)
 
-    def read(self, name: str, seen: frozenset[str] = frozenset()) -> None:
+    def read(self, name: str, callers: frozenset[str] = frozenset()) -> None:
         """Add a name that is read, or if it is a function of this cell the names that the function reads."""
         if name not in self.binds:
             self.reads[name] = None
-        elif name not in seen:
+        elif name not in callers:
             for inner in sorted(self.functions.get(name, ())):
-                self.read(inner, seen | {name})
+                self.read(inner, callers | {name})
 
 
 def _read_at_once(code: CodeType) -> bool:
@@ -230,7 +230,7 @@ class Guard:
 
 
 def guard_shell(guard: Guard, shell: Any) -> None:
-    """Let a guard check each cell of an IPython shell from the next one on; one guard before it is replaced."""
+    """Check each cell of an IPython shell with a guard from the next one on, in place of an earlier guard."""
     from IPython.core.error import InputRejected
 
     class RefusedCell(StaleCellError, InputRejected):

@@ -30,13 +30,12 @@ class Notebook:
 
         From then on each cell checks them. Raises what `check_parameters` raises.
         """
-        values, known = self.parameters, get_parameters(self.name)
+        values, parameters = self.parameters, get_parameters(self.name)
         if self.guard:
             self.guard.validate = lambda: check_parameters(self.name, self.namespace)
-        defaults = {name: "" if value == known[name].default else known[name].default for name, value in values.items()}
-        table = {"value": {name: repr(value) for name, value in values.items()}}
-        table["default"] = {name: repr(value) if value != "" else "" for name, value in defaults.items()}
-        return pd.DataFrame(table).rename_axis("parameter")
+        rows = [(repr(value), repr(parameters[name].default)) for name, value in values.items()]
+        table = pd.DataFrame(rows, pd.Index(values, name="parameter"), ["value", "default"])
+        return table.assign(default=table["default"].where(table["value"] != table["default"], ""))
 
 
 def start_notebook(name: str, folder: str | Path | None = None) -> Notebook:
