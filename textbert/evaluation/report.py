@@ -27,7 +27,8 @@ INTRODUCTIONS = {
     "Accuracy by class and length": "With 95 % intervals, low to high.",
     "Confident errors": "With the probability of {positive}.",
     "Uncertain predictions": "Those nearest to the threshold: to read by hand before the predictions are used.",
-    "Label issues": "Training rows whose label may be wrong, with the probability that each model gives the label.",
+    "Label issues": "Training rows whose label may be wrong, with the probability that each model gives the label. "
+    "BERT was trained on most of these rows and knows their labels by heart: it can object only to the others.",
     "Contributing words": "Without the words on cyan (underlined), {positive} would be less probable; without those on "
     "crimson (dashed), {negative} would be. The colours show what the prediction depends on, not why.",
 }

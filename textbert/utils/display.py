@@ -21,7 +21,7 @@ BERT_COLOUR, BASELINE_COLOUR = "#55a868", "#8c8c8c"  # two models: green and gre
 NEGATIVE_COLOUR, POSITIVE_COLOUR = "#c8374a", "#1f9fbf"  # two classes, and the words for them: crimson and cyan
 LIMIT: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1.2}  # how thresholds and limits are drawn
 
-IMAGE_DPI, SCREEN_DPI = 144, 96  # of the image, and of the screen: sharp also where pixels are small
+IMAGE_DPI, SCREEN_DPI = 120, 96  # of the image, and of the screen: sharp also where pixels are small
 
 
 class ProgressBar(tqdm):
