@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -104,6 +105,15 @@ def test_data_parameters_must_be_complete(start, features):
     arguments = setup.accelerator, setup.model, setup.initial_state, features, features.labels, experiment.config, "x"
     with pytest.raises(ValueError, match="data_parameters: expected .'TASK_NAME', .*, got .'TASK_NAME',"):
         tools.Experiment(*arguments, {"TASK_NAME": "t"})
+
+
+def test_full_disk_is_noticed_before_the_run(start, monkeypatch):
+    experiment, fine_tune = start()
+    size = sum(tensor.nbytes for tensor in experiment.setup.initial_state.values())
+    for free, is_enough in ((10 * size, True), (10 * size - 1, False)):
+        monkeypatch.setattr("shutil.disk_usage", lambda folder, free=free: SimpleNamespace(free=free))
+        with nullcontext() if is_enough else pytest.raises(OSError, match="MB of disk space, only"):
+            experiment.run(fine_tune, TRAIN_ROWS, VALIDATION_ROWS)
 
 
 def test_run_that_was_stopped_for_good_has_the_best_of_its_finished_epochs(start):

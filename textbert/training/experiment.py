@@ -23,6 +23,7 @@ from textbert.training.distributed import experiment_tracker
 from textbert.training.packing import PackingList, write_run
 from textbert.training.trainer import Run
 from textbert.utils.display import format_duration
+from textbert.utils.files import check_disk_space
 
 if TYPE_CHECKING:
     from accelerate import Accelerator  # its import takes seconds, and predicting does not need it
@@ -115,8 +116,10 @@ class Experiment:
         config : None for that of the experiment
         name : of the checkpoint
 
-        Raises TimeoutError if another process is training the same task.
+        Raises TimeoutError if another process is training the same task, and OSError if the disk is too full.
         """
+        size = sum(weights.nbytes for weights in self.setup.initial_state.values())
+        check_disk_space(".", 10 * size)  # two checkpoints of 4 each, and the model twice
         config = config or self.config
         identity = self.get_identity(config, (train_rows, validation_rows))
         path = get_checkpoint_path(self.output_dir).with_stem(name)
