@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,16 +19,25 @@ def _read_statements():
     return [statement for source in sources for statement in ast.parse(source).body]
 
 
+def _sets_parameter(statement):
+    return isinstance(statement, ast.Assign) and re.fullmatch("[A-Z][A-Z0-9_]{2,}", ast.unparse(statement.targets[0]))
+
+
 def read_parameters():
     """Return the parameters of train.ipynb with their default values, as a dict."""
-    assignments = [statement for statement in _read_statements() if isinstance(statement, ast.AnnAssign)]
-    return {statement.target.id: ast.literal_eval(statement.value) for statement in assignments}
+    assignments = filter(_sets_parameter, _read_statements())
+    return {statement.targets[0].id: ast.literal_eval(statement.value) for statement in assignments}
 
 
 def _compile_loop():
     """Return the imports, parameters and `FUNCTIONS` of train.ipynb as a code object."""
-    types = (ast.Import, ast.ImportFrom, ast.AnnAssign)
-    body = [s for s in _read_statements() if isinstance(s, types) or getattr(s, "name", None) in FUNCTIONS]
+    body = [
+        statement
+        for statement in _read_statements()
+        if isinstance(statement, ast.Import | ast.ImportFrom)
+        or _sets_parameter(statement)
+        or getattr(statement, "name", None) in FUNCTIONS
+    ]
     return compile(ast.Module(body, []), NOTEBOOK.name, "exec")
 
 

@@ -4,7 +4,6 @@
 around each case: nothing is executed, nothing is written outside its folder, it ends, and it takes little memory.
 """
 
-import ast
 import bz2
 import csv
 import faulthandler
@@ -47,7 +46,7 @@ from textbert.data import tables, tsv
 from textbert.data.file_formats import to_string
 from textbert.data.labels import encode_labels, infer_classes
 from textbert.model import sources
-from textbert.notebook.parameters import check_parameters
+from textbert.notebook.parameters import check_parameters, get_parameters
 
 resource = pytest.importorskip("resource")
 if not Path("/proc/self/clear_refs").is_file():
@@ -773,10 +772,7 @@ NO_JSON = [np.int64(3), np.float64(0.1), np.arange(2), pd.Series([1, 2]), pd.Dat
 NO_JSON += [{1, 2}, (1, 2), b"x", object(), Path("x"), int, print, 1j, range(3), 10**5000, [[np.arange(2)], ["1"]]]
 no_json = st.sampled_from(NO_JSON)
 SOUND_PARAMETERS = {
-    notebook: {
-        name: ast.literal_eval(parameter["default"])
-        for name, parameter in papermill.inspect_notebook(str(ROOT / f"{notebook}.ipynb")).items()
-    }
+    notebook: {name: parameter.default for name, parameter in get_parameters(notebook).items()}
     for notebook in ("data_prep", "train", "evaluate")
 }
 known_names = sorted({name for parameters in SOUND_PARAMETERS.values() for name in parameters})

@@ -19,7 +19,6 @@ from conftest import ROOT
 
 from textbert.data import labels, tables
 from textbert.notebook import parameters
-from textbert.utils.validation import find_violation
 
 NOTEBOOKS = ("data_prep", "train", "evaluate")
 MODULES = {
@@ -124,27 +123,15 @@ def test_parameters_are_literals_with_a_help_text(name):
     """The everyday ones, at most eight, are in the tagged cell, which papermill knows; the rest in the one before."""
     rest, everyday = (code_cells(read(name))[number].source for number in (2, 3))
     for line in (*rest.splitlines(), *everyday.splitlines()):
-        assert line.startswith("# ") or re.fullmatch(r"[A-Z_]+: [\w |]+ = [^#=]+(  # [^=]+)?", line), line
-    assert not re.search(r"^(?!# ).*\n[A-Z_]+: [^#\n]+$", f"\n{rest}\n{everyday}", re.M), "a parameter without comment"
-    values = {node.target.id: ast.literal_eval(node.value) for node in ast.parse(f"{rest}\n{everyday}").body}
+        assert line.startswith("# ") or re.fullmatch(r"[A-Z_]+ = [^#=]+(  # [^=]+)?", line), line
+    assert not re.search(r"^(?!# ).*\n[A-Z_]+ = [^#\n]+$", f"\n{rest}\n{everyday}", re.M), "a parameter without comment"
+    values = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(f"{rest}\n{everyday}").body}
     table = parameters.get_parameters(name)
     assert values == {parameter.name: parameter.default for parameter in table.values()}
     inspected = papermill.inspect_notebook(str(ROOT / f"{name}.ipynb"))
-    lines = re.findall(r"^([A-Z_]+): ([\w |]+) =", everyday, re.M)
-    assert 4 < len(lines) <= 8 and set(inspected) == {parameter for parameter, kind in lines if "|" not in kind}
-    assert all(p["help"] for p in inspected.values())  # papermill does not understand `str | None`, and sets it
+    lines = re.findall(r"^([A-Z_]+) =", everyday, re.M)
+    assert 4 < len(lines) <= 8 and set(inspected) == set(lines) and all(p["help"] for p in inspected.values())
     assert parameters.check_parameters(name, values) == values
-
-
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_parameters_have_the_type_that_their_line_says(name):
-    source = "\n".join(cell.source for cell in code_cells(read(name))[2:4])
-    types = {node.target.id: eval(ast.unparse(node.annotation)) for node in ast.parse(source).body}
-    for parameter in parameters.get_parameters(name).values():
-        kind = types[parameter.name]
-        assert isinstance(parameter.default, (int, float) if kind is float else kind), parameter.name
-        is_optional = find_violation(None, parameter.rule) is None
-        assert is_optional == isinstance(None, kind), parameter.name
 
 
 def test_train_uses_nothing_that_only_a_notebook_has():

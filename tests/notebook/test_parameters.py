@@ -28,10 +28,9 @@ NOTEBOOKS = ("data_prep", "train", "evaluate")
 
 def read_values(notebook):
     """Return the values of a notebook's parameters by name, from its two cells of them."""
-    cells = [cell for cell in nbformat.read(ROOT / f"{notebook}.ipynb", 4).cells if cell.cell_type == "code"]
-    statements = [statement for cell in cells for statement in ast.parse(cell.source).body]
-    assignments = [statement for statement in statements if isinstance(statement, ast.AnnAssign)]
-    return {statement.target.id: ast.literal_eval(statement.value) for statement in assignments}
+    code = [cell.source for cell in nbformat.read(ROOT / f"{notebook}.ipynb", 4).cells if cell.cell_type == "code"]
+    statements = ast.parse("\n".join(code[2:4])).body
+    return {statement.targets[0].id: ast.literal_eval(statement.value) for statement in statements}
 
 
 @pytest.fixture(params=NOTEBOOKS)
