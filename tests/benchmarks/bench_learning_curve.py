@@ -94,12 +94,12 @@ def main():
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("task", help="folder under data/")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 200, 400, 800], help="beside all texts")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 200, 400, 800, 0], help="0 for all texts")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 42])
     parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
     options = parser.parse_args()
     texts, labels, dev_texts, dev_labels = read_texts(options.task)
-    sizes = sorted({min(size, len(texts)) for size in (*options.sizes, len(texts))})
+    sizes = sorted({min(size or len(texts), len(texts)) for size in options.sizes})
     path = ROOT / "outputs" / options.task / "learning_curve.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     keys = ["model", "texts", "seed"]
