@@ -185,7 +185,7 @@ def set_parameters(path, parameters):
     for cell in cells:
         cell.outputs, cell.execution_count = [], None
     for name, value in parameters.items():
-        pattern, total = rf"(?m)^({name}: [\w |]+) = .*?(  #.*)?$", 0
+        pattern, total = rf"(?m)^({name}) = .*?(  #.*)?$", 0
         for cell in cells:
             cell.source, count = re.subn(pattern, rf"\1 = {value!r}\2", cell.source)
             total += count
