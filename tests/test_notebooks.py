@@ -317,7 +317,7 @@ def test_training_with_all_options(workspace, stars, stars_printed):
     assert len(history) == min(winner["epochs"], history["epoch"][history["mcc"].idxmax()] + 2)
     # the training run is the one that the search tried
     best = find_best(history)
-    assert (best["mcc"], best["epoch"]) == (winner["validation MCC"], winner["best epoch"])
+    assert (best["mcc"], best["epoch"]) == (winner["validation MCC"], winner["kept epoch"])
     assert settings["best_epoch"] == best["epoch"]
     losses = pd.read_csv(workspace / "outputs/stars/losses.csv")
     assert losses["step"].tolist() == list(range(1, len(losses) + 1))

@@ -40,7 +40,7 @@ def convert(task, parameters):
 
 
 def train(accelerator, features, train_rows, validation_rows, held_out, parameters):
-    """Train once; return a dict with the best epoch, and the MCC on the held-out rows after it and after the last."""
+    """Train once; return a dict with the kept epoch, and the MCC on the held-out rows after it and after the last."""
     set_seed(parameters["RANDOM_SEED"])
     model = tools.load_model(parameters["BERT_MODEL"], ROOT / "cache")
     tools.reinitialize_pooler(model)
@@ -51,7 +51,7 @@ def train(accelerator, features, train_rows, validation_rows, held_out, paramete
     last_mcc = loop.validate(held_out)["mcc"]
     model.load_state_dict(run.best_weights)
     mcc = loop.validate(held_out)["mcc"]
-    return {"best epoch": run.best_epoch, "MCC": mcc, "MCC of the last": last_mcc}
+    return {"kept epoch": run.best_epoch, "MCC": mcc, "MCC of the last": last_mcc}
 
 
 def main():

@@ -98,7 +98,7 @@ def main():
         seconds = run("train", TASK_NAME=options.task, RANDOM_SEED=seed, **parameters)
         outputs = ROOT / "outputs" / options.task
         settings = json.loads((outputs / "config.json").read_text())["classifier"]
-        row = {"seed": seed, "minutes of train.ipynb": seconds / 60, "best epoch": settings["best_epoch"]}
+        row = {"seed": seed, "minutes of train.ipynb": seconds / 60, "kept epoch": settings["best_epoch"]}
         row |= {f"validation {metric}": settings["validation"][metric] for metric in ("mcc", "accuracy")}
         if not options.validation_only:
             run("evaluate", TASK_NAME=options.task)

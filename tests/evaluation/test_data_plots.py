@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from textbert.evaluation import data_plots
-from textbert.utils.display import TRAIN_COLOUR, VALIDATION_COLOUR
+from textbert.utils.display import DEV_COLOUR, TRAIN_COLOUR
 
 
 @pytest.mark.parametrize("splits", [["train"], ["train", "dev"]])
@@ -19,7 +19,7 @@ def test_bars_have_counts_names_and_the_colours_of_their_splits(splits):
     assert [label.get_text() for label in ax.get_yticklabels()] == ["0 (no)", r"1 (good \$5)"]
     assert [text.get_text() for text in ax.texts] == ["1,200", "30"] * len(splits)
     colours = [plt.matplotlib.colors.to_hex(bars[0].get_facecolor()) for bars in ax.containers]
-    assert colours == [TRAIN_COLOUR, VALIDATION_COLOUR][: len(splits)]
+    assert colours == [TRAIN_COLOUR, DEV_COLOUR][: len(splits)]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == splits
 
 
@@ -53,6 +53,6 @@ def test_lengths_in_words():
     lengths = pd.Series(range(1, 1001))
     first, second = data_plots.describe_lengths(lengths, 256).splitlines()
     assert (
-        first == "Half of the texts have at most 500 tokens, 90 % at most 900, 99 % at most 990; the longest has 1,000."
+        first == "Half of the texts have at most 500 tokens, 90% at most 900, 99% at most 990; the longest has 1,000."
     )
     assert second == "74.4% are longer than MAX_SEQ_LENGTH = 256."

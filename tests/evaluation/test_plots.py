@@ -7,6 +7,7 @@ from pytorch_pretrained_bert.modeling import BertConfig, BertForSequenceClassifi
 
 import tools
 from textbert.evaluation import metrics, plots
+from textbert.utils import display
 
 
 @pytest.mark.parametrize(
@@ -22,9 +23,9 @@ def test_weights_and_rates_are_those_of_the_model():
     texts = read_diagram(6)
     assert "layers 3 to 5: the same" in texts and sum("attention" in text for text in texts) == 3
     # 8 x 2 weights and 2 biases; the learning rate of the embeddings is 0.8 to the power of 7 times the highest
-    assert texts[-1] == "18 weights\nrate 1.0e-03"
+    assert texts[-1] == "18 weights\nlearning rate 1.0e-03"
     embeddings = texts[texts.index("each token an embedding of size 8:\nword + position + segment") + 1]
-    assert embeddings == f"{8 * (50 + 16 + 2 + 2)} weights\nrate {1e-3 * 0.8**7:.1e}"
+    assert embeddings == f"{8 * (50 + 16 + 2 + 2)} weights\nlearning rate {1e-3 * 0.8**7:.1e}"
 
 
 def read_diagram(layers):
@@ -82,8 +83,8 @@ def test_no_precision_is_drawn_where_it_is_undefined():
 
 
 def test_colours_have_one_meaning_each():
-    colours = [value for name, value in vars(plots).items() if name.endswith("_COLOUR")]
-    assert len(colours) == 6 == len(set(colours))
+    colours = [value for name, value in vars(display).items() if name.endswith("_COLOUR")]
+    assert len(colours) == 7 == len(set(colours))
 
 
 def test_names_are_drawn_without_warnings(recwarn):

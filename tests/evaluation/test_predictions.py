@@ -41,25 +41,23 @@ def test_bands_by_hand():
 def test_errors_of_equal_probability_keep_their_order():
     table = make_table([0.9131, 0.9162, 0.9134, 0.52, 0.3, 0.08], [0, 0, 0, 0, 1, 1])
     errors = predictions.find_confident_errors(table, NAMES, 1, 3)
-    assert errors.sentence == "4 of 4 'bad' were predicted as 'good', 3 of them with a probability of at least 0.9."
-    assert errors.table["id"].tolist() == ["t1", "t0", "t2"] and errors.table["probability"].tolist() == [
-        0.92,
-        0.91,
-        0.91,
-    ]
+    confident = "of them with a probability of {name!r} of at least 0.9."
+    assert errors.sentence == f"4 of 4 'bad' were predicted as 'good', 3 {confident.format(name='good')}"
+    assert errors.table["id"].tolist() == ["t1", "t0", "t2"]
+    assert errors.table["probability of 'good'"].tolist() == [0.92, 0.91, 0.91]
     errors = predictions.find_confident_errors(table, NAMES, 0, 0)
-    assert errors.sentence == "2 of 2 'good' were predicted as 'bad', 1 of them with a probability of at least 0.9."
+    assert errors.sentence == f"2 of 2 'good' were predicted as 'bad', 1 {confident.format(name='bad')}"
     assert len(errors.table) == 0
+    nearly = predictions.find_confident_errors(make_table([0.896, 0.104], [0, 1]), NAMES, 1, 3)
+    assert nearly.sentence == "1 of 1 'bad' were predicted as 'good', none of them with a probability of 'good' of at least 0.9."
     none = predictions.find_confident_errors(make_table([0.1, 0.9], [0, 1]), NAMES, 1, 3)
     assert none.sentence == "0 of 1 'bad' were predicted as 'good'."
 
 
 def test_uncertain_and_confident_texts():
     table = make_table([0.05, 0.31, 0.45, 0.69, 0.99], [0, 0, 1, 1, 0])
-    assert predictions.describe_uncertain(table) == (
-        "3 of 5 texts have a probability between 0.3 and 0.7: 2 of them are right, and 1 of the other 2."
-    )
-    assert "None of 5 texts" in predictions.describe_uncertain(table, 0.5, 0.6)
+    rows = [["0.4 to 0.6", "1 (20%)", "1 of 2"], ["0.1 to 0.9", "3 (60%)", "1 of 2"]]
+    assert predictions.tabulate_uncertain(table, [0.4, 0.1]).to_numpy().tolist() == rows
     assert predictions.find_uncertain(table, 0.4, 2)["id"].tolist() == ["t2", "t1"]
     assert predictions.find_confident(table, 0.5, 2) == (["text 0", "text 1"], ["text 4", "text 2"])
     ties = make_table([0.9501, 0.9502], [1, 1]).assign(text=["longer", "short"])

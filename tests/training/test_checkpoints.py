@@ -213,7 +213,7 @@ class FakeFineTune:
         if rate is None:
             raise Interrupted
         self.calls.append((rate, epochs))
-        return SimpleNamespace(summary={"best epoch": epochs, "validation MCC": rate / 3})
+        return SimpleNamespace(summary={"kept epoch": epochs, "validation MCC": rate / 3})
 
 
 def search(path, config, rates, **options):
@@ -227,7 +227,7 @@ def test_finished_trial_is_not_repeated_after_an_interruption(tmp_path, capsys):
     path = get_checkpoint_path(tmp_path).with_name("trials.json")
     calls, expected = search(tmp_path / "undisturbed.json", {"SEED": 1}, [0.1, 0.2, 0.7])
     assert calls == [(0.1, 2), (0.2, 2), (0.7, 2)]
-    assert expected[2] == {"best epoch": 2, "validation MCC": 0.7 / 3}
+    assert expected[2] == {"kept epoch": 2, "validation MCC": 0.7 / 3}
     for interrupted in ([None], [0.1, 0.2, None]):
         with pytest.raises(Interrupted):
             search(path, {"SEED": 1}, interrupted)
@@ -306,7 +306,7 @@ def test_only_the_main_process_writes_trials(tmp_path):
     accelerator = SimpleNamespace(is_main_process=False, print=lambda *_: None)
     make_accelerator()  # broadcasting the results needs one
     trials, fine_tune = TrialCache(tmp_path / "trials.json", {}), FakeFineTune()
-    assert trials.run(accelerator, "fold 1", fine_tune, 0.3, 2)["best epoch"] == 2
+    assert trials.run(accelerator, "fold 1", fine_tune, 0.3, 2)["kept epoch"] == 2
     assert list(tmp_path.iterdir()) == []
 
 

@@ -136,7 +136,7 @@ def test_run_that_was_stopped_for_good_has_the_best_of_its_finished_epochs(start
     assert run.best_epoch == 1 and run.history.equals(whole_run.history[:1]) and run.losses == whole_run.losses[:3]
     experiment.setup.model.load_state_dict(run.best_weights)
     search, best_run = experiment.search(fine_tune, TRAIN_ROWS, VALIDATION_ROWS, [], [], run)
-    assert best_run is run and [row["best epoch"] for row in search] == [1]
+    assert best_run is run and [row["kept epoch"] for row in search] == [1]
 
 
 # ---------- Search and folds ------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ class FakeRun:
         self.rows = train_rows, validation_rows
         self.best_epoch = config.num_train_epochs
         score = self.scores.get((config.learning_rate, config.num_train_epochs), 0.25)
-        self.summary = {"best epoch": self.best_epoch, "validation MCC": score}
+        self.summary = {"kept epoch": self.best_epoch, "validation MCC": score}
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ def test_search_tries_each_combination_once_and_trains_the_winner_again(start, c
     ]
     assert all(call.rows == (pytest.approx(TRAIN_ROWS), pytest.approx(VALIDATION_ROWS)) for call in calls)
     assert run is calls[-1]
-    columns = ["learning rate", "epochs", "best epoch", "validation MCC"]
+    columns = ["learning rate", "epochs", "kept epoch", "validation MCC"]
     assert [list(row) for row in search] == [columns] * 4
     assert [tuple(row.values()) for row in search] == [(rate, n, n, mcc) for (rate, n), mcc in scores.items()]
     capsys.readouterr()
@@ -204,7 +204,7 @@ def test_folds_are_held_out_once_with_the_settings_of_the_run(start, calls, monk
     for call, fold, (train, held_out) in zip(calls, folds, splits, strict=True):
         assert call.checkpoint is None and call.config == tuned.config
         assert np.array_equal(call.rows[0], rows[train]) and np.array_equal(call.rows[1], rows[held_out])
-        assert fold == {"rows held out": len(held_out), "best epoch": 3, "validation MCC": 0.75}
+        assert fold == {"rows held out": len(held_out), "kept epoch": 3, "validation MCC": 0.75}
     assert "fold 3 of 3, 3 epochs at 0.01:" in capsys.readouterr().out
     assert experiment.cross_validate(calls.append, texts, rows, 0, tuned) == [] and len(calls) == 3
     experiment.cross_validate(calls.append, texts, rows, 3, tuned)
@@ -253,7 +253,7 @@ def test_packed_files_are_those_that_evaluate_reads(start, tokenizers, tmp_path,
     search = [{"learning rate": 1e-3}, {"learning rate": 1e-2}]
     with torch.no_grad():
         experiment.setup.model.classifier.bias.fill_(99.0)
-    packed = pack(experiment, run, tokenizers["uncased"], tmp_path, search=search, folds=[{"best epoch": 1}])
+    packed = pack(experiment, run, tokenizers["uncased"], tmp_path, search=search, folds=[{"kept epoch": 1}])
     names = ["config.json", "history.csv", "losses.csv", "pytorch_model.bin", "seen.bin", "validation.csv", "vocab.txt"]
     assert [path.name for path in packed] == [*names, "tiny.tar.gz"] and all(path.is_file() for path in packed)
     assert "tiny.tar.gz is packed, and the checkpoint is removed" in capsys.readouterr().out

@@ -330,7 +330,7 @@ def test_best_epoch_is_the_last_within_one_standard_error_of_the_highest(feature
         return make_report(scores[len(states) - 1], count)
 
     run = train(model, features, epochs=len(scores), batch_size=5, validate=validate)
-    assert run.summary == {"best epoch": best, "validation MCC": scores[best - 1]}
+    assert run.summary == {"kept epoch": best, "validation MCC": scores[best - 1]}
     assert all(torch.equal(tensor, states[best - 1][name]) for name, tensor in run.progress.best_weights.items())
     assert not torch.equal(states[0]["classifier.weight"], states[1]["classifier.weight"])
 

@@ -56,6 +56,6 @@ def test_a_figure_is_shown_with_its_alternative_text():
 def test_the_figure_of_a_training_run_is_described():
     history = [{"epoch": 1, "loss": 0.5, "mcc": 0.6, "mcc_error": 0.1}, {"epoch": 2, "loss": 0.4, "mcc": 0.7}]
     text = display.describe_training([0.7] * 10 + [0.2] * 10, history, 0.05)
-    assert "goes from 0.70 to 0.20 in 20 steps" in text
+    assert "goes from 0.70 to 0.20, the mean of the last 2 of 20 steps" in text
     assert "by epoch: 0.50 and 0.60, 0.40 and 0.70; before training the MCC is 0.05" in text
     assert "goes" not in display.describe_training([], [], 0.05)

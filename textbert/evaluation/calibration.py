@@ -131,5 +131,7 @@ def describe_calibration(settings: dict[str, Any], validation: pd.DataFrame | No
 def describe_cost(cost: float, names: Sequence[str]) -> str:
     """Return a sentence on what FALSE_POSITIVE_COST means for the two classes with these names."""
     negative, positive = names
+    if cost == 1:
+        return "FALSE_POSITIVE_COST = 1: both kinds of error cost the same"
     wrong = f"a {negative!r} predicted as {positive!r} costs as much as"
     return f"FALSE_POSITIVE_COST = {cost:g}: {wrong} {cost:g} {positive!r} predicted as {negative!r}"

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.container import BarContainer
 
 from textbert.evaluation.plots import drawable_names
-from textbert.utils.display import LIMIT, TRAIN_COLOUR, VALIDATION_COLOUR
+from textbert.utils.display import DEV_COLOUR, LIMIT, TRAIN_COLOUR
 
 
 def plot_class_counts(counts: pd.DataFrame, names: Sequence[str]) -> plt.Figure:
@@ -19,7 +19,7 @@ def plot_class_counts(counts: pd.DataFrame, names: Sequence[str]) -> plt.Figure:
     """
     figure, ax = plt.subplots(figsize=(7, 2), layout="constrained")
     bars = counts.set_axis([f"{label} ({name})" for label, name in enumerate(drawable_names(names))])
-    bars.plot.barh(ax=ax, width=0.7, color={"train": TRAIN_COLOUR, "dev": VALIDATION_COLOUR})
+    bars.plot.barh(ax=ax, width=0.7, color={"train": TRAIN_COLOUR, "dev": DEV_COLOUR})
     for container in ax.containers:
         if isinstance(container, BarContainer):
             ax.bar_label(container, fmt="{:,.0f}", padding=3)
@@ -56,7 +56,7 @@ def describe_lengths(lengths: pd.Series, max_seq_length: int) -> str:
     """Return sentences about the lengths of texts in tokens, see `plot_lengths`."""
     half, most, nearly_all = lengths.quantile([0.5, 0.9, 0.99]).round().astype(int)
     return (
-        f"Half of the texts have at most {half:,} tokens, 90 % at most {most:,}, 99 % at most {nearly_all:,}; the "
+        f"Half of the texts have at most {half:,} tokens, 90% at most {most:,}, 99% at most {nearly_all:,}; the "
         f"longest has {lengths.max():,}.\n"
         f"{(lengths > max_seq_length).mean():.1%} are longer than MAX_SEQ_LENGTH = {max_seq_length}."
     )

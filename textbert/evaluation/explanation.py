@@ -34,6 +34,9 @@ class ClassifierLike(Protocol):
         ...
 
 
+MIN_STRENGTH = 0.05  # of a word's score, as a fraction of the largest, to be highlighted
+
+
 class _Unit(NamedTuple):
     """The unit that is left out of a text: a word or, in scripts without spaces, the characters that share a token."""
 
@@ -154,18 +157,21 @@ def highlight_words(words: pd.DataFrame) -> str:
     """Render a table of `explain` as HTML, in the colours of the classes; words that truncation removes are grey.
 
     Words for the positive class are underlined as well, those for the other with dashes, for readers who cannot tell
-    the colours apart. The largest score has the full colour, unless all are below 0.5: then all colours are pale.
+    the colours apart. The largest score has the full colour, unless all are below 0.5: then all colours are pale. Words
+    with less than a twentieth of it are plain: their colour could not be seen.
     """
     largest = np.nanmax([0.5, *words["score"].abs()])
     spans: list[str] = []
     for word, score, space_before in zip(words["word"], words["score"], words["space_before"]):
-        style, hint = "color:#757575;font-style:italic", "not read"
+        style, hint = "color:#757575;font-style:italic;", "not read"
         if not np.isnan(score):
-            strength = 0.6 * abs(score) / largest  # paler than the colour itself, so that the word stays legible
-            alpha = format(round(255 * strength), "02x")
-            colour, line = (POSITIVE_COLOUR, "solid") if score > 0 else (NEGATIVE_COLOUR, "dashed")
-            style, hint = f"background:{colour}{alpha};border-bottom:2px {line} {colour}{alpha}", f"{score:+.2f}"
-        style += ";padding:0 1px"
+            strength, style, hint = abs(score) / largest, "", f"{score:+.2f}"
+            if strength >= MIN_STRENGTH:
+                # from visible to paler than the colour itself, so that the word stays legible
+                alpha = format(round(255 * (0.1 + 0.5 * strength)), "02x")
+                colour, line = (POSITIVE_COLOUR, "solid") if score > 0 else (NEGATIVE_COLOUR, "dashed")
+                style = f"background:{colour}{alpha};border-bottom:2px {line} {colour};"
+        style += "padding:0 1px"
         space = " " if space_before and spans else ""
         spans.append(f'{space}<span style="{style}" title="{hint}">{html.escape(word)}</span>')
     return "".join(spans)
@@ -190,8 +196,12 @@ def render_prediction(classifier: ClassifierLike, text: str, words: pd.DataFrame
     label, probability = classifier.predict([text], progress=False).iloc[0]
     positive = html.escape(str(classifier.settings["label_names"][1]))
     head = f"<b>{html.escape(str(label))}</b> · probability of {positive}: {probability:.2f}"
-    highlighted = highlight_words(explain(classifier, text) if words is None else words)
-    return Html(f'<p class="mathjax_ignore" style="line-height:1.8">{head}<br>{highlighted}</p>')
+    words = explain(classifier, text) if words is None else words
+    strongest = words.loc[words["score"].abs().nlargest(3).index]
+    scores = " · ".join(f"{html.escape(word)} {score:+.2f}" for word, score in zip(strongest["word"], strongest["score"]))
+    scores = f"<small>largest scores: {scores or 'none'}</small>"
+    lines = f"{head}<br>\n{highlight_words(words)}<br>\n{scores}"
+    return Html(f'<p class="mathjax_ignore" style="line-height:1.8">{lines}</p>')
 
 
 def render_clearest(classifier: ClassifierLike, texts: Sequence[str]) -> list[Html]:

@@ -291,6 +291,6 @@ def choose_threshold(
         return default, "no other threshold has a better validation MCC"
     predictions = {"default": y_prob >= default, "best": y_prob >= best}
     gain = bootstrap_metrics(labels, predictions, 2000, seed).loc[("best minus default", "mcc")]
-    reason = f"{format_threshold(best)} changes the validation MCC by {gain['low']:+.3f} to {gain['high']:+.3f} "
-    reason += "(95 % bootstrap interval)"
+    reason = f"the best on the validation set, {format_threshold(best)}, changes its MCC by "
+    reason += f"{gain['low']:+.3f} to {gain['high']:+.3f} (95 % bootstrap interval)"
     return (float(best), reason) if gain["low"] > 0 else (default, f"{reason}, which may be chance")

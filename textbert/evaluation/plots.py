@@ -17,8 +17,6 @@ from sklearn import metrics
 from textbert.evaluation.calibration import format_threshold
 from textbert.evaluation.predictions import merge_bands
 from textbert.utils.display import BASELINE_COLOUR, BERT_COLOUR, LIMIT, NEGATIVE_COLOUR, POSITIVE_COLOUR
-from textbert.utils.display import TRAIN_COLOUR as TRAIN_COLOUR
-from textbert.utils.display import VALIDATION_COLOUR as VALIDATION_COLOUR
 
 GREY = "#e6e6e6"
 
@@ -50,9 +48,9 @@ def _make_boxes(model: BertForSequenceClassification, rate_of: dict[int, float])
         count = sum(parameter.numel() for parameter in module.parameters())
         weights = f"{count / 1e6:.1f} M" if count > 99_999 else f"{count:,}"
         rate = rate_of[id(next(module.parameters()))]
-        boxes.append((height, colour, title, f"{weights} weights\nrate {rate:.1e}"))
+        boxes.append((height, colour, title, f"{weights} weights\nlearning rate {rate:.1e}"))
     if num_layers > 4:  # those between look alike
-        boxes[3:num_layers] = [(0.8, "white", f"layers 3 to {num_layers - 1}: the same", "")]
+        boxes[3:num_layers] = [(0.8, "white", f"layers 3 to {num_layers - 1}: the same", "rates between those")]
     return boxes
 
 
@@ -67,7 +65,7 @@ def draw_bert(
     """
     rate_of = {id(weights): group["lr"] for group in optimizer.param_groups for weights in group["params"]}
     boxes = _make_boxes(model, rate_of)
-    figure, ax = plt.subplots(figsize=(5.2, 0.8 * len(boxes) + 2), layout="constrained")
+    figure, ax = plt.subplots(figsize=(5.8, 0.8 * len(boxes) + 2), layout="constrained")
     width = 6.6 / len(tokens)
     for position, token in enumerate(tokens):
         colour = "#111111" if token == "[CLS]" else "#777777"
@@ -77,7 +75,7 @@ def draw_bert(
         ax.annotate("", (3.3, y + 0.45), (3.3, y), arrowprops={"arrowstyle": "->", "color": "#555555"})
         _draw_box(ax, y + 0.45, box)
         y += 0.45 + box[0]
-    ax.set(xlim=(-0.1, 9.3), ylim=(-0.5, y + 0.3))
+    ax.set(xlim=(-0.1, 10.4), ylim=(-0.5, y + 0.3))
     ax.axis("off")
     return figure
 
@@ -142,9 +140,10 @@ def plot_curves(
     matrix = metrics.confusion_matrix(labels, predicted, labels=[0, 1])
     pale = {"vmin": 0, "vmax": 2 * matrix.max()}  # so that black numbers are legible on each cell
     display = metrics.ConfusionMatrixDisplay(matrix, display_labels=[no, yes])
-    display.plot(cmap="Greys", colorbar=False, ax=left, im_kw=pale, text_kw={"color": "black", "fontsize": 12})
+    display.plot(cmap="Greens", colorbar=False, ax=left, im_kw=pale, text_kw={"color": "black", "fontsize": 12})
     areas: dict[str, list[str]] = {"ROC AUC": [], "average precision": []}
     middle.plot([0, 1], [0, 1], **LIMIT, label="chance")
+    right.axhline(np.mean(labels), **LIMIT, label="chance")
     for name, y_prob in y_probs.items():
         colour = _get_colour(name)
         false_positive_rate, recall, _ = metrics.roc_curve(labels, y_prob)
@@ -160,8 +159,8 @@ def plot_curves(
     left.set(title="Confusion matrix", xlabel="predicted", ylabel="label")
     middle.set(title="ROC curve", xlabel=f"false positive rate: {no} predicted as {yes}", ylabel=recall_label)
     right.set(title="Precision-recall curve", xlabel=recall_label, ylabel=f"precision: {yes} among predicted {yes}")
-    right.set(ylim=(min(0.45, right.get_ylim()[0]), 1.02))
     for ax in (middle, right):
+        ax.set(ylim=(0, 1.02))
         ax.legend(loc="lower center" if ax is right else "lower right")
     tn, fp, fn, tp = matrix.ravel().tolist()
     return Plot(
@@ -203,7 +202,7 @@ def plot_calibration(
     for mean, fraction, count in zip(x, y, texts.tolist()):  # after calibration
         interval = binomtest(round(fraction * count), count).proportion_ci(method="wilson")
         right.vlines(mean, interval.low, interval.high, color=BERT_COLOUR, linewidth=1.2)
-        right.annotate(f"{count:,}", (mean, fraction), (8, -4), textcoords="offset points", fontsize=8)
+        right.annotate(f"{count:,}", (mean, fraction), (9, -12), textcoords="offset points", fontsize=8)
     right.set(title="Calibration", xlabel=f"mean probability of {yes}", ylabel=f"fraction of {yes}")
     for ax in (left, right):
         ax.legend(markerscale=0.6, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
@@ -227,9 +226,9 @@ def plot_thresholds(curve: pd.DataFrame, threshold: float) -> Plot:
     """
     figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
     defined = curve[curve["precision"].notna()]
-    for name, style, width in (("mcc", "-", 2.2), ("precision", "-.", 1.4), ("recall", ":", 1.8)):
-        label = "MCC" if name == "mcc" else name
-        ax.plot(defined["threshold"], defined[name], color=BERT_COLOUR, linestyle=style, linewidth=width, label=label)
+    for name, marker, width in (("mcc", "", 2.4), ("precision", "^", 1), ("recall", "o", 1)):
+        style = {"color": BERT_COLOUR, "linewidth": width, "marker": marker, "markevery": 0.12}
+        ax.plot(defined["threshold"], defined[name], **style, label="MCC" if name == "mcc" else name)
     ax.axvline(threshold, **LIMIT, label=f"in use: {format_threshold(threshold)}")
     ax.set(
         title="Decision threshold (validation set)",

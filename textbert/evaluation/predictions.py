@@ -70,17 +70,20 @@ def tabulate_calibration_errors(labels: np.ndarray, uncalibrated: np.ndarray, y_
 def find_confident_errors(predictions: pd.DataFrame, names: Sequence[str], predicted: int, count: int) -> Errors:
     """Return the errors in which one class, 0 or 1, was predicted, the most confident first; at most `count`.
 
-    Probabilities have two decimals, and where these are equal, rows keep their order: a third would say nothing.
+    Probabilities have two decimals, and where these are equal, rows keep their order: a third would say nothing. Their
+    column is named after the positive class.
     """
     name, other = names[predicted], names[1 - predicted]
     wrong = predictions[(predictions["predicted"] == name) & (predictions["label"] == other)]
+    confidence = wrong["probability"] if predicted else 1 - wrong["probability"]
     wrong = wrong.assign(probability=wrong["probability"].round(2))
     wrong = wrong.sort_values("probability", ascending=not predicted, kind="stable")
     sentence = f"{len(wrong):,} of {(predictions['label'] == other).sum():,} {other!r} were predicted as {name!r}"
-    confidence = wrong["probability"] if predicted else 1 - wrong["probability"]
     if len(wrong):
-        sentence += f", {(confidence >= 0.9).sum() or 'none'} of them with a probability of at least 0.9"
-    return Errors(f"{sentence}.", wrong.drop(columns=["label", "predicted"]).head(count))
+        confident = (confidence >= 0.9).sum() or "none"
+        sentence += f", {confident} of them with a probability of {name!r} of at least 0.9"
+    columns = {"probability": f"probability of {names[1]!r}"}
+    return Errors(f"{sentence}.", wrong.drop(columns=["label", "predicted"]).rename(columns=columns).head(count))
 
 
 def find_confident(predictions: pd.DataFrame, threshold: float, count: int) -> tuple[list[str], list[str]]:
@@ -101,16 +104,20 @@ def find_uncertain(predictions: pd.DataFrame, threshold: float, count: int) -> p
     return predictions.loc[distances.index[:count]].round(2)
 
 
-def describe_uncertain(predictions: pd.DataFrame, low: float = 0.3, high: float = 0.7) -> str:
-    """Return how many texts have a probability between two limits, and how many of them and of the others are right."""
-    is_uncertain = predictions["probability"].between(low, high)
-    is_right = predictions["label"] == predictions["predicted"]
-    uncertain, rest = int(is_uncertain.sum()), int((~is_uncertain).sum())
-    if not uncertain:
-        return f"None of {len(predictions):,} texts has a probability between {low} and {high}."
-    sentence = f"{uncertain:,} of {len(predictions):,} texts have a probability between {low} and {high}: "
-    sentence += f"{(is_right & is_uncertain).sum():,} of them are right"
-    return f"{sentence}, and {(is_right & ~is_uncertain).sum():,} of the other {rest:,}."
+def tabulate_uncertain(predictions: pd.DataFrame, limits: Sequence[float] = (0.4, 0.3, 0.2, 0.1)) -> pd.DataFrame:
+    """Count the texts that a person would read, and the errors found, if the model decides only where it is confident.
+
+    limits : the lower limits of ranges of probability, each below 0.5; the upper ones are as far from 1
+
+    Returns a DataFrame with a row for each range: its texts, and how many of all errors are among them.
+    """
+    is_wrong = predictions["label"] != predictions["predicted"]
+    rows = []
+    for low in limits:
+        is_inside = predictions["probability"].between(low, 1 - low)
+        share = f"{is_inside.sum():,} ({is_inside.mean():.0%})"
+        rows.append((f"{low:g} to {1 - low:g}", share, f"{(is_wrong & is_inside).sum():,} of {is_wrong.sum():,}"))
+    return pd.DataFrame(rows, columns=["probability", "texts to read", "errors found"])
 
 
 def accuracy_by_class_and_length(

@@ -20,6 +20,16 @@ def _format_proportion(correct: int, texts: int) -> str:
     return f"{percent} of 100"
 
 
+def _lowest_percent(correct: int, texts: int, low: float) -> int:
+    """Return the lower limit of an accuracy in percent, rounded as in the table of intervals.
+
+    Where all or none are right, the bootstrap has nothing to resample, and the limit is that of Wilson's interval.
+    """
+    if correct in (0, texts):
+        return math.floor(100 * binomtest(correct, texts).proportion_ci(method="wilson").low)
+    return math.floor(100 * float(format_metric(low)) + 1e-6)
+
+
 def _split_groups(groups: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Split a table of groups into the rows of the classes and those of the lengths, of which there may be none.
 
@@ -35,8 +45,10 @@ def _compare_with_majority_class(model: str, classes: pd.DataFrame) -> str:
     """Return how many texts of each class were found, and how often always predicting one class would be right."""
     correct, texts = classes["correct"].sum(), classes["texts"].sum()
     recalls = " and ".join(f"{row.correct:,} of {row.texts:,} {str(row.Index)!r}" for row in classes.itertuples())
-    majority = classes["texts"].max()
-    sentence = f"It found {recalls}; always predicting {str(classes.index[classes['texts'].argmax()])!r} is right"
+    majority, always = classes["texts"].max(), "always predicting the same class"
+    if (classes["texts"] < majority).any():  # of these texts: the more frequent class of the training set may be another
+        always = f"always predicting {str(classes.index[classes['texts'].argmax()])!r}, the more frequent class here,"
+    sentence = f"It found {recalls}; {always} is right"
     if correct > majority and _format_proportion(correct, texts) == _format_proportion(majority, texts):
         return f"{sentence} on {majority:,} of {texts:,}, {model} on {correct:,}."
     if correct > majority:
@@ -67,7 +79,7 @@ def summarize(
     classes, _ = _split_groups(groups)
     correct, texts = classes[["correct", "texts"]].sum().tolist()
     proportion = _format_proportion(correct, texts)
-    at_least = str(math.floor(100 * binomtest(correct, texts).proportion_ci(method="wilson").low))
+    at_least = str(_lowest_percent(correct, texts, intervals.loc[(model, "accuracy"), "low"]))
     at_least += "" if proportion.endswith(" of 100") else " of 100"
     first = f"{model} is right on {proportion} texts; on at least {at_least}, judging from {texts:,} texts."
     first += f" {_compare_with_majority_class(model, classes)}"
@@ -176,7 +188,7 @@ def describe_difference(
         f"MCC of {model} minus that of {baseline}: {difference['value']:+.2f} (95 % interval "
         f"{difference['low']:+.2f} to {difference['high']:+.2f}).",
         f"Only {model} is right on {only_model} texts, only {baseline} on {only_baseline}: if both were equally good, "
-        f"so uneven a split would have a probability of {p_value:.2g}.",
+        f"a split this uneven, or more so, would have a probability of {p_value:.2g}.",
     ]
 
 

@@ -40,9 +40,10 @@ def compute_attention(model: BertForSequenceClassification, input_ids: Sequence[
 
 
 def draw_attention(model: BertForSequenceClassification, tokenizer: BertTokenizer, text: str) -> tuple[plt.Figure, str]:
-    """Draw how much each token of a short text attends to each other one, in one head of each of the two lowest layers.
+    """Draw how much each token of a short text attends to each other one: a head of layer 1, of layer 2 and of the last.
 
-    Of the heads of a layer it is the one in which the second token of the text attends most to the first.
+    Of the heads of the lower two it is the one in which the second token of the text attends most to the first; of the
+    last layer, the one in which [CLS] attends most to the text. These weights are framed.
 
     tokenizer : the model's BertTokenizer
     text : of at least two tokens
@@ -50,21 +51,25 @@ def draw_attention(model: BertForSequenceClassification, tokenizer: BertTokenize
     Returns the figure and its alternative text.
     """
     tokens = ["[CLS]", *tokenizer.tokenize(text), "[SEP]"]
-    attention = compute_attention(model, tokenizer.convert_tokens_to_ids(tokens))[:2]
-    figure, axes = plt.subplots(1, len(attention), figsize=(4.6 * len(attention), 4.1), layout="constrained")
+    attention = compute_attention(model, tokenizer.convert_tokens_to_ids(tokens))
+    numbers = sorted({1, min(2, len(attention)), len(attention)})
+    figure, axes = plt.subplots(1, len(numbers), figsize=(4 * len(numbers), 3.7), layout="constrained")
     sentences = [f"A row and a column for each token of {text!r}, darker where the row attends to the column."]
-    for number, (ax, heads) in enumerate(zip(np.atleast_1d(axes), attention), start=1):
-        head = int(heads[:, 2, 1].argmax())
+    for number, ax in zip(numbers, np.atleast_1d(axes)):
+        heads, of_cls = attention[number - 1], number > 2
+        framed = heads[:, 0, 1:-1].sum(axis=1) if of_cls else heads[:, 2, 1]
+        head = int(framed.argmax())
         ax.imshow(heads[head], cmap="Greens", vmin=0, vmax=1)
         for (row, column), weight in np.ndenumerate(heads[head]):
             if weight >= 0.1:
                 colour = "white" if weight > 0.5 else "black"
                 ax.text(column, row, f"{weight:.1f}", ha="center", va="center", color=colour, fontsize=9)
-        ax.add_patch(plt.Rectangle((0.5, 1.5), 1, 1, fill=False, linewidth=2))  # around the weight that chose the head
+        corner, width = ((0.5, -0.5), len(tokens) - 2) if of_cls else ((0.5, 1.5), 1)
+        ax.add_patch(plt.Rectangle(corner, width, 1, fill=False, linewidth=2))
         ax.set_xticks(range(len(tokens)), tokens, rotation=90)
         ax.set_yticks(range(len(tokens)), tokens)
         title = f"layer {number}, head {head + 1} of {len(heads)}"
-        ax.set(title=title, xlabel="... takes over from this one", ylabel="this token ...")
+        ax.set(title=title, xlabel="... attends to this one", ylabel="this token ...")
         weights = ", ".join(
             f"{token} {tokens[row.argmax()]} {row.max():.1f}" for token, row in zip(tokens, heads[head])
         )
@@ -86,7 +91,7 @@ def plot_schedule(learning_rates: Sequence[float]) -> tuple[plt.Figure, str]:
     """Plot the learning rate of each step of a training run; return the figure and its alternative text."""
     figure, ax = plt.subplots(figsize=(6, 2.2), layout="constrained")
     ax.plot(range(1, len(learning_rates) + 1), learning_rates, color=TRAIN_COLOUR)
-    ax.set(xlabel=f"step, of {len(learning_rates):,}", ylabel="learning rate", ylim=(0, None))
+    ax.set(xlabel="step", ylabel="learning rate\nof the top layer", ylim=(0, None))
     top = int(np.argmax(learning_rates)) + 1
     alt = (
         f"The learning rate rises to {max(learning_rates):.1e} at step {top:,} of {len(learning_rates):,}, then falls."

@@ -90,7 +90,7 @@ class Run:
     @property
     def summary(self) -> dict[str, Any]:
         """The best epoch and its validation MCC, as a dict: the result of a trial or a fold."""
-        return {"best epoch": self.progress.best_epoch, "validation MCC": self.progress.best_mcc}
+        return {"kept epoch": self.progress.best_epoch, "validation MCC": self.progress.best_mcc}
 
     @property
     def best_epoch(self) -> int:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # one meaning for each colour, in all notebooks and in the report; distinguishable for colour-blind readers, too
 TRAIN_COLOUR = "#4c72b0"  # the texts that a model is trained on: blue
-VALIDATION_COLOUR = "#dd8452"  # texts that it is not trained on, those of the validation set and of dev.tsv: orange
+VALIDATION_COLOUR, DEV_COLOUR = "#dd8452", "#8172b3"  # those of the validation set: orange; of dev.tsv: purple
 BERT_COLOUR, BASELINE_COLOUR = "#55a868", "#8c8c8c"  # two models: green and grey
 NEGATIVE_COLOUR, POSITIVE_COLOUR = "#c8374a", "#1f9fbf"  # two classes, and the words for them: crimson and cyan
 LIMIT: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1.2}  # how thresholds and limits are drawn
@@ -103,13 +103,12 @@ def plot_training(
     import pandas as pd
 
     epochs = pd.DataFrame(history, columns=["epoch", "loss", "mcc", "mcc_error"])
-    smooth = pd.Series(losses, dtype=float).rolling(max(1, len(losses) // 30), min_periods=1).mean()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3), layout="constrained")
+    smooth = pd.Series(losses, dtype=float).ewm(span=max(1, len(losses) // 30)).mean()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     left.plot(losses, color=TRAIN_COLOUR, alpha=0.25, label="training, each step")
     left.plot(smooth, color=TRAIN_COLOUR, label="training, smoothed")
     left.plot(epochs["epoch"] * steps_per_epoch - 1, epochs["loss"], "o-", color=VALIDATION_COLOUR, label="validation")
-    left.set(xlabel="step", ylabel="loss")
-    left.legend()
+    left.set(xlabel="step", ylabel="loss", ylim=(0, None))
     options = {"fmt": "o-", "color": VALIDATION_COLOUR, "capsize": 3, "label": "validation ± standard error"}
     right.errorbar(epochs["epoch"], epochs["mcc"], epochs["mcc_error"], **options)
     right.axhline(baseline_mcc, color="grey", linestyle=":", label="before training")
@@ -117,8 +116,12 @@ def plot_training(
         highest = epochs.loc[epochs["mcc"].idxmax()]
         limit = highest["mcc"] - highest["mcc_error"]
         right.axhline(limit, **LIMIT, label="highest − standard error")
-    right.set(xlabel="epoch", ylabel="validation MCC")
-    right.legend()
+        kept = epochs[epochs["mcc"] >= limit].iloc[-1:]  # see `Run.on_epoch_end`
+        ring = {"markersize": 14, "markerfacecolor": "none", "markeredgecolor": "black", "label": "kept"}
+        right.plot(kept["epoch"], kept["mcc"], "o", **ring)
+    right.set(xlabel="epoch", ylabel="validation MCC", ylim=(min(0, right.get_ylim()[0]), 1))
+    for ax in (left, right):  # below, where they cover nothing
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, markerscale=0.6)
     plt.close(figure)  # otherwise the notebook would show it a second time
     return figure
 
@@ -127,9 +130,9 @@ def describe_training(losses: Sequence[float], history: Sequence[dict[str, float
     """Return the alternative text of `plot_training`, which has the same arguments."""
     sentences = ["The training loss of each step, and loss and MCC on the validation set after each epoch."]
     if losses:
-        part = max(1, len(losses) // 10)
-        first, last = (sum(values) / part for values in (losses[:part], losses[-part:]))
-        sentences.append(f"The training loss goes from {first:.2f} to {last:.2f} in {len(losses):,} steps.")
+        last = losses[-max(1, len(losses) // 10) :]
+        sentences.append(f"The training loss goes from {losses[0]:.2f} to {sum(last) / len(last):.2f}, the mean of the ")
+        sentences[-1] += f"last {len(last):,} of {len(losses):,} steps."
     if history:
         rows = ", ".join(f"{row['loss']:.2f} and {row['mcc']:.2f}" for row in history)
         sentences.append(f"Validation loss and MCC by epoch: {rows}; before training the MCC is {baseline_mcc:.2f}.")
