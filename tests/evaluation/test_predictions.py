@@ -49,7 +49,10 @@ def test_errors_of_equal_probability_keep_their_order():
     assert errors.sentence == f"2 of 2 'good' were predicted as 'bad', 1 {confident.format(name='bad')}"
     assert len(errors.table) == 0
     nearly = predictions.find_confident_errors(make_table([0.896, 0.104], [0, 1]), NAMES, 1, 3)
-    assert nearly.sentence == "1 of 1 'bad' were predicted as 'good', none of them with a probability of 'good' of at least 0.9."
+    assert (
+        nearly.sentence
+        == "1 of 1 'bad' were predicted as 'good', none of them with a probability of 'good' of at least 0.9."
+    )
     none = predictions.find_confident_errors(make_table([0.1, 0.9], [0, 1]), NAMES, 1, 3)
     assert none.sentence == "0 of 1 'bad' were predicted as 'good'."
 

@@ -30,8 +30,13 @@ def test_the_summary_needs_no_statistics(correct, p_value, verdict):
     at_least = {90: "8", 72: "6", 50: "4"}[correct]
     assert first.startswith(f"BERT is right on {correct} of 100 texts; on at least {at_least}")
     assert "judging from 100 texts. It found 40 of 40 'early' and" in first
-    assert ("predicting 'late', the more frequent class here, is right MORE OFTEN, on 60 of 100 texts instead of 50." in first) == (correct == 50)
-    assert ("always predicting 'late', the more frequent class here, is right on 60 of 100." in first) == (correct != 50)
+    assert (
+        "predicting 'late', the more frequent class here, is right MORE OFTEN, on 60 of 100 texts instead of 50."
+        in first
+    ) == (correct == 50)
+    assert ("always predicting 'late', the more frequent class here, is right on 60 of 100." in first) == (
+        correct != 50
+    )
     assert second == verdict
     # all mistakes are in the late ones: even 10 of them are hardly chance
     late = f"'late': {correct - 40} of 60 are right ({correct} of 100 overall)."

@@ -198,7 +198,9 @@ def render_prediction(classifier: ClassifierLike, text: str, words: pd.DataFrame
     head = f"<b>{html.escape(str(label))}</b> · probability of {positive}: {probability:.2f}"
     words = explain(classifier, text) if words is None else words
     strongest = words.loc[words["score"].abs().nlargest(3).index]
-    scores = " · ".join(f"{html.escape(word)} {score:+.2f}" for word, score in zip(strongest["word"], strongest["score"]))
+    scores = " · ".join(
+        f"{html.escape(word)} {score:+.2f}" for word, score in zip(strongest["word"], strongest["score"])
+    )
     scores = f"<small>largest scores: {scores or 'none'}</small>"
     lines = f"{head}<br>\n{highlight_words(words)}<br>\n{scores}"
     return Html(f'<p class="mathjax_ignore" style="line-height:1.8">{lines}</p>')

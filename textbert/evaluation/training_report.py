@@ -39,6 +39,18 @@ def compute_attention(model: BertForSequenceClassification, input_ids: Sequence[
     return np.stack(weights)
 
 
+def _draw_weights(ax: plt.Axes, tokens: Sequence[str], weights: np.ndarray) -> None:
+    """Draw the attention weights of one head, of shape (tokens, tokens), with the larger ones as numbers."""
+    ax.imshow(weights, cmap="Greens", vmin=0, vmax=1)
+    for (row, column), weight in np.ndenumerate(weights):
+        if weight >= 0.1:
+            colour = "white" if weight > 0.5 else "black"
+            ax.text(column, row, f"{weight:.1f}", ha="center", va="center", color=colour, fontsize=9)
+    ax.set_xticks(range(len(tokens)), tokens, rotation=90)
+    ax.set_yticks(range(len(tokens)), tokens)
+    ax.set(xlabel="... attends to this one", ylabel="this token ...")
+
+
 def draw_attention(model: BertForSequenceClassification, tokenizer: BertTokenizer, text: str) -> tuple[plt.Figure, str]:
     """Draw how much each token of a short text attends to each other one: a head of layer 1, of layer 2 and of the last.
 
@@ -57,23 +69,16 @@ def draw_attention(model: BertForSequenceClassification, tokenizer: BertTokenize
     sentences = [f"A row and a column for each token of {text!r}, darker where the row attends to the column."]
     for number, ax in zip(numbers, np.atleast_1d(axes)):
         heads, of_cls = attention[number - 1], number > 2
-        framed = heads[:, 0, 1:-1].sum(axis=1) if of_cls else heads[:, 2, 1]
-        head = int(framed.argmax())
-        ax.imshow(heads[head], cmap="Greens", vmin=0, vmax=1)
-        for (row, column), weight in np.ndenumerate(heads[head]):
-            if weight >= 0.1:
-                colour = "white" if weight > 0.5 else "black"
-                ax.text(column, row, f"{weight:.1f}", ha="center", va="center", color=colour, fontsize=9)
+        weights = heads[:, 0, 1:-1].sum(axis=1) if of_cls else heads[:, 2, 1]
+        head = int(weights.argmax())
+        _draw_weights(ax, tokens, heads[head])
         corner, width = ((0.5, -0.5), len(tokens) - 2) if of_cls else ((0.5, 1.5), 1)
         ax.add_patch(plt.Rectangle(corner, width, 1, fill=False, linewidth=2))
-        ax.set_xticks(range(len(tokens)), tokens, rotation=90)
-        ax.set_yticks(range(len(tokens)), tokens)
         title = f"layer {number}, head {head + 1} of {len(heads)}"
-        ax.set(title=title, xlabel="... attends to this one", ylabel="this token ...")
-        weights = ", ".join(
-            f"{token} {tokens[row.argmax()]} {row.max():.1f}" for token, row in zip(tokens, heads[head])
-        )
-        sentences.append(f"In {title}, each token, the one it attends to most, and how much: {weights}.")
+        ax.set_title(title)
+        rows = zip(tokens, heads[head])
+        strongest = ", ".join(f"{token} {tokens[row.argmax()]} {row.max():.1f}" for token, row in rows)
+        sentences.append(f"In {title}, each token, the one it attends to most, and how much: {strongest}.")
     return figure, " ".join(sentences)
 
 
