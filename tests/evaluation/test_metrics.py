@@ -382,7 +382,8 @@ def test_the_threshold_for_unequal_costs_has_the_lowest_cost():
 
 
 def read_interval(reason):
-    pattern = r"the best on the validation set, (0\.\d{3}), changes its MCC by ([+-]\d\.\d{3}) to ([+-]\d\.\d{3}) \(95 % bootstrap"
+    number = r"([+-]\d\.\d{3})"
+    pattern = rf"the best on the validation set, (0\.\d{{3}}), changes its MCC by {number} to {number} \(95 % bootstrap"
     return [float(number) for number in re.match(pattern, reason).groups()]
 
 

@@ -1,7 +1,7 @@
 """Plots: the architecture of a model, ROC and precision-recall curves, calibration and thresholds."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unicodedata import bidirectional
 
 import matplotlib.pyplot as plt
@@ -227,7 +227,7 @@ def plot_thresholds(curve: pd.DataFrame, threshold: float) -> Plot:
     figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
     defined = curve[curve["precision"].notna()]
     for name, marker, width in (("mcc", "", 2.4), ("precision", "^", 1), ("recall", "o", 1)):
-        style = {"color": BERT_COLOUR, "linewidth": width, "marker": marker, "markevery": 0.12}
+        style: dict[str, Any] = {"color": BERT_COLOUR, "linewidth": width, "marker": marker, "markevery": 0.12}
         ax.plot(defined["threshold"], defined[name], **style, label="MCC" if name == "mcc" else name)
     ax.axvline(threshold, **LIMIT, label=f"in use: {format_threshold(threshold)}")
     ax.set(

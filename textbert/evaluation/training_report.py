@@ -52,7 +52,7 @@ def _draw_weights(ax: plt.Axes, tokens: Sequence[str], weights: np.ndarray) -> N
 
 
 def draw_attention(model: BertForSequenceClassification, tokenizer: BertTokenizer, text: str) -> tuple[plt.Figure, str]:
-    """Draw how much each token of a short text attends to each other one: a head of layer 1, of layer 2 and of the last.
+    """Draw how much each token of a short text attends to each other one, in a head of layers 1, 2 and the last.
 
     Of the heads of the lower two it is the one in which the second token of the text attends most to the first; of the
     last layer, the one in which [CLS] attends most to the text. These weights are framed.

@@ -116,9 +116,9 @@ def plot_training(
         highest = epochs.loc[epochs["mcc"].idxmax()]
         limit = highest["mcc"] - highest["mcc_error"]
         right.axhline(limit, **LIMIT, label="highest − standard error")
-        kept = epochs[epochs["mcc"] >= limit].iloc[-1:]  # see `Run.on_epoch_end`
+        best = epochs[epochs["mcc"] >= limit].iloc[-1:]  # see `Run.on_epoch_end`
         ring = {"markersize": 14, "markerfacecolor": "none", "markeredgecolor": "black", "label": "kept"}
-        right.plot(kept["epoch"], kept["mcc"], "o", **ring)
+        right.plot(best["epoch"], best["mcc"], "o", **ring)
     right.set(xlabel="epoch", ylabel="validation MCC", ylim=(min(0, right.get_ylim()[0]), 1))
     for ax in (left, right):  # below, where they cover nothing
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, markerscale=0.6)
