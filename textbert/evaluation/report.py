@@ -23,7 +23,8 @@ INTRODUCTIONS = {
     "Calibration": "If six of ten texts with a probability of 0.6 are {positive}, and so on, the probabilities are "
     "calibrated: then the dots lie on the dashed line. The number beside a dot is that of its texts, the vertical line "
     "a 95 % interval.",
-    "Decision threshold": "The plot shows the validation set, the sentences dev.tsv.",
+    "Decision threshold": "The plot and the table show the validation set, the sentences dev.tsv. If a person reads "
+    "the texts with a probability in a range, that finds so many of the errors.",
     "Accuracy by class and length": "With 95 % intervals, low to high.",
     "Confident errors": "With the probability of {positive}.",
     "Uncertain predictions": "Those nearest to the threshold: to read by hand before the predictions are used.",
