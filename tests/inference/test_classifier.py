@@ -126,6 +126,36 @@ def test_all_columns_stay_and_two_are_added(classifier, source, tmp_path, batch_
     assert "23 texts classified" in capsys.readouterr().out
 
 
+def test_predictions_between_two_probabilities_are_left_to_a_person(classifier, source, tmp_path, monkeypatch, capsys):
+    y_prob = classifier.predict(make_table(23)["text"])["probability"]
+    low, high = y_prob.quantile([0.3, 0.7])
+    monkeypatch.setitem(classifier.settings, "review_range", [low, high])
+    predictions = classifier.predict(make_table(23)["text"])
+    expected = (y_prob > low) & (y_prob < high)
+    assert list(predictions) == ["label", "probability", "review"] and predictions["review"].equals(expected)
+    assert 3 < expected.sum() < 20
+    table = classifier.predict_table(make_table(23).rename(columns={"a note": "label"}))
+    assert list(table)[-3:] == ["predicted_label", "predicted_probability", "predicted_review"]
+    classifier.predict_file(source, tmp_path / "scored.csv")
+    scored = read(tmp_path / "scored.csv")
+    is_empty = scored["label"] == ""
+    assert scored["review"].tolist() == (expected | is_empty).astype(str).tolist() and is_empty.any()
+    assert f"{(expected & ~is_empty).sum()} are left to a person" in capsys.readouterr().out
+
+
+def test_a_range_for_review_holds_only_for_its_settings(bert_files, pack, capsys):
+    path = pack(bert_files(classifier={**SETTINGS, "review_range": [0.2, 0.8]}))
+    assert Classifier.load(path).settings["review_range"] == [0.2, 0.8]
+    assert "review_range" not in Classifier.load(path, threshold=0.7).settings
+    assert "left out: it holds only for its settings" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", [[0.8, 0.2], [0.1], [-1, 0.5], None, "ab"])
+def test_an_invalid_range_for_review_is_refused(bert_files, pack, value):
+    with pytest.raises(ValueError, match="review_range"):
+        Classifier.load(pack(bert_files(classifier={**SETTINGS, "review_range": value})))
+
+
 def test_compressed_files_other_columns_and_a_byte_order_mark(classifier, source, tmp_path):
     content = source.read_bytes()
     (tmp_path / "new.csv.gz").write_bytes(gzip.compress(b"\xef\xbb\xbf" + content))

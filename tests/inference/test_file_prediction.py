@@ -144,6 +144,8 @@ def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path):
 def test_names_of_added_columns():
     assert output_columns([0, "text"], "it") == ["label", "probability"]
     assert output_columns(["text", " probability "], "it") == ["predicted_label", "predicted_probability"]
+    assert output_columns(["text"], "it", has_review=True) == ["label", "probability", "review"]
+    assert output_columns(["review"], "it", has_review=True)[-1] == "predicted_review"
 
 
 # ---------- The target ------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from textbert.data.splits import split_train_validation
 from textbert.data.tsv import read_task_info
 from textbert.evaluation.calibration import describe_calibration, fit_calibration, format_threshold, probabilities
 from textbert.evaluation.metrics import choose_threshold
+from textbert.evaluation.review import needs_review
 from textbert.features.conversion import convert_pairs
 from textbert.features.features import IGNORE_INDEX, Features
 from textbert.features.tokenization import TokenizationConfig
@@ -199,13 +200,12 @@ class Classifier:
 
         `texts` are n strings: a list, tuple, array, Series or iterator. The model reads at most `batch_size` at once.
 
-        Returns a DataFrame with n rows in the order of the texts: `label`, the name of the class, and `probability`,
-        that of the positive class. Predictions for a Series carry its index.
+        Returns a DataFrame with n rows in the order of the texts: `label`, the name of the class; `probability`, that
+        of the positive class; and, if the model was trained with a TARGET_ACCURACY, `review`, which is True where a
+        person should decide. Predictions for a Series carry its index.
 
-        Raises
-        ------
-        TypeError : for anything else, such as a single string or a DataFrame, or an element that is not a string
-        ValueError : for a batch_size that is not a positive integer
+        Raises TypeError for anything else, such as a single string or a DataFrame, or an element that is no string, and
+        ValueError for a batch_size that is not a positive integer.
         """
         check_positive_int("batch_size", batch_size)
         predictions = self.predict_features(self.convert(texts, progress), batch_size, progress)
@@ -216,8 +216,8 @@ class Classifier:
     ) -> pd.DataFrame:
         """Classify the texts in a column of a DataFrame.
 
-        Returns a copy with the two columns of `predict`, called `predicted_label` and `predicted_probability` if the
-        table has one of their names. Predictions are matched to rows by position, not by index.
+        Returns a copy with the columns of `predict`, called `predicted_label`, ... if the table has one of their names.
+        Predictions are matched to rows by position, not by index.
 
         Raises
         ------
@@ -228,7 +228,7 @@ class Classifier:
         if list(table.columns).count(text_column) != 1:
             columns = ", ".join(map(repr, table.columns))
             raise ValueError(f"expected one column {text_column!r}, got the columns {columns}")
-        names = output_columns(table.columns, "the table")
+        names = output_columns(table.columns, "the table", "review_range" in self.settings)
         predictions = self.predict(table[text_column], batch_size, progress)
         return table.assign(**{name: predictions[column].array for name, column in zip(names, predictions)})
 
@@ -247,7 +247,10 @@ class Classifier:
         """Return the DataFrame of `predict` for logits of shape (n, 2)."""
         y_prob = probabilities(logits, self.settings["temperature"], self.settings.get("intercept", 0.0))[:, 1]
         predicted = (y_prob >= self.settings["threshold"]).astype(int)
-        return pd.DataFrame({"label": pd.Index(self.settings["label_names"])[predicted], "probability": y_prob})
+        columns = {"label": pd.Index(self.settings["label_names"])[predicted], "probability": y_prob}
+        if "review_range" in self.settings:
+            columns["review"] = needs_review(y_prob, self.settings["review_range"])
+        return pd.DataFrame(columns)
 
     def predict_file(
         self,
@@ -266,9 +269,9 @@ class Classifier:
         ----------
         source : the file, compressed or not (`.gz`, `.zip`, ...); its dialect is detected as in data_prep.ipynb, and
             the whole file is checked before the first text is classified
-        target : a `.csv` or `.tsv` file, in UTF-8: all columns of the source, and `label` and `probability` (six
-            decimals), called `predicted_label` and `predicted_probability` if the source has a column of either
-            name. All strings are quoted
+        target : a `.csv` or `.tsv` file, in UTF-8: all columns of the source, and those of `predict` (probabilities
+            with six decimals), called `predicted_label`, ... if the source has a column with one of their names. All
+            strings are quoted
         text_column : a name, or a number from 0. The default also finds the column used in training if none is "text"
         batch_rows : how many rows are read, classified and written at a time
         batch_size : how many texts the model reads at once, at most
@@ -282,9 +285,8 @@ class Classifier:
         probability. Prints at the end how many there are of these, and how many texts were too long or consist mostly
         of words unknown to the model.
 
-        The target appears when all rows are done; until then `<target>.part` grows by `batch_rows` rows at a time.
-        After an interruption, the same call resumes there and produces the same file. Jobs of more than a few hours are
-        best divided among several processes: see docs/many-machines.md.
+        The target appears when all rows are done; until then `<target>.part` grows. After an interruption, the same
+        call resumes there and produces the same file. Divide jobs of many hours: see docs/many-machines.md.
 
         Raises
         ------

@@ -58,7 +58,7 @@ def predict_file(
     check_positive_int("batch_size", batch_size)
     file = TargetFile(Path(target), source)
     table = SourceTable.open(source, encoding, text_column, header, classifier.settings.get("text_column"))
-    added = output_columns(table.header, source)
+    added = output_columns(table.header, source, "review_range" in classifier.settings)
     fingerprint = get_prediction_fingerprint(classifier, table, encoding, batch_rows, batch_size)
     with exclusive_lock(file.path, 0, "wait until it is done"), translate_write_errors(file.partial_path):
         rows_done, counts = file.resume(fingerprint)
@@ -100,14 +100,16 @@ def _predict_chunk(
     features = classifier.convert([row[text_column] for row in rows])
     predictions = classifier.predict_features(features, batch_size, progress=False).round(6)
     has_tokens = features.lengths > 2  # besides [CLS] and [SEP]
+    unreadable = ["", "", True][: predictions.shape[1]]  # a person reads them
     target.write(
         partial,
         (
-            [*row, *(prediction if readable else ("", ""))]
+            [*row, *(prediction if readable else unreadable)]
             for row, prediction, readable in zip(rows, predictions.itertuples(index=False), has_tokens)
         ),
     )
-    return _count_unreliable(features, classifier.tokenizer.vocab["[UNK]"])
+    reviews = predictions["review"][has_tokens].sum() if "review" in predictions else 0
+    return {"review": int(reviews), **_count_unreliable(features, classifier.tokenizer.vocab["[UNK]"])}
 
 
 def _count_unreliable(features: Features, unknown_id: int) -> dict[str, int]:
@@ -123,6 +125,8 @@ def _count_unreliable(features: Features, unknown_id: int) -> dict[str, int]:
 
 def _print_counts(counts: Counter, rows: int, max_seq_length: int) -> None:
     """Print how many texts got no prediction, or one based on only part of the text."""
+    if counts["review"]:
+        print(f"  {counts['review']:,} are left to a person: their column review is True")
     if counts["empty"]:
         print(f"  {counts['empty']:,} are empty, or contain nothing that BERT reads: their predictions are empty, too")
     if counts["full"]:

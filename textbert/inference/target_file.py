@@ -14,17 +14,19 @@ from textbert.inference.source_table import DELIMITER_OF_SUFFIX
 from textbert.utils.errors import translate_read_errors, translate_write_errors
 from textbert.utils.files import replace_file, resolve_links, write_text
 
-FORMAT = 1  # version of what is written: increase it with every change, so that no target mixes two
+FORMAT = 2  # version of what is written: increase it with every change, so that no target mixes two
 
 
-def output_columns(header: Iterable, source: str | Path) -> list[str]:
-    """Return the names of the two columns to add: label and probability, or predicted_label and predicted_probability.
+def output_columns(header: Iterable, source: str | Path, has_review: bool = False) -> list[str]:
+    """Return the names of the columns to add: those of the predictions, or predicted_label, predicted_probability, ...
 
-    `header` has the names of the table's columns; messages call the table `source`. Raises ValueError if a name of each
-    pair is taken.
+    `header` has the names of the table's columns; messages call the table `source`; `has_review` says whether
+    the predictions have a column review. Raises ValueError if of both lists
+    a name is taken.
     """
+    columns = ["label", "probability", *["review"] * has_review]
     existing = {str(name).strip() for name in header}
-    options = ["label", "probability"], ["predicted_label", "predicted_probability"]
+    options = columns, [f"predicted_{name}" for name in columns]
     for names in options:
         if not existing & set(names):
             return names

@@ -190,6 +190,11 @@ def format_vocab(tokens: Mapping[int, str], last_id: int | None = None) -> str:
 # ---------- Classifier settings ---------------------------------------------------------------------------------------
 
 
+def _is_range(value: Any) -> bool:
+    is_pair = isinstance(value, list | tuple) and len(value) == 2
+    return is_pair and not any(find_violation(each, number(0, 1)) for each in value) and value[0] <= value[1]
+
+
 def _get_rules(max_positions: int) -> dict[str, Rule]:
     """Return the rules for the settings under "classifier" in config.json, for a BERT of `max_positions`."""
     return {
@@ -199,13 +204,17 @@ def _get_rules(max_positions: int) -> dict[str, Rule]:
         "temperature": number(0, exclusive_min=True),
         "threshold": number(0, 1),
         "intercept": number(-1000, 1000),
+        "review_range": Rule("two probabilities, the lower one first", _is_range),
     }
 
 
 def _check_settings(settings: dict[str, Any], max_positions: int, source: str | Path) -> None:
     """Raise ValueError for settings under "classifier" in config.json that train.ipynb would not have written."""
-    settings = {"intercept": 0.0} | settings  # the only one that is optional
-    violations = {name: find_violation(settings.get(name), rule) for name, rule in _get_rules(max_positions).items()}
+    rules = _get_rules(max_positions)
+    for name in ("intercept", "review_range"):  # which are optional
+        if name not in settings:
+            del rules[name]
+    violations = {name: find_violation(settings.get(name), rule) for name, rule in rules.items()}
     if faults := [f"{name} {violation}" for name, violation in violations.items() if violation]:
         raise ValueError(f"{source}: its {CONFIG} has {', '.join(faults)}, which is invalid. Run train.ipynb again")
 
@@ -229,6 +238,9 @@ def merge_settings(config: dict[str, Any], overrides: dict[str, Any], source: st
             if name in overrides:
                 raise ValueError(f"{source} already stores {name}; remove that argument")
         _check_settings(settings | overrides, max_positions, source)
+        if "review_range" in settings and overrides:
+            print(f"{source} has a range of predictions for review, which is left out: it holds only for its settings")
+            settings = {name: value for name, value in settings.items() if name != "review_range"}
         return settings | overrides
     if missing := [name for name in required if name not in overrides]:
         raise ValueError(
@@ -238,5 +250,5 @@ def merge_settings(config: dict[str, Any], overrides: dict[str, Any], source: st
         )
     settings = {"truncation": "head", "temperature": 1.0, "threshold": 0.5, "intercept": 0.0} | overrides
     print(f"{source} is a 2019 archive without classifier settings. Assuming:")
-    print(", ".join(f"{name} {settings[name]!r}" for name in rules))
+    print(", ".join(f"{name} {settings[name]!r}" for name in rules if name in settings))
     return settings

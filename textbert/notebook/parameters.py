@@ -49,6 +49,11 @@ def _is_encoding(value: Any) -> bool:
         return False
 
 
+def _is_target(value: Any) -> bool:
+    targets = value if isinstance(value, list) and len(value) == 2 else [value]
+    return not any(find_violation(target, ACCURACY) for target in targets)
+
+
 def _check_tracker_installed(name: str | None) -> None:
     from accelerate.tracking import get_available_trackers  # takes seconds, and evaluate.ipynb does not need it
 
@@ -86,6 +91,10 @@ LENGTH = integer(3, MAX_POSITIONS, ", the number of BERT's position embeddings")
 BATCH_SIZE = integer(1, 65536)
 
 FRACTION = number(0, 0.5, exclusive_min=True)
+
+ACCURACY = number(0.5, 1, exclusive_min=True, exclusive_max=True)
+
+TARGET = none_or(Rule("a number above 0.5 and below 1, or two of them, for either class", _is_target))
 
 TRACKER = replace(none_or(one_of(*TRACKERS)), check_available=_check_tracker_installed)
 
@@ -134,6 +143,7 @@ PARAMETERS = (
     Parameter("TRACK_WITH", "train", None, TRACKER),
     Parameter("CLASS_WEIGHTS", "train", None, RULES["CLASS_WEIGHTS"]),
     Parameter("FALSE_POSITIVE_COST", "train", 1.0, number(0, exclusive_min=True)),
+    Parameter("TARGET_ACCURACY", "train", None, TARGET),
     Parameter("R_DROP", "train", 0.0, RULES["R_DROP"]),
     Parameter("ADVERSARIAL_EPSILON", "train", 0.0, RULES["ADVERSARIAL_EPSILON"]),
     Parameter("ADVERSARIAL_SHARE", "train", 1.0, RULES["ADVERSARIAL_SHARE"]),

@@ -28,7 +28,7 @@ class PackingList:
     examples : all examples, as their rows are numbered
     rows : array of the rows whose texts count as known to the model
     logits : of the validation rows, before calibration, of shape (n, 2)
-    decision : dict of temperature, intercept and threshold
+    decision : dict of temperature, intercept, threshold and, optionally, review_range
     validation : metrics on the validation rows with that threshold
     parameters : those of train.ipynb by name; learning rate and epochs become those of the run
     search, folds : a dict for each run of a search or of a cross-validation
@@ -39,7 +39,7 @@ class PackingList:
     examples: Sequence[Example]
     rows: np.ndarray
     logits: np.ndarray
-    decision: dict[str, float]
+    decision: dict[str, Any]
     validation: dict[str, Any]
     parameters: dict[str, Any]
     search: Sequence[dict[str, Any]] = ()
@@ -59,7 +59,7 @@ def make_settings(run: Run, packing: PackingList, max_seq_length: int) -> dict[s
         "text_column": packing.task_info["text_column"],
         "id_column": packing.task_info["id_column"],
         "positive_class": label_names[1],
-        **{name: packing.decision[name] for name in ("temperature", "intercept", "threshold")},
+        **{name: value for name, value in packing.decision.items() if value is not None},
         "trained": time.strftime("%Y-%m-%d %H:%M"),
         "training_rows": len(run.train_rows),
         "best_epoch": run.best_epoch,
