@@ -95,10 +95,3 @@ def test_calibration_is_described():
     exported = {"temperature": 1.0, "intercept": 0.0, "calibrated_in_weights": calibration.get_calibration(weighted)}
     assert "shifted" in calibration.describe_calibration(weighted | exported)[0]
     assert "not calibrated" in calibration.describe_calibration({"temperature": 1.0})[0]
-
-
-def test_costs_are_described():
-    assert calibration.describe_cost(1, ["ham", "spam"]) == "FALSE_POSITIVE_COST = 1: both kinds of error cost the same"
-    assert calibration.describe_cost(2.5, ["ham", "spam"]).endswith(
-        "'spam' costs as much as 2.5 'spam' predicted as 'ham'"
-    )

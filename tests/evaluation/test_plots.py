@@ -99,3 +99,13 @@ def test_names_are_drawn_without_warnings(recwarn):
     figure.canvas.draw()
     plt.close(figure)
     assert not list(recwarn)
+
+
+def test_coverage_by_hand():
+    labels, y_prob = np.array([0, 1] * 20), np.tile([0.2, 0.9, 0.4, 0.45], 10)
+    plot = plots.plot_coverage(labels, {"BERT": y_prob}, {"BERT": 0.5})
+    (line,) = plot.figure.axes[0].lines
+    plt.close(plot.figure)
+    # 0.9 first, then 0.2, 0.4 and 0.45, of which the last is wrong; the first ten texts are too few to be drawn
+    np.testing.assert_allclose(line.get_xydata(), [(0.5, 1), (0.75, 1), (1, 0.75)])
+    assert plot.alt.endswith("BERT: 0.75 for all texts, 1.00 for half of them.")

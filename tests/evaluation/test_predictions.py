@@ -59,9 +59,6 @@ def test_errors_of_equal_probability_keep_their_order():
 
 def test_uncertain_and_confident_texts():
     table = make_table([0.05, 0.31, 0.45, 0.69, 0.99], [0, 0, 1, 1, 0])
-    rows = [["0.4 to 0.6", "1 of 5 (20%)", "1 of 2"], ["0.1 to 0.9", "3 of 5 (60%)", "1 of 2"]]
-    ranges = predictions.tabulate_uncertain([0, 0, 1, 1, 0], table["probability"], 0.5, [0.4, 0.1])
-    assert ranges.to_numpy().tolist() == rows
     assert predictions.find_uncertain(table, 0.4, 2)["id"].tolist() == ["t2", "t1"]
     assert predictions.find_confident(table, 0.5, 2) == (["text 0", "text 1"], ["text 4", "text 2"])
     ties = make_table([0.9501, 0.9502], [1, 1]).assign(text=["longer", "short"])

@@ -61,8 +61,9 @@ def test_targets_that_all_or_no_predictions_reach():
 def test_review_on_other_examples_is_described():
     y_prob, labels = np.array([0.1, 0.2, 0.45, 0.55, 0.8, 0.9] * 10), np.array([0, 0, 1, 0, 1, 0] * 10)
     sentence = review.describe_review(labels, y_prob, 0.5, [0.3, 0.7])
-    start = "The model decides 40 of 60 texts, and is right on 30 of these: an accuracy of 0.75 (95 % interval 0.60 to"
+    start = "The model decides 40 of 60 texts, and is right on 30: an accuracy of 0.75 (95 % interval 0.60 to"
     assert sentence.startswith(start)
+    assert "leaves none to a person" in review.describe_review(labels, y_prob, 0.5, None)
     assert review.describe_review(labels, y_prob, 0.5, [0, 1]) == "All 60 texts are left to a person."
 
 

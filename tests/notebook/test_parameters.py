@@ -15,12 +15,12 @@ TRAIN = {
     **{"EVAL_BATCH_SIZE": 8, "LEARNING_RATE": 1e-4, "NUM_TRAIN_EPOCHS": 2, "RANDOM_SEED": 1, "RESUME": True},
     **{"GRADIENT_ACCUMULATION_STEPS": 1, "WARMUP_PROPORTION": 0.1, "VALIDATION_SHARE": 0.1, "TRAIN_ROWS": None},
     **{"CLASS_WEIGHTS": None, "FALSE_POSITIVE_COST": 1.0, "R_DROP": 0.0, "ADVERSARIAL_EPSILON": 0.0},
-    **{"ADVERSARIAL_SHARE": 1.0, "PATIENCE": None},
+    **{"ADVERSARIAL_SHARE": 1.0, "PATIENCE": None, "TARGET_ACCURACY": None},
     **{"SEARCH_LEARNING_RATES": [], "SEARCH_EPOCHS": [], "FOLDS": 0, "CHECKPOINT_MINUTES": 5, "TRACK_WITH": None},
 }
 
 NOT_AFFECTING_TRAINING = {"EVAL_BATCH_SIZE", "RESUME", "CHECKPOINT_MINUTES", "TRACK_WITH"} | {
-    *("FALSE_POSITIVE_COST", "SEARCH_LEARNING_RATES", "SEARCH_EPOCHS", "FOLDS")
+    *("FALSE_POSITIVE_COST", "TARGET_ACCURACY", "SEARCH_LEARNING_RATES", "SEARCH_EPOCHS", "FOLDS")
 }
 
 NOTEBOOKS = ("data_prep", "train", "evaluate")
@@ -68,6 +68,7 @@ GOOD = {
     "CHECKPOINT_MINUTES": [0, 5, 0.5, 1440],
     "CLASS_WEIGHTS": [None, "balanced"],
     "FALSE_POSITIVE_COST": [1, 1.0, 0.01, 100],
+    "TARGET_ACCURACY": [None, 0.9, 0.501, [0.9, 0.99]],
     "R_DROP": [0, 0.0, 0.5, 1, 100],
     "ADVERSARIAL_EPSILON": [0, 0.0, 0.5, 1, 100],
     "ADVERSARIAL_SHARE": [0.01, 0.5, 1, 1.0],
@@ -109,6 +110,7 @@ BAD = {
     "CHECKPOINT_MINUTES": [-1, 1441, float("nan"), float("inf"), "5000", None, True],
     "CLASS_WEIGHTS": ["", "Balanced", True, [1, 9], 2.0, {"0": 1}],
     "FALSE_POSITIVE_COST": [0, -1, float("nan"), float("inf"), "-3", None, True],
+    "TARGET_ACCURACY": [0.5, 1, 95, [0.9], [0.9, 0.8, 0.7], [0.9, None], float("nan"), True],
     "R_DROP": [-0.1, 100.1, float("nan"), "101", None, True],
     "ADVERSARIAL_EPSILON": [-0.1, 100.1, float("nan"), "101", None, True],
     "ADVERSARIAL_SHARE": [0, 0.0, -0.5, 1.01, float("nan"), "2", None, True],

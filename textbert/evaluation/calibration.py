@@ -1,6 +1,5 @@
 """From logits to calibrated probabilities: temperature and intercept are fitted, applied and described."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -126,12 +125,3 @@ def describe_calibration(settings: dict[str, Any], validation: pd.DataFrame | No
     if not 1.01 / 20 < temperature < 20 / 1.01:
         sentences.append("The temperature is at its limit (0.05 or 20): the probabilities may still be far off.")
     return sentences
-
-
-def describe_cost(cost: float, names: Sequence[str]) -> str:
-    """Return a sentence on what FALSE_POSITIVE_COST means for the two classes with these names."""
-    negative, positive = names
-    if cost == 1:
-        return "FALSE_POSITIVE_COST = 1: both kinds of error cost the same"
-    wrong = f"a {negative!r} predicted as {positive!r} costs as much as"
-    return f"FALSE_POSITIVE_COST = {cost:g}: {wrong} {cost:g} {positive!r} predicted as {negative!r}"

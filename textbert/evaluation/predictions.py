@@ -12,7 +12,6 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from textbert.evaluation.metrics import accuracy_by_group, brier_and_ece, length_groups
-from textbert.utils.validation import as_1d_arrays
 
 
 class Errors(NamedTuple):
@@ -103,27 +102,6 @@ def find_uncertain(predictions: pd.DataFrame, threshold: float, count: int) -> p
     """Return the predictions whose probability is nearest to the threshold, at most `count`."""
     distances = (predictions["probability"] - threshold).abs().sort_values(kind="stable")
     return predictions.loc[distances.index[:count]].round(2)
-
-
-def tabulate_uncertain(
-    labels: np.ndarray, y_prob: np.ndarray, threshold: float, limits: Sequence[float] = (0.4, 0.3, 0.2, 0.1)
-) -> pd.DataFrame:
-    """Count the texts that a person would read, and the errors found, if the model decides only where it is confident.
-
-    labels, y_prob : arrays of 0 and 1, and of probabilities of class 1, of shape (n,)
-    threshold : the decision threshold
-    limits : the lower limits of ranges of probability, each below 0.5; the upper ones are as far from 1
-
-    Returns a DataFrame with a row for each range: its texts, and how many of all errors are among them.
-    """
-    labels, y_prob = as_1d_arrays(labels, y_prob)
-    is_wrong = (y_prob >= threshold) != labels
-    rows = []
-    for low in limits:
-        is_inside = (y_prob >= low) & (y_prob <= 1 - low)
-        texts = f"{is_inside.sum():,} of {len(labels):,} ({is_inside.mean():.0%})"
-        rows.append((f"{low:g} to {1 - low:g}", texts, f"{(is_wrong & is_inside).sum():,} of {is_wrong.sum():,}"))
-    return pd.DataFrame(rows, columns=["probability", "texts to read", "errors found"])
 
 
 def accuracy_by_class_and_length(

@@ -22,9 +22,8 @@ INTRODUCTIONS = {
     "Curves": "On dev.tsv, on which nothing was decided in training.",
     "Calibration": "If six of ten texts with a probability of 0.6 are {positive}, and so on, the probabilities are "
     "calibrated: then the dots lie on the dashed line. The number beside a dot is that of its texts, the vertical line "
-    "a 95 % interval.",
-    "Decision threshold": "The plot and the table show the validation set, the sentences dev.tsv. If a person reads "
-    "the texts with a probability in a range, that finds so many of the errors.",
+    "a 95 % interval. The last plot: how often a model is right if it decides only the most confident predictions.",
+    "Decision threshold": "The plot shows the validation set, the sentences dev.tsv.",
     "Accuracy by class and length": "With 95 % intervals, low to high.",
     "Confident errors": "With the probability of {positive}.",
     "Uncertain predictions": "Those nearest to the threshold: to read by hand before the predictions are used.",

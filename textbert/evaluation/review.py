@@ -99,17 +99,17 @@ def describe_range(review_range: Range | None, target_accuracy: Target) -> str:
     return f"TARGET_ACCURACY = {target_accuracy}: probabilities between {low} and {high} are left to a person"
 
 
-def describe_review(labels: np.ndarray, y_prob: np.ndarray, threshold: float, review_range: Range) -> str:
+def describe_review(labels: np.ndarray, y_prob: np.ndarray, threshold: float, review_range: Range | None) -> str:
     """Return how many texts the model decides by itself and how often it is right on these, as a sentence.
 
     labels, y_prob, threshold : as in `find_review_range`, but for examples that the range was not found on
     """
+    if review_range is None:
+        return "All predictions are the model's: TARGET_ACCURACY in train.ipynb leaves none to a person."
     labels, y_prob = as_1d_arrays(labels, y_prob)
     is_right = ((y_prob >= threshold) == labels)[~needs_review(y_prob, review_range)]
     if not len(is_right):
         return f"All {len(labels):,} texts are left to a person."
     low, high = map(format_metric, _accuracy_interval(is_right))
-    decided = (
-        f"The model decides {len(is_right):,} of {len(labels):,} texts, and is right on {is_right.sum():,} of these"
-    )
+    decided = f"The model decides {len(is_right):,} of {len(labels):,} texts, and is right on {is_right.sum():,}"
     return f"{decided}: an accuracy of {format_metric(is_right.mean())} (95 % interval {low} to {high})."
