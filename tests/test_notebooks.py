@@ -117,9 +117,8 @@ def test_train_leaves_a_model_that_the_library_loads(workspace, printed):
     assert settings["parameters"] == {
         **{"TASK_NAME": "tiny", "RANDOM_SEED": 42, "WARMUP_PROPORTION": 0.1, "TRAIN_ROWS": None, "TRUNCATION": "head"},
         **{"RESUME": True, "CHECKPOINT_MINUTES": 5, "CLASS_WEIGHTS": None, "FALSE_POSITIVE_COST": 1.0},
-        **{"TARGET_ACCURACY": None, "R_DROP": 0.0, "ADVERSARIAL_EPSILON": 0.0, "ADVERSARIAL_SHARE": 1.0, "PATIENCE": None, "FOLDS": 0},
-        **{"SEARCH_LEARNING_RATES": [], "SEARCH_EPOCHS": []},
-        **{"TRACK_WITH": None},
+        **{"R_DROP": 0.0, "ADVERSARIAL_EPSILON": 0.0, "ADVERSARIAL_SHARE": 1.0, "PATIENCE": None, "FOLDS": 0},
+        **{"SEARCH_LEARNING_RATES": [], "SEARCH_EPOCHS": [], "TARGET_ACCURACY": None, "TRACK_WITH": None},
         **TRAINING,
     }
 
