@@ -1,4 +1,5 @@
-# make tutorial   set up, then run the three notebooks on the sample
+# make tutorial   set up, then run the three notebooks on the sample, or on data/tickets/ with TASK_NAME=tickets; others of
+#                 their parameters: PARAMETERS="ENCODING=cp1252 MAX_SEQ_LENGTH=128"; only the later notebooks: FROM=train
 # make test       set up, then test
 # make lab        set up, then open JupyterLab on the notebooks
 # make notebooks  run the committed notebooks and clean their output
@@ -8,6 +9,8 @@
 
 PYTHON ?= python3
 TASK_NAME ?= sample
+FROM ?= data_prep
+PARAMETERS ?=
 BIN := .venv/bin
 NOTEBOOKS := data_prep train evaluate
 
@@ -35,7 +38,7 @@ setup: .venv/ready
 	@touch $@
 
 tutorial: setup
-	@$(BIN)/python -m textbert.notebook.tutorial $(TASK_NAME)
+	@$(BIN)/python -m textbert.notebook.tutorial --from $(FROM) TASK_NAME=$(TASK_NAME) "$$PARAMETERS"
 
 test: setup
 	$(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder

@@ -4,6 +4,7 @@ import ast
 import importlib
 import importlib.util
 import json
+import os
 import re
 import shlex
 import shutil
@@ -16,10 +17,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from conftest import ROOT, SETTINGS
+from accelerate.state import AcceleratorState
+from conftest import ROOT, SETTINGS, copy_code, make_reviews, write_script
 
-from textbert.model.archive import write_archive
+from textbert import Classifier
+from textbert.data.tsv import clean_text, write_task
+from textbert.model.archive import read_archive, write_archive
 from textbert.notebook.parameters import check_parameters, get_parameters
+from textbert.notebook.tutorial import NOTEBOOKS, assign_parameters, parse_parameters
 
 DOCS = sorted(ROOT.glob("docs/*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
@@ -115,7 +120,7 @@ def use_tables(run):
 
 
 def use_functions_of_2019(run):
-    names = run(take_block("bert_tools"))
+    names = run(take_block("text_b="))
     (example,) = names["features"]
     assert example.label_id == 1 and sum(example.segment_ids) > 0
     assert type(example).__name__ == "InputFeatures" and Path("features.pkl").is_file()
@@ -177,8 +182,50 @@ def use_engines(run):
         pd.testing.assert_frame_equal(result, score(partition))
 
 
-USES = {"predict(texts).round": use_classifier, "predict_table(table": use_tables, "bert_tools": use_functions_of_2019}
-USES |= {"legacy =": use_an_archive_of_2019, "def score": use_engines}
+def train_in_notebook(folder, table):
+    """Train on the rows of a table with train.ipynb, in a folder with a tiny BERT; return the archive's path."""
+    (folder / "data/mytask").mkdir(parents=True)
+    columns = {"id": table.index, "label": (table["label"] == "good").astype(int), "alpha": "a", "text": table["text"]}
+    write_task({"train": pd.DataFrame(columns)}, ["bad", "good"], folder / "data/mytask")
+    copy_code(folder)
+    write_script("train", folder / "train.py", TASK_NAME="mytask", NUM_TRAIN_EPOCHS=4)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "train.py"], cwd=folder, env=environment, capture_output=True, check=True)
+    return folder / "cache/mytask.tar.gz"
+
+
+def use_training(run):
+    reviews = make_reviews(61, seed=0)
+    table = pd.DataFrame({"label": reviews["label"].map({1: "bad", 2: "good"}), "text": reviews["text"]})
+    table["text"] = clean_text(table["text"], escaped_newlines=False)
+    table.to_csv("reviews.csv", index=False)
+    AcceleratorState._reset_state(reset_partial_state=True)  # it lasts as long as the process
+    names = run(take_block("TrainingConfig("))
+    notebook = Path("notebook")
+    shutil.copytree("cache", notebook / "cache", ignore=shutil.ignore_patterns("mytask*"))
+    archive = train_in_notebook(notebook, table)
+    ours, theirs = map(read_archive, (Path("cache/mytask.tar.gz"), archive))
+    for name in ("pytorch_model.bin", "validation.csv", "seen.bin"):
+        assert ours[name] == theirs[name], name
+    expected = Classifier.load(archive, "cpu").settings
+    differing = {name for name, value in names["classifier"].settings.items() if value != expected[name]}
+    assert differing <= {"parameters", "trained", "id_column"} and len(expected) == len(names["classifier"].settings)
+
+
+def use_the_notebooks(run):
+    (folder := Path("bert-classification")).mkdir()
+    copy_code(folder)
+    shutil.copytree("cache", folder / "cache", ignore=shutil.ignore_patterns("mytask*"))
+    (folder / "data/mytask").mkdir(parents=True)
+    make_reviews(61, seed=0).to_csv(folder / "data/mytask/train.csv", index=False, encoding="cp1252", errors="replace")
+    names = run(take_block("run_tutorial"))
+    assert list(names["results"]) == ["majority class", "TF-IDF", "BERT"]
+    assert json.loads((folder / "outputs/mytask/config.json").read_text())["classifier"]["best_epoch"] <= 2
+
+
+USES = {"predict(texts).round": use_classifier, "predict_table(table": use_tables, "text_b=": use_functions_of_2019}
+USES |= {"legacy =": use_an_archive_of_2019, "def score": use_engines, "TrainingConfig(": use_training}
+USES |= {"run_tutorial": use_the_notebooks}
 
 
 def find_uncovered(blocks):
@@ -298,6 +345,9 @@ def check_make(words):
         name, is_variable, _ = word.partition("=")
         pattern = rf"^{name} \?=" if is_variable else rf"^{name}:"
         assert re.search(pattern, makefile, re.M), word
+    values = dict(word.split("=", 1) for word in words if "=" in word)
+    notebooks = NOTEBOOKS[NOTEBOOKS.index(values.get("FROM", NOTEBOOKS[0])) :]
+    assign_parameters(parse_parameters(values.get("PARAMETERS", "")), notebooks)
 
 
 def check_python(words):
@@ -343,6 +393,8 @@ def test_a_command_names_what_exists(words):
     [
         "make tutorials",
         "make tutorial TASK=x",
+        "make tutorial PARAMETERS='FOLD=3'",
+        "make tutorial PARAMETERS='ENCODING=cp1252' FROM=train",
         "papermill train.ipynb run.ipynb -p TASK_NAMES mytask",
         "papermill training.ipynb run.ipynb -p TASK_NAME mytask",
         "papermill train.ipynb run.ipynb -p TASK_NAME mytask -p FOLDS -3",

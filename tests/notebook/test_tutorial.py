@@ -1,35 +1,38 @@
-"""`make tutorial` prints headings and output of the notebooks, and nothing else."""
+"""`make tutorial` prints headings and output of the notebooks, and gives each notebook the parameters that it has."""
 
+import json
 import os
 import subprocess
 import sys
 
 import nbformat
 import pytest
-from conftest import make_project
+from conftest import ROOT, make_project
+
+from textbert.notebook.tutorial import NOTEBOOKS, assign_parameters, main, parse_parameters, run_tutorial
+
+TINY = "BERT_MODEL=tiny-bert NUM_TRAIN_EPOCHS=2 DEV_SHARE=0.3"
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, bert_files):
-    """A folder with the project's files, whose notebooks use a tiny BERT and few epochs."""
-    folder = make_project(tmp_path_factory.mktemp("project"), bert_files)
-    for path in folder.glob("*.ipynb"):
-        text = path.read_text(encoding="utf-8").replace(
-            'BERT_MODEL = \\"all-MiniLM-L6-v2\\"', 'BERT_MODEL = \\"tiny-bert\\"'
-        )
-        path.write_text(text.replace("NUM_TRAIN_EPOCHS = 8", "NUM_TRAIN_EPOCHS = 2"), encoding="utf-8")
-    return folder
+    """A folder with the project's files, a tiny data set and a tiny BERT."""
+    return make_project(tmp_path_factory.mktemp("project"), bert_files)
 
 
-def run(folder, task, **environment):
+def run(folder, *arguments, **environment):
     """Run the tutorial as the Makefile does; return the completed process."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    command = [sys.executable, "-m", "textbert.notebook.tutorial", task]
+    command = [sys.executable, "-m", "textbert.notebook.tutorial", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
+def read_executed(project, name):
+    return nbformat.read(project / f"outputs/tiny/{name}.ipynb", as_version=4)
+
+
 def test_headings_and_output_are_printed(project):
-    process = run(project, "tiny")
+    process = run(project, "TASK_NAME=tiny", TINY)
     assert process.returncode == 0, process.stderr
     lines = process.stdout.splitlines()
     headings = ["1 · Prepare the data", "2 · Fine-tune BERT", "Training", "3 · Evaluate, and use it"]
@@ -37,7 +40,9 @@ def test_headings_and_output_are_printed(project):
     assert positions == sorted(positions)
     under_training = lines[positions[2] : positions[3]]
     assert any(line.startswith("  epoch 2: training loss") for line in under_training)
+    assert not any(line.startswith("  epoch 3") for line in lines)
     assert "Figure" not in process.stdout and "Cell" not in process.stdout
+    assert "unknown parameter" not in process.stdout + process.stderr
     end = lines[-6:]
     assert end[0].startswith("Done in about") and [line.split("  ")[-1] for line in end[1:4]] == [
         "majority class",
@@ -45,12 +50,128 @@ def test_headings_and_output_are_printed(project):
         "BERT",
     ]
     assert "outputs/tiny/report/report.html" in end[4] and end[5].startswith("Next: make lab")
-    executed = nbformat.read(project / "outputs/tiny/train.ipynb", as_version=4)
-    assert any("Trained in about" in str(cell.get("outputs")) for cell in executed.cells)
+    assert any("Trained in about" in str(cell.get("outputs")) for cell in read_executed(project, "train").cells)
+
+
+def test_each_parameter_goes_to_the_notebooks_that_have_it(project):
+    injected = {}
+    for name in NOTEBOOKS:
+        cells = read_executed(project, name).cells
+        (source,) = [cell.source for cell in cells if "injected-parameters" in cell.metadata.get("tags", [])]
+        injected[name] = sorted(source.splitlines()[1:])
+    task, model = 'TASK_NAME = "tiny"', 'BERT_MODEL = "tiny-bert"'
+    assert injected["data_prep"] == [model, "DEV_SHARE = 0.3", task]
+    assert injected["train"] == [model, "NUM_TRAIN_EPOCHS = 2", task] and injected["evaluate"] == [task]
+
+
+def test_program_begins_with_a_later_notebook(project, capsys):
+    archive, tsv = project / "cache/tiny.tar.gz", project / "data/tiny/train.tsv"
+    before = archive.stat().st_mtime_ns, tsv.stat().st_mtime_ns
+    results = run_tutorial({"TASK_NAME": "tiny", "SHOW_MISTAKES": 1}, start="evaluate", folder=project)
+    assert (archive.stat().st_mtime_ns, tsv.stat().st_mtime_ns) == before
+    saved = json.loads((project / "outputs/tiny/report/eval_results.json").read_text(encoding="utf-8"))["results"]
+    assert list(results) == ["majority class", "TF-IDF", "BERT"]
+    assert [result["mcc"] for result in results.values()] == [result["mcc"] for result in saved.values()]
+    printed = capsys.readouterr().out
+    assert "3 · Evaluate, and use it" in printed and "2 · Fine-tune BERT" not in printed
 
 
 def test_failing_cell_ends_it_with_one_line(project):
-    process = run(project, "nowhere", PYTHONIOENCODING="ascii")  # the encoding of a pipe on some machines
+    process = run(project, "TASK_NAME=nowhere", PYTHONIOENCODING="ascii")  # the encoding of a pipe on some machines
     assert process.returncode == 1 and "1 \\xb7 Prepare the data" in process.stdout
     assert "data_prep.ipynb stopped: FileNotFoundError: data/nowhere holds no table" in process.stderr
     assert "Traceback" not in process.stderr and len(process.stderr.strip().splitlines()) == 1
+    with pytest.raises(RuntimeError, match="evaluate.ipynb stopped: FileNotFoundError"):
+        run_tutorial({"TASK_NAME": "nowhere"}, start="evaluate", folder=project)
+
+
+# ---------- Parameters ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        ("", {}),
+        ("  ENCODING=cp1252  MAX_SEQ_LENGTH=128 ", {"ENCODING": "cp1252", "MAX_SEQ_LENGTH": 128}),
+        ("TEXT_COLUMN=it's the text FOLDS=3", {"TEXT_COLUMN": "it's the text", "FOLDS": 3}),
+        ("""CLASSES=[['1', "2"], ["4"]] PATIENCE=None""", {"CLASSES": [["1", "2"], ["4"]], "PATIENCE": None}),
+        ("""LEARNING_RATE=1e-4 ID_COLUMN="7" REFIT=true""", {"LEARNING_RATE": 1e-4, "ID_COLUMN": "7", "REFIT": True}),
+        ("TRAIN_FILE=a=b.csv ENCODING=", {"TRAIN_FILE": "a=b.csv", "ENCODING": ""}),
+        ("SEARCH_EPOCHS=[2,\n 4]\nFOLDS=2", {"SEARCH_EPOCHS": [2, 4], "FOLDS": 2}),
+    ],
+)
+def test_command_line_is_parsed(arguments, expected):
+    assert parse_parameters(arguments) == expected
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ("tickets FOLDS=3", "expected NAME=VALUE, such as ENCODING=cp1252, got 'tickets'"),
+        ("FOLDS=3 REFIT=True FOLDS=4", "FOLDS is given 2 times"),
+    ],
+)
+def test_command_line_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        parse_parameters(arguments)
+
+
+@pytest.mark.parametrize(
+    "given, notebooks, message",
+    [
+        ({"MAX_SEQ_LENGHT": 128}, NOTEBOOKS, "MAX_SEQ_LENGHT is not a parameter .* did you mean MAX_SEQ_LENGTH"),
+        ({"encoding": "cp1252"}, NOTEBOOKS, "encoding is not a parameter of any notebook: did you mean ENCODING"),
+        ({"ENCODING": "cp1252x"}, NOTEBOOKS, "ENCODING: expected the name of an encoding, .* got 'cp1252x'"),
+        ({"MAX_SEQ_LENGTH": 1000}, NOTEBOOKS, "MAX_SEQ_LENGTH: expected an integer from 3 to 512.* got 1000"),
+        ({"CLASS_WEIGHTS": "balanced", "FALSE_POSITIVE_COST": 5}, NOTEBOOKS, "CLASS_WEIGHTS is 'balanced' and"),
+        ({"ENCODING": "cp1252"}, NOTEBOOKS[1:], "of data_prep.ipynb, but only train and evaluate would run"),
+    ],
+)
+def test_parameters_are_refused(given, notebooks, message):
+    with pytest.raises(ValueError, match=message):
+        assign_parameters(given, notebooks)
+
+
+def test_value_is_converted_once_for_all_notebooks(capsys):
+    assigned = assign_parameters({"TASK_NAME": 2024, "EVAL_BATCH_SIZE": "8"}, NOTEBOOKS)
+    assert {name: values["TASK_NAME"] for name, values in assigned.items()} == dict.fromkeys(NOTEBOOKS, "2024")
+    assert assigned["train"]["EVAL_BATCH_SIZE"] == assigned["evaluate"]["EVAL_BATCH_SIZE"] == 8
+    printed = "TASK_NAME: interpreting 2024 as '2024'\nEVAL_BATCH_SIZE: interpreting '8' as 8\n"
+    assert capsys.readouterr().out == printed
+
+
+@pytest.mark.parametrize("arguments", [["FOLD=3"], ["TASK_NAME=../x"], ["tiny"], ["--from", "evaluate", "FOLDS=3"]])
+def test_invalid_parameter_ends_it_before_anything_runs(arguments, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and len(printed.err.splitlines()) == 1
+
+
+def test_start_and_folder_are_checked(tmp_path):
+    with pytest.raises(ValueError, match="start: expected data_prep, train, evaluate, got 'trian'"):
+        run_tutorial({}, start="trian")
+    with pytest.raises(FileNotFoundError, match="folder must be that of the project"):
+        run_tutorial({}, folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        ([], ["data_prep", "TASK_NAME=sample", ""]),
+        (["TASK_NAME=t", "FROM=train", """PARAMETERS=CLASSES=[['1'], ["2"]]  TEXT_COLUMN=a's b"""], None),
+    ],
+)
+def test_make_passes_the_parameters_on(options, expected, tmp_path):
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / "requirements.txt").touch()
+    for name, script in {"python": "printf '%s\\n' \"$@\"", "pip": "true"}.items():
+        path = tmp_path / ".venv/bin" / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+    (tmp_path / ".venv/ready").touch()
+    environment = {name: value for name, value in os.environ.items() if name not in ("TASK_NAME", "FROM", "PARAMETERS")}
+    command = ["make", "-f", ROOT / "Makefile", "tutorial", *options]
+    process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    expected = expected or ["train", "TASK_NAME=t", """CLASSES=[['1'], ["2"]]  TEXT_COLUMN=a's b"""]
+    assert process.stdout.splitlines() == ["-m", "textbert.notebook.tutorial", "--from", *expected]

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from loop import read_parameters
 
+import tools
 from textbert.training.checkpoints import (
     CONTENT,
     SPLIT,
@@ -317,6 +319,20 @@ def test_run_config_depends_on_the_rows():
     splits = [split, ([0, 2, 3, 1], [4]), ([2, 0, 3], [1, 4]), tuple(map(np.array, split))]
     hashes = [get_run_config(features, model, parameters, rows)[SPLIT] for rows in splits]
     assert hashes[0] == hashes[3] and len(set(hashes)) == 3 and SPLIT not in get_run_config(features, model, parameters)
+
+
+def test_run_config_depends_on_what_features_without_a_file_contain(tokenizers):
+    texts, labels, lengths = ["good", "bad"], ("0", "1"), (9, 8)
+    model, contents = SimpleNamespace(fingerprint="base"), set()
+    for text, label, length in [(texts[0], "0", 9), (texts[0], "0", 9), *product(texts, labels, lengths)]:
+        examples = [tools.InputExample(0, text, label=label)]
+        features = tools.convert_examples_to_features(
+            examples, {"0": 0, "1": 1}, length, tokenizers["uncased"], progress=False
+        )
+        contents.add(get_run_config(features, model, {})["data"])
+    assert len(contents) == 8
+    features.fingerprint = "of a file"
+    assert get_run_config(features, model, {})["data"] == "of a file"
 
 
 def test_trial_with_other_rows_is_run(tmp_path):

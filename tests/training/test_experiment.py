@@ -16,6 +16,7 @@ from tiny import TEXTS, fake_loss, make_features, make_model, make_report
 import tools
 from textbert.data.normalization import hash_text
 from textbert.data.splits import split_folds
+from textbert.evaluation.calibration import fit_calibration
 from textbert.model.archive import read_archive
 from textbert.model.loading import clone_state_dict
 from textbert.training import experiment as experiment_module
@@ -231,6 +232,37 @@ def test_interrupted_search_with_real_runs_gives_the_same_results(start, tmp_pat
     assert len(trials) == 1
     results = search()
     assert [row["epochs"] for row in results] == [2, 1, 2] and len(results) == 3
+
+
+# ---------- Without train.ipynb --------------------------------------------------------------------------------------
+
+
+def test_calibration_is_that_of_train(start):
+    experiment, fine_tune = start()
+    run = experiment.run(fine_tune, TRAIN_ROWS, VALIDATION_ROWS)
+    experiment.setup.model.load_state_dict(experiment.setup.initial_state)
+    results = experiment.calibrate(run)
+    logits = tools.predict_logits(experiment.setup.model, experiment.setup.features, 64, VALIDATION_ROWS)
+    assert np.array_equal(results["logits"], logits)
+    best = run.history.set_index("epoch").loc[run.best_epoch]
+    assert experiment.validate(VALIDATION_ROWS)["mcc"] == best["mcc"]
+    temperature, intercept = fit_calibration(logits, VALIDATION_ROWS % 2)
+    assert results["decision"] == {"temperature": temperature, "intercept": intercept, "threshold": 0.5}
+    assert results["validation"]["task"] == "tiny" and results["validation"]["mcc"] == best["mcc"]
+    costly = experiment.calibrate(run, false_positive_cost=4)
+    assert costly["decision"]["threshold"] == 0.8 and costly["validation"]["tp"] <= results["validation"]["tp"]
+
+
+def test_run_is_packed_without_the_files_of_the_notebooks(start, tokenizers, tmp_path):
+    (tmp_path / "cache").mkdir()
+    experiment, fine_tune = start()
+    run = experiment.run(fine_tune, TRAIN_ROWS[1:], VALIDATION_ROWS)
+    about = {"task_info": {"label_names": ["bad", "good"]}, "parameters": {"TRUNCATION": "head"}, "rows": None}
+    archive = pack(experiment, run, tokenizers["uncased"], tmp_path, **about, **experiment.calibrate(run))[-1]
+    classifier = tools.Classifier.load(archive, "cpu")
+    known = classifier.training_hashes.tolist()
+    assert known == sorted(hash_text(TEXTS[row]) for row in ROWS[1:])  # row 0 is in neither part
+    assert classifier.settings["text_column"] is None and classifier.settings["classes"] is None
 
 
 # ---------- Packing ---------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Features: the input of BERT for many examples, packed into little memory."""
 
+import hashlib
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -118,6 +119,13 @@ class Features(Sequence[InputFeatures]):
         ids = self.ids[self.offsets[index] : self.offsets[index + 1]].tolist() + padding
         segments = [0] * length_a + [1] * (length - length_a) + padding
         return InputFeatures(ids, [1] * length + padding, segments, self.labels[index].item())
+
+    def hash_content(self) -> str:
+        """Return the SHA-256, in hexadecimal, of the tokens and labels."""
+        digest = hashlib.sha256(str(self.max_seq_length).encode())
+        for attribute, _ in self.ARRAYS.values():
+            digest.update(getattr(self, attribute).tobytes())
+        return digest.hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:
         state = {"format": self.FORMAT, "max_seq_length": self.max_seq_length, "fingerprint": self.fingerprint}

@@ -9,7 +9,7 @@ from typing import Any
 from textbert.features.tokenization import MAX_POSITIONS, TRUNCATIONS
 from textbert.inference.export import EXPORTS
 from textbert.model.config import PRETRAINED_MODELS
-from textbert.training.config import RULES
+from textbert.training.config import RULES, TrainingConfig
 from textbert.training.distributed import TRACKERS
 from textbert.utils.validation import (
     TWO_CLASSES,
@@ -55,9 +55,11 @@ def _is_target(value: Any) -> bool:
 
 
 def _check_tracker_installed(name: str | None) -> None:
-    from accelerate.tracking import get_available_trackers  # takes seconds, and evaluate.ipynb does not need it
+    if name is None:
+        return
+    from accelerate.tracking import get_available_trackers  # takes seconds
 
-    if name is not None and name not in map(str, get_available_trackers()):
+    if name not in map(str, get_available_trackers()):
         raise ImportError(f"TRACK_WITH is {name!r}, which is not installed. Run: python -m pip install {name}")
 
 
@@ -113,6 +115,11 @@ class Parameter:
     rule: Rule
 
 
+def _of_training(name: str, notebooks: str = "train") -> Parameter:
+    """Return the parameter that is a field of TrainingConfig, with the default that it has there."""
+    return Parameter(name, notebooks, getattr(TrainingConfig, name.lower()), RULES[name])
+
+
 PARAMETERS = (
     Parameter("TASK_NAME", "data_prep train evaluate", "sample", TASK),
     Parameter("TRAIN_FILE", "data_prep", None, FILE),
@@ -129,25 +136,25 @@ PARAMETERS = (
     Parameter("BERT_MODEL", "data_prep train", "all-MiniLM-L6-v2", MODEL),
     Parameter("MAX_SEQ_LENGTH", "data_prep train", 256, LENGTH),
     Parameter("TRUNCATION", "train", "head", one_of(*TRUNCATIONS)),
-    Parameter("TRAIN_BATCH_SIZE", "train", 16, RULES["TRAIN_BATCH_SIZE"]),
+    _of_training("TRAIN_BATCH_SIZE"),
     Parameter("EVAL_BATCH_SIZE", "train evaluate", 64, BATCH_SIZE),
-    Parameter("LEARNING_RATE", "train", 2e-4, RULES["LEARNING_RATE"]),
-    Parameter("NUM_TRAIN_EPOCHS", "train", 8, RULES["NUM_TRAIN_EPOCHS"]),
-    Parameter("RANDOM_SEED", "data_prep train", 42, RULES["RANDOM_SEED"]),
-    Parameter("GRADIENT_ACCUMULATION_STEPS", "train", 1, RULES["GRADIENT_ACCUMULATION_STEPS"]),
-    Parameter("WARMUP_PROPORTION", "train", 0.1, RULES["WARMUP_PROPORTION"]),
+    _of_training("LEARNING_RATE"),
+    _of_training("NUM_TRAIN_EPOCHS"),
+    _of_training("RANDOM_SEED", "data_prep train"),
+    _of_training("GRADIENT_ACCUMULATION_STEPS"),
+    _of_training("WARMUP_PROPORTION"),
     Parameter("VALIDATION_SHARE", "train", 0.1, FRACTION),
     Parameter("TRAIN_ROWS", "train", None, none_or(integer(10, 10**9))),
     Parameter("RESUME", "train", True, TRUE_OR_FALSE),
     Parameter("CHECKPOINT_MINUTES", "train", 5, number(0, 1440)),
     Parameter("TRACK_WITH", "train", None, TRACKER),
-    Parameter("CLASS_WEIGHTS", "train", None, RULES["CLASS_WEIGHTS"]),
+    _of_training("CLASS_WEIGHTS"),
     Parameter("FALSE_POSITIVE_COST", "train", 1.0, number(0, exclusive_min=True)),
     Parameter("TARGET_ACCURACY", "train", None, TARGET),
-    Parameter("R_DROP", "train", 0.0, RULES["R_DROP"]),
-    Parameter("ADVERSARIAL_EPSILON", "train", 0.0, RULES["ADVERSARIAL_EPSILON"]),
-    Parameter("ADVERSARIAL_SHARE", "train", 1.0, RULES["ADVERSARIAL_SHARE"]),
-    Parameter("PATIENCE", "train", None, RULES["PATIENCE"]),
+    _of_training("R_DROP"),
+    _of_training("ADVERSARIAL_EPSILON"),
+    _of_training("ADVERSARIAL_SHARE"),
+    _of_training("PATIENCE"),
     Parameter("SEARCH_LEARNING_RATES", "train", [], list_of(RULES["LEARNING_RATE"])),
     Parameter("SEARCH_EPOCHS", "train", [], list_of(RULES["NUM_TRAIN_EPOCHS"])),
     Parameter("FOLDS", "train", 0, zero_or(integer(2, 100))),
@@ -165,10 +172,13 @@ def get_parameters(notebook: str) -> dict[str, Parameter]:
     return {parameter.name: parameter for parameter in PARAMETERS if notebook in parameter.notebooks.split()}
 
 
-def _parse_literal(value: Any) -> Any:
-    """Return a value as it was before a command line or YAML made it a string or a float; lists item by item."""
+def parse_literal(value: Any) -> Any:
+    """Return a value as it was before a command line or YAML made it a string or a float; lists item by item.
+
+    A string that is no Python literal, nor true, false, none or null in any case, stays a string.
+    """
     if isinstance(value, list):
-        return [_parse_literal(item) for item in value]
+        return [parse_literal(item) for item in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, str):
@@ -184,8 +194,8 @@ def _parse_literal(value: Any) -> Any:
 
 def _coerce(name: str, value: Any, rule: Rule) -> Any:
     """Return the only valid value that an invalid one can mean; raise ValueError if there is none."""
-    literal = _parse_literal(value)
-    candidates = [literal, _parse_literal(literal)]
+    literal = parse_literal(value)
+    candidates = [literal, parse_literal(literal)]
     if rule is TASK and type(value) is int:  # a folder called 2024
         candidates.append(str(value))
     for candidate in candidates:

@@ -1,26 +1,34 @@
-"""Run the three notebooks in a terminal: each heading as it is reached, and what the cells below it print.
+"""Run the three notebooks from a terminal or a program: each heading as it is reached, and what its cells print.
 
-python -m textbert.notebook.tutorial [TASK_NAME]
+python -m textbert.notebook.tutorial [NAME=VALUE ...] [--from NOTEBOOK]
 """
 
+import argparse
+import difflib
 import json
 import os
+import re
 import sys
 import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import nbformat
-import papermill
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
 
 from textbert.evaluation.results import to_display_names
+from textbert.notebook.parameters import PARAMETERS, check_parameters, get_parameters, parse_literal
 from textbert.utils.display import format_duration
-from textbert.utils.files import atomic_write
+from textbert.utils.files import atomic_write, check_file
 
 NOTEBOOKS = ("data_prep", "train", "evaluate")
+DEFAULT_TASK = "sample"
 
 
 class StreamingClient(NotebookClient):
@@ -43,44 +51,121 @@ class StreamingClient(NotebookClient):
         return super().process_message(msg, cell, cell_index)
 
 
-def run_notebook(name: str, task: str) -> None:
-    """Run a notebook on a task and save the executed copy in `outputs/<task>/`.
+def parse_parameters(arguments: str) -> dict[str, Any]:
+    """Return the parameters of a command line such as "ENCODING=cp1252 TEXT_COLUMN=ticket text" as a dict by name.
 
-    Raises CellExecutionError if a cell fails; the copy is saved nevertheless.
+    A value reaches up to the next name, so it may contain spaces; it is a Python literal, or else a string. Raises
+    ValueError for anything before the first name, and for a name that is given twice.
     """
-    source = Path(f"{name}.ipynb")
-    notebook = papermill.execute_notebook(source, None, {"TASK_NAME": task}, prepare_only=True, progress_bar=False)
+    start, *pairs = re.split(r"(?:^|\s+)([A-Za-z_]\w*)=", arguments.strip())
+    if start:
+        raise ValueError(f"expected NAME=VALUE, such as ENCODING=cp1252, got {start!r}")
+    names, values = pairs[::2], pairs[1::2]
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise ValueError(f"{name} is given {count} times: keep one of them")
+    return {name: parse_literal(value) for name, value in zip(names, values)}
+
+
+def assign_parameters(parameters: Mapping[str, Any], notebooks: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return a dict from each notebook to those of the parameters that it has, after the notebook's own check.
+
+    Raises ValueError for a name that no notebook has (with the nearest known one), or none of `notebooks`, and what
+    `check_parameters` raises.
+    """
+    owners = {parameter.name: parameter.notebooks.split() for parameter in PARAMETERS}
+    for name in parameters:
+        if name not in owners:
+            nearest = difflib.get_close_matches(name.upper(), owners, n=1, cutoff=0)[0]
+            raise ValueError(f"{name} is not a parameter of any notebook: did you mean {nearest}?")
+        if not {*owners[name]} & {*notebooks}:
+            raise ValueError(
+                f"{name} is a parameter of {owners[name][0]}.ipynb, but only {' and '.join(notebooks)} would run: "
+                "leave it out, or begin with an earlier notebook"
+            )
+    values = dict(parameters)  # as they are after the checks
+    assigned = {}
+    for notebook in notebooks:
+        defaults = {name: parameter.default for name, parameter in get_parameters(notebook).items()}
+        own = {name: value for name, value in values.items() if name in defaults}
+        checked = check_parameters(notebook, defaults | own)
+        assigned[notebook] = {name: checked[name] for name in own}
+        values |= assigned[notebook]
+    return assigned
+
+
+def run_notebook(name: str, parameters: dict[str, Any], folder: str | Path = ".") -> None:
+    """Run a notebook of the project in a folder, and save the executed copy in its `outputs/<task>/`.
+
+    The parameters may be those of both its cells: the cell that sets them follows the second. (papermill itself would
+    warn of those of the first.) Raises RuntimeError if a cell fails; the copy is saved nevertheless.
+    """
+    source = Path(folder, f"{name}.ipynb")
+    notebook = parameterize_notebook(load_notebook_node(str(source)), parameters)
     client = StreamingClient(notebook, timeout=None, kernel_name="python3")
     client.on_cell_start = client.print_headings
+    without_bars = {**os.environ, "TQDM_DISABLE": "1"}  # they are widgets, which a terminal cannot show
     try:
-        client.execute()
+        client.execute(cwd=str(folder), env=without_bars)
+    except CellExecutionError as error:
+        raise RuntimeError(f"{source.name} stopped: {error.ename}: {error.evalue}") from error
     finally:
-        with atomic_write(Path("outputs", task, source.name)) as temporary:
+        with atomic_write(Path(folder, "outputs", parameters["TASK_NAME"], source.name)) as temporary:
             nbformat.write(notebook, temporary)
 
 
-def main(task: str = "sample") -> int:
-    """Run all three notebooks on a task and print where the results are; return the exit status, 1 if a cell fails."""
-    start = time.perf_counter()
+def run_tutorial(
+    parameters: Mapping[str, Any], start: str = "data_prep", folder: str | Path = "."
+) -> dict[str, dict[str, Any]]:
+    """Run the notebooks on a task, print their headings and output, and return the metrics on `dev.tsv` by model.
+
+    Parameters
+    ----------
+    parameters : of the notebooks, by name, such as TASK_NAME; each goes to the notebooks that have it
+    start : the notebook to begin with: "data_prep", "train" or "evaluate"
+    folder : the project's folder
+
+    All are checked before a notebook runs; see `assign_parameters` for the errors. Raises RuntimeError if a cell fails.
+    """
+    if start not in NOTEBOOKS:
+        raise ValueError(f"start: expected {', '.join(NOTEBOOKS)}, got {start!r}")
+    notebooks = NOTEBOOKS[NOTEBOOKS.index(start) :]
+    for name in notebooks:
+        check_file(Path(folder, f"{name}.ipynb"), "folder must be that of the project")
+    assigned = assign_parameters({"TASK_NAME": DEFAULT_TASK, **parameters}, notebooks)
+    for name, values in assigned.items():
+        run_notebook(name, values, folder)
+    path = Path(folder, "outputs", assigned["evaluate"]["TASK_NAME"], "report", "eval_results.json")
+    return to_display_names(json.loads(path.read_text(encoding="utf-8"))["results"])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the notebooks from the command line and print where the results are.
+
+    Returns the exit status: 1 if a cell fails, 2 for an invalid parameter.
+    """
+    begin = time.perf_counter()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # on Windows the encoding of files and pipes is not UTF-8
             stream.reconfigure(errors="backslashreplace")
-    os.environ["TQDM_DISABLE"] = "1"  # progress bars are widgets, which a terminal cannot show
-    for name in NOTEBOOKS:
-        try:
-            run_notebook(name, task)
-        except CellExecutionError as error:
-            print(f"\n{name}.ipynb stopped: {error.ename}: {error.evalue}", file=sys.stderr)
-            return 1
-    folder = Path("outputs", task)
-    results = json.loads((folder / "report" / "eval_results.json").read_text(encoding="utf-8"))["results"]
-    print(f"\nDone in {format_duration(time.perf_counter() - start)}. Matthews correlation on dev.tsv (1 is perfect):")
-    for name, result in to_display_names(results).items():
+    parser = argparse.ArgumentParser("python -m textbert.notebook.tutorial", description="Run the three notebooks.")
+    parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="a parameter of the notebooks")
+    parser.add_argument("--from", dest="start", choices=NOTEBOOKS, default=NOTEBOOKS[0], help="notebook to begin with")
+    options = parser.parse_intermixed_args(arguments)
+    try:
+        parameters = parse_parameters(" ".join(options.parameters))
+        results = run_tutorial(parameters, options.start)
+    except (ValueError, ImportError, FileNotFoundError, RuntimeError) as error:
+        print(f"\n{error}" if isinstance(error, RuntimeError) else error, file=sys.stderr)
+        return 1 if isinstance(error, RuntimeError) else 2
+    print(f"\nDone in {format_duration(time.perf_counter() - begin)}. Matthews correlation on dev.tsv (1 is perfect):")
+    for name, result in results.items():
         print(f"  {result['mcc']:.2f}  {name}")
-    print(f"The report is {folder / 'report' / 'report.html'}, the model cache/{task}.tar.gz.")
+    task = parameters.get("TASK_NAME", DEFAULT_TASK)
+    print(f"The report is {Path('outputs', str(task), 'report', 'report.html')}, the model cache/{task}.tar.gz.")
     print("Next: make lab opens the notebooks; to use your own table, put it into data/mytask/ (see docs/own-data.md).")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main())

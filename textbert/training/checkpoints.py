@@ -91,13 +91,18 @@ def get_run_config(
 ) -> dict[str, Any]:
     """Return everything that determines the result of a training run, as a dict of plain values.
 
-    features : only their fingerprint is used
+    features : only their fingerprint is used, or the hash of their content if they were not made from a file
     model : what `load_model` returned; only its fingerprint is used
     training_config : the parameters that affect a run, by name
     rows : (training rows, validation rows), since another version of the code may split differently
     """
     split = {} if rows is None else {SPLIT: hash_rows(*rows)}
-    return {"data": features.fingerprint, CONTENT: model.fingerprint, **split, **training_config}
+    return {
+        "data": features.fingerprint or features.hash_content(),
+        CONTENT: model.fingerprint,
+        **split,
+        **training_config,
+    }
 
 
 def training_lock(accelerator: "Accelerator", output_dir: str | Path) -> AbstractContextManager[None]:

@@ -30,7 +30,7 @@ DATA_PARAMETERS = ("TASK_NAME", "BERT_MODEL", "MAX_SEQ_LENGTH", "TRUNCATION", "V
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How to train. Each field is the parameter of train.ipynb with that name in capitals.
+    """How to train. Each field is the parameter of train.ipynb with that name in capitals, and has its default.
 
     learning_rate : of classifier and pooler; `make_optimizer` gives those of the layers below
     num_train_epochs : how many at most
@@ -47,17 +47,17 @@ class TrainingConfig:
     Raises ValueError, naming the parameter, for an invalid value.
     """
 
-    learning_rate: float
-    num_train_epochs: int
-    train_batch_size: int
-    gradient_accumulation_steps: int
-    warmup_proportion: float
-    class_weights: str | None
-    r_drop: float
-    adversarial_epsilon: float
-    adversarial_share: float
-    patience: int | None
-    random_seed: int
+    learning_rate: float = 2e-4
+    num_train_epochs: int = 8
+    train_batch_size: int = 16
+    gradient_accumulation_steps: int = 1
+    warmup_proportion: float = 0.1
+    class_weights: str | None = None
+    r_drop: float = 0.0
+    adversarial_epsilon: float = 0.0
+    adversarial_share: float = 1.0
+    patience: int | None = None
+    random_seed: int = 42
 
     def __post_init__(self) -> None:
         for name, value in self.to_parameters().items():

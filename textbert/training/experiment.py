@@ -13,13 +13,15 @@ import numpy as np
 from pytorch_pretrained_bert.modeling import BertForSequenceClassification
 
 from textbert.data.splits import split_folds
+from textbert.evaluation.calibration import default_threshold, fit_calibration, probabilities
+from textbert.evaluation.metrics import choose_threshold, get_eval_report
 from textbert.features.batching import BatchSampler
 from textbert.features.features import Features
 from textbert.model.state_dict import StateDict
 from textbert.training.batches import TrainingSetup
 from textbert.training.checkpoints import Checkpoint, TrialCache, get_checkpoint_path, get_run_config, training_lock
 from textbert.training.config import DATA_PARAMETERS, TrainingConfig
-from textbert.training.distributed import experiment_tracker
+from textbert.training.distributed import experiment_tracker, predict_distributed
 from textbert.training.packing import PackingList, write_run
 from textbert.training.trainer import Run
 from textbert.utils.display import format_duration
@@ -197,6 +199,33 @@ class Experiment:
         else:
             self.accelerator.print("FOLDS is 0: no cross-validation")
         return folds
+
+    def validate(self, rows: np.ndarray, batch_size: int = 64) -> dict[str, Any]:
+        """Return the metrics of `get_eval_report` on some rows, for the model's current weights and a threshold of 0.5.
+
+        batch_size : texts predicted at once; affects speed, not results
+        """
+        logits = predict_distributed(self.setup.model, self.setup.features, batch_size, rows)
+        y_prob = probabilities(logits)[:, 1]
+        return get_eval_report(self.output_dir.name, self.setup.labels[rows], y_prob >= 0.5, y_prob)
+
+    def calibrate(self, run: Run, false_positive_cost: float = 1.0, batch_size: int = 64) -> dict[str, Any]:
+        """Fit calibration and decision threshold on the validation rows of a run, as train.ipynb does.
+
+        Returns what `pack` takes of it, as a dict: logits, decision and validation. The model has the weights of the
+        run's best epoch afterwards. See `fit_calibration` and `choose_threshold` for methods and parameters.
+        """
+        self.setup.model.load_state_dict(run.best_weights)
+        rows, weights = run.validation_rows, run.config.class_weights
+        logits = predict_distributed(self.setup.model, self.setup.features, batch_size, rows)
+        y_true = self.setup.labels[rows]
+        temperature, intercept = fit_calibration(logits, y_true, weights)
+        y_prob = probabilities(logits, temperature, intercept)[:, 1]
+        default = default_threshold(intercept, weights)
+        threshold, _ = choose_threshold(y_prob, y_true, false_positive_cost, run.config.random_seed, default)
+        decision = {"temperature": temperature, "intercept": intercept, "threshold": threshold}
+        validation = get_eval_report(self.output_dir.name, y_true, y_prob >= threshold, y_prob)
+        return {"logits": logits, "decision": decision, "validation": validation}
 
     def pack(self, run: Run, archive: str | Path, **results: Any) -> list[Path]:
         """Write the results of a run and the archive, in the main process, and remove the checkpoint.

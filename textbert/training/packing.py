@@ -24,24 +24,24 @@ from textbert.utils.files import exclusive_lock, write_text
 class PackingList:
     """What is packed beside the model.
 
-    task_info : what `read_task_info` returned
+    task_info : what `read_task_info` returned; of its keys only label_names is required
     examples : all examples, as their rows are numbered
-    rows : array of the rows whose texts count as known to the model
+    rows : array of the rows whose texts count as known to the model; None for those of the run
     logits : of the validation rows, before calibration, of shape (n, 2)
     decision : dict of temperature, intercept, threshold and, optionally, review_range
     validation : metrics on the validation rows with that threshold
-    parameters : those of train.ipynb by name; learning rate and epochs become those of the run
+    parameters : those of train.ipynb by name, TRUNCATION at least; learning rate and epochs become those of the run
     search, folds : a dict for each run of a search or of a cross-validation
     """
 
     tokenizer: BertTokenizer
     task_info: dict[str, Any]
     examples: Sequence[Example]
-    rows: np.ndarray
     logits: np.ndarray
     decision: dict[str, Any]
     validation: dict[str, Any]
     parameters: dict[str, Any]
+    rows: np.ndarray | None = None
     search: Sequence[dict[str, Any]] = ()
     folds: Sequence[dict[str, Any]] = ()
 
@@ -55,9 +55,7 @@ def make_settings(run: Run, packing: PackingList, max_seq_length: int) -> dict[s
         "max_seq_length": max_seq_length,
         "truncation": packing.parameters["TRUNCATION"],
         "label_names": label_names,
-        "classes": packing.task_info["classes"],
-        "text_column": packing.task_info["text_column"],
-        "id_column": packing.task_info["id_column"],
+        **{name: packing.task_info.get(name) for name in ("classes", "text_column", "id_column")},
         "positive_class": label_names[1],
         **{name: value for name, value in packing.decision.items() if value is not None},
         "trained": time.strftime("%Y-%m-%d %H:%M"),
@@ -83,7 +81,8 @@ def make_tables(run: Run, packing: PackingList) -> dict[str, pd.DataFrame]:
 def write_run(run: Run, packing: PackingList, max_seq_length: int, output_dir: Path, archive: Path) -> None:
     """Write model, tables and hashes into a task's folder, pack them, and remove the checkpoint."""
     settings, tables = make_settings(run, packing, max_seq_length), make_tables(run, packing)
-    texts = [packing.examples[row].text_a for row in packing.rows]
+    rows = np.union1d(run.train_rows, run.validation_rows) if packing.rows is None else packing.rows
+    texts = [packing.examples[row].text_a for row in rows]
     with exclusive_lock(output_dir / "checkpoint"):
         save_model(run.model, packing.tokenizer, output_dir, settings)
         for name, table in tables.items():
