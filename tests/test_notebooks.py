@@ -287,11 +287,11 @@ def test_classes_are_merged_and_a_dev_set_is_held_out(workspace, stars, stars_pr
 
 
 def test_training_with_all_options(workspace, stars, stars_printed):
-    """Class weights, patience, costs, a search and folds at once; predictions have the user's label names."""
+    """Class weights, patience, targets, a search and folds at once; predictions have the label names."""
     parameters = {
         **TRAINING,
         **{"TASK_NAME": "stars", "CLASS_WEIGHTS": "balanced", "PATIENCE": 2, "FOLDS": 3},
-        **{"SEARCH_LEARNING_RATES": [1e-6, 3e-3], "SEARCH_EPOCHS": [1, 7]},
+        **{"SEARCH_LEARNING_RATES": [1e-6, 3e-3], "SEARCH_EPOCHS": [1, 7], "TARGET_ACCURACY": [0.55, 0.6]},
     }
     output = run(workspace, "train", **parameters)
     settings = json.loads((workspace / "outputs/stars/config.json").read_text())["classifier"]
@@ -326,8 +326,12 @@ def test_training_with_all_options(workspace, stars, stars_printed):
     assert settings["label_names"] == ["1 or 2", "4 or 5"] and settings["positive_class"] == "4 or 5"
     predicted = tools.Classifier.load(workspace / "cache/stars.tar.gz").predict(["good soup", "bad soup"])
     assert set(predicted["label"]) <= {"1 or 2", "4 or 5"}
+    low, high = settings["review_range"]
+    assert 0 <= low <= settings["threshold"] <= high <= 1 and low != high
+    assert predicted["review"].tolist() == [low < value < high for value in predicted["probability"]]
     assert predicted["label"].eq("4 or 5").tolist() == predicted["probability"].ge(settings["threshold"]).tolist()
-    run(workspace, "evaluate", TASK_NAME="stars")
+    output = run(workspace, "evaluate", TASK_NAME="stars")
+    assert "The model decides" in output or "are left to a person" in output
     predictions = pd.read_csv(workspace / "outputs/stars/report/predictions.csv")
     assert set(predictions["label"]) == {"1 or 2", "4 or 5"} >= set(predictions["predicted"])
 
