@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.special import expit, logit
-from scipy.stats import binomtest
+from scipy.stats import norm
 
 from textbert.evaluation.calibration import format_threshold
 from textbert.evaluation.metrics import format_metric
@@ -31,19 +31,20 @@ def _find_cutoff(confidence: np.ndarray, is_right: np.ndarray, target_accuracy: 
 
     It lies halfway between two of the values, so that rounding moves no text to the other side.
     """
-    values = np.unique(confidence)[::-1]
-    best = np.inf
-    for cutoff in np.append((values[:-1] + values[1:]) / 2, 0):  # 0: none is left to a person
-        decided = is_right[confidence >= cutoff]
-        if len(decided) and _accuracy_interval(decided)[0] >= target_accuracy:
-            best = float(cutoff)
-    return best
+    order = np.argsort(-confidence)
+    values = np.append(confidence[order], -confidence[order][-1:])  # the last cutoff is 0: none is left to a person
+    is_end = values[:-1] > values[1:]  # equal ones are decided together
+    low, _ = _accuracy_interval(np.cumsum(is_right[order]), np.arange(1, len(order) + 1))
+    reached = np.flatnonzero(is_end & (low >= target_accuracy))
+    return float(values[reached[-1] : reached[-1] + 2].mean()) if len(reached) else np.inf
 
 
-def _accuracy_interval(is_right: np.ndarray) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of an accuracy."""
-    interval = binomtest(int(is_right.sum()), len(is_right)).proportion_ci(method="wilson")
-    return interval.low, interval.high
+def _accuracy_interval(correct: np.ndarray, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return Wilson's 95 % intervals of accuracies (scipy has them for one at a time)."""
+    z = norm.ppf(0.975)
+    center = (correct + z**2 / 2) / (texts + z**2)
+    margin = z * np.sqrt(correct * (texts - correct) / texts + z**2 / 4) / (texts + z**2)
+    return center - margin, center + margin
 
 
 def find_review_range(
@@ -110,6 +111,6 @@ def describe_review(labels: np.ndarray, y_prob: np.ndarray, threshold: float, re
     is_right = ((y_prob >= threshold) == labels)[~needs_review(y_prob, review_range)]
     if not len(is_right):
         return f"All {len(labels):,} texts are left to a person."
-    low, high = map(format_metric, _accuracy_interval(is_right))
+    low, high = (format_metric(float(end)) for end in _accuracy_interval(is_right.sum(), np.array(len(is_right))))
     decided = f"The model decides {len(is_right):,} of {len(labels):,} texts, and is right on {is_right.sum():,}"
     return f"{decided}: an accuracy of {format_metric(is_right.mean())} (95 % interval {low} to {high})."
