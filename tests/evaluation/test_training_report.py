@@ -22,7 +22,7 @@ def test_attention_is_that_of_the_model():
         hidden_states = model.bert.embeddings(torch.tensor([ids]))
         context = attention(hidden_states, torch.zeros(1, 1, 1, 5))[0].view(5, 2, 16)
         values = attention.value(hidden_states)[0].view(5, 2, 16)
-    expected = np.einsum("hij,jhs->ihs", weights[0], values.numpy())
+    expected = np.einsum("hij,jhd->ihd", weights[0], values.numpy())
     np.testing.assert_allclose(context.numpy(), expected, atol=1e-5)
 
 

@@ -149,8 +149,8 @@ def test_invalid_parameter_ends_it_before_anything_runs(arguments, capsys, monke
 
 
 def test_start_and_folder_are_checked(tmp_path):
-    with pytest.raises(ValueError, match="start: expected data_prep, train, evaluate, got 'trian'"):
-        run_tutorial({}, start="trian")
+    with pytest.raises(ValueError, match="start: expected data_prep, train, evaluate, got 'tran'"):
+        run_tutorial({}, start="tran")
     with pytest.raises(FileNotFoundError, match="folder must be that of the project"):
         run_tutorial({}, folder=tmp_path)
 
