@@ -77,6 +77,12 @@ def test_words_are_told_apart_without_colours_and_the_clearest_prediction_is_cho
     assert explanation.render_clearest(fine_tuned, []) == []
 
 
+def test_a_classifier_with_a_range_for_review_is_explained(fine_tuned, monkeypatch):
+    html = explanation.render_prediction(fine_tuned, "good soup")
+    monkeypatch.setitem(fine_tuned.settings, "review_range", [0.01, 0.99])
+    assert explanation.render_prediction(fine_tuned, "good soup") == html
+
+
 def test_a_saved_notebook_has_the_prediction_only(fine_tuned, monkeypatch, capsys):
     monkeypatch.setenv("TQDM_DISABLE", "1")
     explanation.show_prediction_widget(fine_tuned, "bad soup")

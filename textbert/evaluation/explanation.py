@@ -20,6 +20,8 @@ from textbert.model.prediction import predict_logits
 from textbert.utils.display import NEGATIVE_COLOUR, POSITIVE_COLOUR
 from textbert.utils.validation import check_type
 
+MIN_STRENGTH = 0.05  # of a word's score, as a fraction of the largest, to be highlighted
+
 
 @runtime_checkable
 class ClassifierLike(Protocol):
@@ -32,9 +34,6 @@ class ClassifierLike(Protocol):
     def predict(self, texts: Sequence[str], *, progress: bool = True) -> pd.DataFrame:
         """Return a row for each text: its label, and the probability of the positive class."""
         ...
-
-
-MIN_STRENGTH = 0.05  # of a word's score, as a fraction of the largest, to be highlighted
 
 
 class _Unit(NamedTuple):
@@ -193,7 +192,7 @@ def render_prediction(classifier: ClassifierLike, text: str, words: pd.DataFrame
 
     words : the result of `explain`, if it is known already
     """
-    label, probability = classifier.predict([text], progress=False).iloc[0]
+    label, probability = classifier.predict([text], progress=False).loc[0, ["label", "probability"]]
     positive = html.escape(str(classifier.settings["label_names"][1]))
     head = f"<b>{html.escape(str(label))}</b> · probability of {positive}: {probability:.2f}"
     words = explain(classifier, text) if words is None else words

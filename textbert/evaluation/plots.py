@@ -16,7 +16,7 @@ from sklearn import metrics
 
 from textbert.evaluation.calibration import format_threshold
 from textbert.evaluation.predictions import merge_bands
-from textbert.evaluation.review import get_confidence
+from textbert.evaluation.review import count_by_coverage, get_confidence
 from textbert.utils.display import BASELINE_COLOUR, BERT_COLOUR, LIMIT, NEGATIVE_COLOUR, POSITIVE_COLOUR
 
 GREY = "#e6e6e6"
@@ -260,14 +260,12 @@ def plot_coverage(labels: np.ndarray, y_probs: dict[str, np.ndarray], thresholds
     figure, ax = plt.subplots(figsize=(6, 3), layout="constrained")
     alts = ["The accuracy of the most confident predictions, by their fraction."]
     for name, y_prob in y_probs.items():
-        confidence = get_confidence(y_prob, thresholds[name])
-        order = np.argsort(-confidence)
-        is_right = ((y_prob >= thresholds[name]) == labels)[order]
-        ends = np.flatnonzero(np.diff(confidence[order], append=-1))  # equal ones are decided together
-        ends = ends[ends >= min(19, len(labels) - 1)]  # of fewer, the accuracy says little
-        accuracy = np.cumsum(is_right)[ends] / (ends + 1)
-        ax.plot((ends + 1) / len(labels), accuracy, color=_get_colour(name), label=name)
-        half = accuracy[np.abs((ends + 1) / len(labels) - 0.5).argmin()]
+        confidence, is_right = get_confidence(y_prob, thresholds[name]), (y_prob >= thresholds[name]) == labels
+        texts, correct, _ = count_by_coverage(confidence, is_right)
+        is_drawn = texts >= min(20, len(labels))  # of fewer, the accuracy says little
+        fraction, accuracy = (texts / len(labels))[is_drawn], (correct / texts)[is_drawn]
+        ax.plot(fraction, accuracy, color=_get_colour(name), label=name)
+        half = accuracy[np.abs(fraction - 0.5).argmin()]
         alts.append(f"{name}: {accuracy[-1]:.2f} for all texts, {half:.2f} for half of them.")
     ax.set(xlabel="fraction of the texts that the model decides", ylabel="accuracy of these", xlim=(0, 1.02))
     ax.legend()

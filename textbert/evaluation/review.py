@@ -4,6 +4,7 @@ This is classification with a reject option (Chow 1970, https://doi.org/10.1109/
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit, logit
@@ -26,17 +27,36 @@ def get_confidence(y_prob: np.ndarray, threshold: float) -> np.ndarray:
     return np.abs(_log_odds(y_prob) - _log_odds(np.array(threshold)))
 
 
+class Coverage(NamedTuple):
+    """For each number of the most confident predictions, without parting equally confident ones: how many are right.
+
+    All are arrays of the same shape; `confidence` is that of the last of them.
+    """
+
+    texts: np.ndarray
+    correct: np.ndarray
+    confidence: np.ndarray
+
+
+def count_by_coverage(confidence: np.ndarray, is_right: np.ndarray) -> Coverage:
+    """Count the predictions, and those that are right, from the most confident to all; arrays of shape (n,)."""
+    order = np.argsort(-confidence)
+    ends = np.flatnonzero(np.diff(confidence[order], append=-np.inf))
+    return Coverage(ends + 1, np.cumsum(is_right[order])[ends], confidence[order][ends])
+
+
 def _find_cutoff(confidence: np.ndarray, is_right: np.ndarray, target_accuracy: float) -> float:
     """Return the lowest confidence from which on predictions are right often enough; infinity if there is none.
 
     It lies halfway between two of the values, so that rounding moves no text to the other side.
     """
-    order = np.argsort(-confidence)
-    values = np.append(confidence[order], -confidence[order][-1:])  # the last cutoff is 0: none is left to a person
-    is_end = values[:-1] > values[1:]  # equal ones are decided together
-    low, _ = _accuracy_interval(np.cumsum(is_right[order]), np.arange(1, len(order) + 1))
-    reached = np.flatnonzero(is_end & (low >= target_accuracy))
-    return float(values[reached[-1] : reached[-1] + 2].mean()) if len(reached) else np.inf
+    coverage = count_by_coverage(confidence, is_right)
+    low, _ = _accuracy_interval(coverage.correct, coverage.texts)
+    reached = np.flatnonzero(low >= target_accuracy)
+    if not len(reached):
+        return np.inf
+    between = coverage.confidence[reached[-1] : reached[-1] + 2]
+    return float(between.mean()) if len(between) == 2 else 0.0  # 0: none is left to a person
 
 
 def _accuracy_interval(correct: np.ndarray, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

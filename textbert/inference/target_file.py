@@ -20,9 +20,8 @@ FORMAT = 2  # version of what is written: increase it with every change, so that
 def output_columns(header: Iterable, source: str | Path, has_review: bool = False) -> list[str]:
     """Return the names of the columns to add: those of the predictions, or predicted_label, predicted_probability, ...
 
-    `header` has the names of the table's columns; messages call the table `source`; `has_review` says whether
-    the predictions have a column review. Raises ValueError if of both lists
-    a name is taken.
+    `header` has the names of the table's columns; messages call the table `source`; `has_review` says whether the
+    predictions have a column review. Raises ValueError if a name of each list is taken.
     """
     columns = ["label", "probability", *["review"] * has_review]
     existing = {str(name).strip() for name in header}

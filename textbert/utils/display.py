@@ -131,10 +131,8 @@ def describe_training(losses: Sequence[float], history: Sequence[dict[str, float
     sentences = ["The training loss of each step, and loss and MCC on the validation set after each epoch."]
     if losses:
         last = losses[-max(1, len(losses) // 10) :]
-        sentences.append(
-            f"The training loss goes from {losses[0]:.2f} to {sum(last) / len(last):.2f}, the mean of the "
-        )
-        sentences[-1] += f"last {len(last):,} of {len(losses):,} steps."
+        end = f"{sum(last) / len(last):.2f}, the mean of the last {len(last):,} of {len(losses):,} steps"
+        sentences.append(f"The training loss goes from {losses[0]:.2f} to {end}.")
     if history:
         rows = ", ".join(f"{row['loss']:.2f} and {row['mcc']:.2f}" for row in history)
         sentences.append(f"Validation loss and MCC by epoch: {rows}; before training the MCC is {baseline_mcc:.2f}.")
