@@ -140,7 +140,8 @@ def test_evaluate_reports_what_the_predictions_say_and_leaves_the_archive(worksp
     assert "soup" in (report_dir / "report.html").read_text()
     run(workspace, "evaluate", REPORT_TEXTS=False, CHECK_LABELS=0, SHOW_MISTAKES=0, EXPORT=["huggingface"])
     assert digest(workspace / "cache/tiny.tar.gz") == before
-    assert "soup" not in (report_dir / "report.html").read_text()
+    page = re.sub("base64,[A-Za-z0-9+/=]+", "", (report_dir / "report.html").read_text())  # letters may spell anything
+    assert "soup" not in page and "<img" in page
     assert (workspace / "outputs/tiny/huggingface/model.safetensors").is_file()
     results = json.loads((report_dir / "eval_results.json").read_text())
     report = results["results"]["BERT"]
@@ -291,7 +292,7 @@ def test_training_with_all_options(workspace, stars, stars_printed):
     parameters = {
         **TRAINING,
         **{"TASK_NAME": "stars", "CLASS_WEIGHTS": "balanced", "PATIENCE": 2, "FOLDS": 3},
-        **{"SEARCH_LEARNING_RATES": [1e-6, 3e-3], "SEARCH_EPOCHS": [1, 7], "TARGET_ACCURACY": [0.55, 0.6]},
+        **{"SEARCH_LEARNING_RATES": [1e-6, 3e-3], "SEARCH_EPOCHS": [1, 7], "TARGET_ACCURACY": [0.55, 0.99]},
     }
     output = run(workspace, "train", **parameters)
     settings = json.loads((workspace / "outputs/stars/config.json").read_text())["classifier"]
@@ -327,7 +328,7 @@ def test_training_with_all_options(workspace, stars, stars_printed):
     predicted = tools.Classifier.load(workspace / "cache/stars.tar.gz").predict(["good soup", "bad soup"])
     assert set(predicted["label"]) <= {"1 or 2", "4 or 5"}
     low, high = settings["review_range"]
-    assert 0 <= low <= settings["threshold"] <= high <= 1 and low != high
+    assert 0 <= low <= settings["threshold"] <= high == 1 and low != high  # too few for a target of 0.99
     assert predicted["review"].tolist() == [low < value < high for value in predicted["probability"]]
     assert predicted["label"].eq("4 or 5").tolist() == predicted["probability"].ge(settings["threshold"]).tolist()
     output = run(workspace, "evaluate", TASK_NAME="stars")

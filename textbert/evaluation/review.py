@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import expit, logit
-from scipy.stats import norm
 
 from textbert.evaluation.calibration import format_threshold
 from textbert.evaluation.metrics import format_metric
@@ -19,7 +17,16 @@ Target = float | Sequence[float] | None
 
 
 def _log_odds(y_prob: np.ndarray) -> np.ndarray:
+    from scipy.special import logit  # predicting does not need scipy
+
     return logit(np.clip(y_prob, 1e-12, 1 - 1e-12))
+
+
+def _move(threshold: float, distance: float) -> float:
+    """Return the probability at a distance from a threshold in log-odds."""
+    from scipy.special import expit
+
+    return float(expit(_log_odds(np.array(threshold)) + distance)) if distance else threshold
 
 
 def get_confidence(y_prob: np.ndarray, threshold: float) -> np.ndarray:
@@ -61,6 +68,8 @@ def _find_cutoff(confidence: np.ndarray, is_right: np.ndarray, target_accuracy: 
 
 def _accuracy_interval(correct: np.ndarray, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return Wilson's 95 % intervals of accuracies (scipy has them for one at a time)."""
+    from scipy.stats import norm
+
     z = norm.ppf(0.975)
     center = (correct + z**2 / 2) / (texts + z**2)
     margin = z * np.sqrt(correct * (texts - correct) / texts + z**2 / 4) / (texts + z**2)
@@ -96,8 +105,7 @@ def find_review_range(
     else:
         sides = zip([~predicted, predicted], target_accuracy, strict=True)
         low, high = (_find_cutoff(confidence[side], (predicted == labels)[side], target) for side, target in sides)
-    center = _log_odds(np.array(threshold))
-    return [float(expit(center - low)), float(expit(center + high))]
+    return [_move(threshold, -low), _move(threshold, high)]
 
 
 def needs_review(y_prob: np.ndarray, review_range: Range) -> np.ndarray:
