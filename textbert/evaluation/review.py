@@ -82,9 +82,9 @@ def find_review_range(
     """Find the narrowest range of probabilities outside of which predictions are right often enough.
 
     Often enough: the lower limit of Wilson's 95 % interval of their accuracy is at least the target. The narrowest of
-    many ranges owes something to luck; yet in simulations with 168 to 2,000 examples (tests/benchmarks/bench_review.py)
-    the true accuracy was below the target in at most 3.2 % of the draws. Where a range was found in few of them, though,
-    because the examples are too few for the target, that was a third of those found.
+    many ranges owes something to luck; yet in simulations of 168 to 2,000 examples (tests/benchmarks/bench_review.py),
+    the true accuracy was below the target in at most 3.2 % of the draws. Where few of them had a range, though, because
+    the examples are too few for the target, that was a third of those that had one.
 
     Parameters
     ----------
