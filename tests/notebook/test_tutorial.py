@@ -170,7 +170,8 @@ def test_make_passes_the_parameters_on(options, expected, tmp_path):
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
     (tmp_path / ".venv/ready").touch()
-    environment = {name: value for name, value in os.environ.items() if name not in ("TASK_NAME", "FROM", "PARAMETERS")}
+    from_make = ("TASK_NAME", "FROM", "PARAMETERS", "MAKEFLAGS", "MAKELEVEL")  # the tests may be started by make
+    environment = {name: value for name, value in os.environ.items() if name not in from_make}
     command = ["make", "-f", ROOT / "Makefile", "tutorial", *options]
     process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     expected = expected or ["train", "TASK_NAME=t", """CLASSES=[['1'], ["2"]]  TEXT_COLUMN=a's b"""]
