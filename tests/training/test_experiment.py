@@ -136,7 +136,7 @@ def test_run_that_was_stopped_for_good_has_the_best_of_its_finished_epochs(start
     run = experiment.last_run
     assert run.best_epoch == 1 and run.history.equals(whole_run.history[:1]) and run.losses == whole_run.losses[:3]
     experiment.setup.model.load_state_dict(run.best_weights)
-    search, best_run = experiment.search(fine_tune, TRAIN_ROWS, VALIDATION_ROWS, [], [], run)
+    search, best_run = experiment.search(fine_tune, run, [], [])
     assert best_run is run and [row["kept epoch"] for row in search] == [1]
 
 
@@ -150,7 +150,7 @@ class FakeRun:
 
     def __init__(self, setup, config, train_rows, validation_rows, checkpoint, tracker, plan):
         self.config, self.checkpoint = config, checkpoint
-        self.rows = train_rows, validation_rows
+        self.rows = self.train_rows, self.validation_rows = train_rows, validation_rows
         self.best_epoch = config.num_train_epochs
         score = self.scores.get((config.learning_rate, config.num_train_epochs), 0.25)
         self.summary = {"kept epoch": self.best_epoch, "validation MCC": score}
@@ -168,7 +168,7 @@ def test_search_tries_each_combination_once_and_trains_the_winner_again(start, c
     monkeypatch.setattr(FakeRun, "scores", scores)
     experiment, _ = start()
     first_run = experiment.run(calls.append, TRAIN_ROWS, VALIDATION_ROWS)
-    search, run = experiment.search(calls.append, TRAIN_ROWS, VALIDATION_ROWS, [1e-3, 1e-2], [2, 3], first_run)
+    search, run = experiment.search(calls.append, first_run, [1e-3, 1e-2], [2, 3])
     tried = [(call.config.learning_rate, call.config.num_train_epochs) for call in calls]
     assert tried == [(1e-3, 2), (1e-3, 3), (1e-2, 2), (1e-2, 3), (1e-3, 3)]  # the first of two equal ones wins
     assert [call.checkpoint and call.checkpoint.path.name for call in calls] == [
@@ -181,7 +181,7 @@ def test_search_tries_each_combination_once_and_trains_the_winner_again(start, c
     assert [tuple(row.values()) for row in search] == [(rate, n, n, mcc) for (rate, n), mcc in scores.items()]
     capsys.readouterr()
     again, _ = start()  # after an interruption
-    repeated, _ = again.search(calls.append, TRAIN_ROWS, VALIDATION_ROWS, [1e-3, 1e-2], [2, 3], first_run)
+    repeated, _ = again.search(calls.append, first_run, [1e-3, 1e-2], [2, 3])
     assert repeated == search and len(calls) == 6
     assert capsys.readouterr().out.count("already done") == 3
 
@@ -190,7 +190,7 @@ def test_search_tries_each_combination_once_and_trains_the_winner_again(start, c
 def test_empty_list_stands_for_the_value_of_the_first_run(start, calls, rates, epochs, count):
     experiment, _ = start()
     first_run = experiment.run(calls.append, TRAIN_ROWS, VALIDATION_ROWS)
-    search, run = experiment.search(calls.append, TRAIN_ROWS, VALIDATION_ROWS, rates, epochs, first_run)
+    search, run = experiment.search(calls.append, first_run, rates, epochs)
     assert len(search) == len(calls) == count and run is first_run  # of equal ones the first is kept
 
 
@@ -224,7 +224,7 @@ def test_interrupted_search_with_real_runs_gives_the_same_results(start, tmp_pat
 
         with fake_loss(loss):
             first_run = experiment.run(fine_tune, TRAIN_ROWS, VALIDATION_ROWS)
-            return experiment.search(fine_tune, TRAIN_ROWS, VALIDATION_ROWS, [1e-2], [1, 2], first_run)[0]
+            return experiment.search(fine_tune, first_run, [1e-2], [1, 2])[0]
 
     with pytest.raises(KeyboardInterrupt):
         search(stop_after=8)  # 4 steps of the first run, 2 of the first trial, in the second one

@@ -145,22 +145,16 @@ class Experiment:
         return self._trials.run(self.accelerator, name, lambda *rows: self.train(fine_tune, config, *rows), *rows)
 
     def search(
-        self,
-        fine_tune: FineTune,
-        train_rows: np.ndarray,
-        validation_rows: np.ndarray,
-        learning_rates: Sequence[float],
-        epoch_counts: Sequence[int],
-        first_run: Run,
+        self, fine_tune: FineTune, first_run: Run, learning_rates: Sequence[float], epoch_counts: Sequence[int]
     ) -> tuple[list[dict[str, Any]], Run]:
-        """Try each combination of learning rate and number of epochs that `first_run` did not have.
+        """Try each combination of learning rate and number of epochs that `first_run` did not have, on its rows.
 
         An empty list stands for the value of the experiment. Returns (a dict for each run, the first that of
         `first_run`; the Run with the highest validation MCC, which is trained again, with a checkpoint, unless it is
         `first_run`).
         """
         first = self.config.learning_rate, self.config.num_train_epochs
-        rows = train_rows, validation_rows
+        rows = first_run.train_rows, first_run.validation_rows
         search = [{"learning rate": first[0], "epochs": first[1], **first_run.summary}]
         for rate, count in product(learning_rates or first[:1], epoch_counts or first[1:]):
             if (rate, count) != first:
