@@ -26,13 +26,14 @@ REMAKE := { echo "the virtual environment .venv does not work (was it moved?): d
 setup: .venv/ready
 	@$(BIN)/pip --version >/dev/null 2>&1 || $(REMAKE)
 
-# bytecode is compiled on all cores (pip uses one), without the packages' own tests; `ready` is created last, so that an
-# interrupted setup is resumed
+# the package itself is installed, too, so that scripts anywhere find it; bytecode is compiled on all cores (pip uses
+# one), without the packages' own tests; `ready` is created last, so that an interrupted setup is resumed
 .venv/ready: requirements.txt
 	@$(PYTHON) -c '$(NEW_ENOUGH)'
 	@[ ! -e .venv/bin ] || $(BIN)/python -c '$(NEW_ENOUGH)' || $(REMAKE)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --only-binary :all: -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@$(BIN)/python -m compileall -qq -j 0 -x "/tests?/" .venv || true  # templates for other versions of Python fail
 	@echo "$$($(BIN)/python -m pip list --disable-pip-version-check | tail -n +3 | wc -l) packages installed in .venv, $$(du -sh .venv | cut -f 1)"
 	@touch $@

@@ -126,6 +126,14 @@ def test_make_accepts_a_newer_python_and_resumes_an_interrupted_setup(tmp_path, 
         assert status and (tmp_path / "calls").read_text().splitlines()[-1] == "-m venv .venv"
 
 
+@pytest.mark.skipif(not (ROOT / ".venv/ready").exists(), reason="make has not set up .venv")
+def test_script_in_another_folder_finds_the_package(tmp_path):
+    python = ROOT / ".venv/bin/python"
+    (tmp_path / "script.py").write_text("import textbert\nprint(textbert.__file__)")
+    process = subprocess.run([python, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert Path(process.stdout.strip()).parts[-2:] == ("textbert", "__init__.py")
+
+
 @needs_make
 def test_make_reports_an_environment_of_an_older_python(tmp_path):
     make_setup(tmp_path, (3, 12, 0))
