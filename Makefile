@@ -33,7 +33,7 @@ setup: .venv/ready
 	@[ ! -e .venv/bin ] || $(BIN)/python -c '$(NEW_ENOUGH)' || $(REMAKE)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --only-binary :all: -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@$(BIN)/python -m compileall -qq -j 0 -x "/tests?/" .venv || true  # templates for other versions of Python fail
 	@echo "$$($(BIN)/python -m pip list --disable-pip-version-check | tail -n +3 | wc -l) packages installed in .venv, $$(du -sh .venv | cut -f 1)"
 	@touch $@

@@ -151,7 +151,7 @@ class FakeRun:
     def __init__(self, setup, config, train_rows, validation_rows, checkpoint, tracker, plan):
         self.config, self.checkpoint = config, checkpoint
         self.rows = self.train_rows, self.validation_rows = train_rows, validation_rows
-        self.best_epoch = config.num_train_epochs
+        self.best_epoch, self.best_weights = config.num_train_epochs, setup.initial_state
         score = self.scores.get((config.learning_rate, config.num_train_epochs), 0.25)
         self.summary = {"kept epoch": self.best_epoch, "validation MCC": score}
 
@@ -210,6 +210,32 @@ def test_folds_are_held_out_once_with_the_settings_of_the_run(start, calls, monk
     assert experiment.cross_validate(calls.append, texts, rows, 0, tuned) == [] and len(calls) == 3
     experiment.cross_validate(calls.append, texts, rows, 3, tuned)
     assert len(calls) == 3 and capsys.readouterr().out.count("already done") == 3
+
+
+def test_held_out_rows_are_predicted_by_the_model_that_did_not_learn_from_them(start, tokenizers, tmp_path, capsys):
+    (tmp_path / "cache").mkdir()
+    experiment, fine_tune = start(dropout=0)
+    run = experiment.run(fine_tune, TRAIN_ROWS, VALIDATION_ROWS)
+    folds = experiment.cross_validate(fine_tune, TEXTS, ROWS, 3, run)
+    for fold, (train, held_out) in zip(
+        folds, split_folds(TEXTS, experiment.setup.labels, 3, PARAMETERS["RANDOM_SEED"])
+    ):
+        assert list(fold) == ["rows held out", "kept epoch", "validation MCC"]
+        model = experiment.setup.model
+        model.load_state_dict(experiment.train(fine_tune, run.config, train, held_out).best_weights)
+        logits = tools.predict_logits(model, experiment.setup.features, 64, held_out)
+        np.testing.assert_array_equal(experiment.out_of_fold.loc[held_out], logits)
+    capsys.readouterr()
+    again, fine_tune = start(dropout=0)  # after an interruption the folds are read from a file
+    again.cross_validate(fine_tune, TEXTS, ROWS, 3, run)
+    assert again.out_of_fold.equals(experiment.out_of_fold) and "already done" in capsys.readouterr().out
+    pack(again, run, tokenizers["uncased"], tmp_path)
+    table = tools.Classifier.load(tmp_path / "cache/tiny.tar.gz", "cpu").out_of_fold
+    assert sorted(table["text_hash"]) == sorted(hash_text(TEXTS[row]) for row in experiment.out_of_fold.index)
+    again.cross_validate(fine_tune, TEXTS, ROWS, 0, run)
+    pack(again, run, tokenizers["uncased"], tmp_path)
+    assert tools.Classifier.load(tmp_path / "cache/tiny.tar.gz", "cpu").out_of_fold is None
+    assert not (tmp_path / "tiny/out_of_fold.csv").exists()
 
 
 def test_interrupted_search_with_real_runs_gives_the_same_results(start, tmp_path):
