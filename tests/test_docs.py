@@ -202,9 +202,19 @@ def use_the_notebooks(run):
     assert json.loads((folder / "outputs/mytask/config.json").read_text())["classifier"]["best_epoch"] <= 2
 
 
+def compare_models(run):
+    table = pd.DataFrame({"id": ["1", "2", "3"], "label": [1, 0, 1], "alpha": "a", "text": TEXTS[:3]})
+    Path("data/mytask2").mkdir(parents=True)
+    write_task({"dev": table}, ["bad", "good"], "data/mytask2")
+    for task in ("mytask", "mytask2"):
+        shutil.copy("cache/sample.tar.gz", f"cache/{task}.tar.gz")
+    names = run(take_block("mcnemar("))
+    assert len(names["dev"]) == 3 and (names["only_old"], names["only_new"], names["p_value"]) == (0, 0, 1)
+
+
 USES = {"predict(texts).round": use_classifier, "predict_table(table": use_tables, "text_b=": use_functions_of_2019}
 USES |= {"legacy =": use_an_archive_of_2019, "def score": use_engines, "TrainingConfig(": use_training}
-USES |= {"run_tutorial": use_the_notebooks}
+USES |= {"run_tutorial": use_the_notebooks, "mcnemar(": compare_models}
 SERVED = (SERVICE, *MODELS.values())  # by tests/inference/test_service.py
 
 

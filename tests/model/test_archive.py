@@ -102,7 +102,8 @@ def test_model_files_hold_what_an_archive_holds(bert_files, pack):
     assert model_files.out_of_fold.to_numpy().tolist() == [[-(2**63), -1.5, 2.5]]
     assert model_files.training_hashes.tolist() == [-3, 7]
     without = ModelFiles.parse(bert_files(), "tiny")
-    assert without.tokenizer_config == {} and without.validation is without.training_hashes is without.out_of_fold is None
+    assert without.tokenizer_config == {}
+    assert without.validation is without.out_of_fold is without.training_hashes is None
     with pytest.raises(dataclasses.FrozenInstanceError):
         model_files.config = {}
 
