@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from textbert.data import tables
+from textbert.data import columns, tables
 from textbert.data.labels import encode_labels
 from textbert.evaluation.baseline import make_baseline
 from textbert.evaluation.label_issues import find_label_issues
@@ -12,7 +12,7 @@ from textbert.evaluation.label_issues import find_label_issues
 
 def test_planted_label_errors_are_ranked_first():
     """3 % of the sample's labels are flipped; BERT is replaced by a model that knows nothing."""
-    frame, _ = tables.infer_columns(tables.read_table(ROOT / "data/sample/train.csv"), "sample")
+    frame, _ = columns.infer_columns(tables.read_table(ROOT / "data/sample/train.csv"), "sample")
     labels = encode_labels(frame["label"], [["1"], ["2"]]).to_numpy()
     planted = np.random.default_rng(0).choice(len(labels), round(0.03 * len(labels)), replace=False)
     noisy = labels.copy()

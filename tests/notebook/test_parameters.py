@@ -82,7 +82,7 @@ GOOD_DATA = {
     **{name: GOOD[name] for name in ("TASK_NAME", "BERT_MODEL", "MAX_SEQ_LENGTH", "RANDOM_SEED")},
     "TRAIN_FILE": [None, "reviews.csv.gz", "my texts.tsv"],
     "TEST_FILE": [None, "exam.jsonl"],
-    "TEXT_COLUMN": [None, "text", "Mein Text", 0, 12],
+    "TEXT_COLUMN": [None, "text", "Mein Text", 0, 12, ["text"], ["subject", 2]],
     "LABEL_COLUMN": [None, "label", 0, 3],
     "ID_COLUMN": [None, "Ticket ID", 0],
     "CLASSES": [None, [["1", "2"], ["4", "5"]], [[1], [2, "3"]], [["no"], ["yes"]], [[False], [True]]],
@@ -124,7 +124,7 @@ BAD_DATA = {
     **{name: BAD[name] for name in ("TASK_NAME", "BERT_MODEL", "MAX_SEQ_LENGTH", "RANDOM_SEED")},
     "TRAIN_FILE": ["", " ", 3, ["a.csv"], True],
     "TEST_FILE": ["", 0, False],
-    "TEXT_COLUMN": ["", "  ", -1, 1.5, True, ["text"]],
+    "TEXT_COLUMN": ["", "  ", -1, 1.5, True, [], ["text", "text"], ["text", None], [["text"]]],
     "LABEL_COLUMN": ["", -2, 0.5, False],
     "ID_COLUMN": ["", -1, True, ["id"]],
     "CLASSES": [

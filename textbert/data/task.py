@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 
 from textbert.data import labels
+from textbert.data.columns import Column, TextColumns, infer_columns
 from textbert.data.ids import agree_on_ids
 from textbert.data.public_datasets import has_yelp_format
 from textbert.data.splits import split_train_validation
-from textbert.data.tables import find_data_files, infer_columns, read_table
+from textbert.data.tables import find_data_files, read_table
 from textbert.data.tsv import describe_table, write_task
 
 SPLITS = ("train", "dev")
@@ -23,14 +24,15 @@ class TaskTables:
     data_dir : the folder that they are in
     frames : dict from "train" and "dev" to DataFrames of `infer_columns`
     sources : dict from the same names to `describe_table` of the files
-    text_column, id_column : name or number of these columns in the files; None for `id_column` if there are no ids
+    text_column, id_column : name or number of these columns in the files, a list of several text columns that were
+        joined; None for `id_column` if there are no ids
     """
 
     data_dir: Path
     frames: dict[str, pd.DataFrame]
     sources: dict[str, dict[str, Any]]
-    text_column: int | str
-    id_column: int | str | None
+    text_column: TextColumns
+    id_column: Column | None
 
     @property
     def fingerprint(self) -> str:
@@ -61,9 +63,9 @@ def read_tables(
     data_dir: str | Path,
     train_file: str | None = None,
     test_file: str | None = None,
-    text_column: str | int | None = None,
-    label_column: str | int | None = None,
-    id_column: str | int | None = None,
+    text_column: TextColumns | None = None,
+    label_column: Column | None = None,
+    id_column: Column | None = None,
     encoding: str = "utf-8",
 ) -> TaskTables:
     """Read the one or two tables in a folder, and print for each which columns are used.

@@ -169,7 +169,7 @@ def read_task_info(data_dir: str | Path) -> dict[str, Any]:
     """Return what `labels.json` of data_prep.ipynb stores about the TSV files, as a dict.
 
     label_names : see `read_label_names`, which raises ValueError
-    text_column : name or number of the column of the texts, None if unknown
+    text_column : name or number of the column of the texts, a list of those that were joined, None if unknown
     id_column : name or number of the column of ids, None if they are row numbers, "id" if unknown
     classes : the labels of classes 0 and 1 in the table, two lists, None if unknown
     tables : dict from "train" and "dev" to `describe_table` of the tables that were read, {} if unknown
@@ -177,7 +177,10 @@ def read_task_info(data_dir: str | Path) -> dict[str, Any]:
     content = _read_labels(Path(data_dir, "labels.json"))
     defaults = {"text_column": None, "id_column": "id"}
     info = {name: content.get(name, default) for name, default in defaults.items()}
-    info = {name: value if type(value) in (str, int, type(None)) else defaults[name] for name, value in info.items()}
+    for name, value in info.items():
+        columns = value if isinstance(value, list) and value and name == "text_column" else [value]
+        if any(type(column) not in (str, int, type(None)) for column in columns):
+            info[name] = defaults[name]
     classes, tables = content.get("classes"), content.get("tables")
     info["classes"] = None if find_violation(classes, TWO_CLASSES) else classes
     return {"label_names": read_label_names(data_dir), **info, "tables": tables if isinstance(tables, dict) else {}}
