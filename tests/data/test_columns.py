@@ -70,3 +70,28 @@ def test_joining_skips_empty_parts_and_changes_nothing_else(parts):
     joined = join_texts(parts)
     assert joined.replace("\n", "") == "".join(part for part in parts if part.strip()).replace("\n", "")
     assert joined.split() == " ".join(parts).split()
+
+
+def test_a_column_of_groups_is_neither_label_nor_text_nor_id(capsys):
+    table = make_table()
+    table.iloc[1:, 4] = [f"customer {i} with a very long name " * 9 for i in range(12)]  # the longest texts
+    table.iloc[0, 4] = "customer_id"
+    for column in ("customer_id", 4):
+        frame, names = infer_columns(table, "train.csv", "body", "escalated", None, column)
+        assert names == {"label": "escalated", "text": "body", "group": "customer_id", "id": "nr"}
+        assert frame["group"].tolist() == table.iloc[1:, 4].tolist() and list(frame) == ["label", "text", "group", "id"]
+    frame, names = infer_columns(table, "train.csv", "body", None, "nr", "customer")
+    assert names["id"] == "nr" and frame["group"].nunique() == 4
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ("client", "train.csv has no column 'client'"),
+        ("body", "GROUP_COLUMN is 'body', but that column holds the text"),
+        (5, "GROUP_COLUMN is 'escalated', but that column holds the label"),
+    ],
+)
+def test_invalid_columns_of_groups_are_refused(column, message):
+    with pytest.raises(ValueError, match=message):
+        infer_columns(make_table(), "train.csv", ["subject", "body"], "escalated", group_column=column)

@@ -1,6 +1,6 @@
 """The columns of a table: which of them hold labels, texts and ids, and texts joined from several columns."""
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,7 @@ def infer_columns(
     text_column: TextColumns | None = None,
     label_column: Column | None = None,
     id_column: Column | bool | None = False,
+    group_column: Column | None = None,
 ) -> tuple[pd.DataFrame, dict]:
     """Find the columns of label and text in a table of `read_table`, and the ids of its rows.
 
@@ -43,21 +44,25 @@ def infer_columns(
         by far the longest texts, or the only one with two or a few values. Several text columns are joined in the
         order given, see `join_texts`
     id_column : name or number of the column of ids, None to find one (see `ids.find_ids`), False for no ids
+    group_column : name or number of the column of groups, None for none
 
-    Returns (a DataFrame with the columns `label`, `text` and, if there is one, `id`; a dict from these to the names in
-    the table, or to the list of them that `text_column` was). Its index is the row, counted from 0 with the header.
-    Empty rows are dropped, and columns of texts that are not used are printed. Raises ValueError where it is not clear
-    which column it is, and if ids are not unique.
+    Returns (a DataFrame with the columns `label`, `text` and, if there are such columns, `group` and `id`; a dict from
+    these to the names in the table, or to the list of them that `text_column` was). Its index is the row, counted from
+    0 with the header. Empty rows are dropped, and columns of texts that are not used are printed. Raises ValueError
+    where it is not clear which column it is, and if ids are not unique.
     """
     roles = {"label": label_column, "text": text_column, "id": None if id_column is False else id_column}
+    roles |= {"group": group_column}
     requested = {role: list_columns(columns) for role, columns in roles.items()}
     frame = apply_header(_drop_empty_rows(frame, source), requested, source)
     if frame.empty or not frame.columns.is_unique:
         raise ValueError(f"{source} has {len(frame)} rows below a header of {list(frame.columns)}")
-    ids = next((_find_requested(frame, column, "id", source) for column in requested["id"]), None)
-    candidates = _find_candidates(frame, requested, ids)
+    extra_names = {
+        role: _find_requested(frame, requested[role][0], role, source) for role in ("group", "id") if requested[role]
+    }
+    candidates = _find_candidates(frame, requested, extra_names.values())
     if candidates.shape[1] < 2:
-        cell = frame[[*candidates, ids][0]].iat[0][:50]
+        cell = frame[[*candidates, *extra_names.values()][0]].iat[0][:50]
         raise ValueError(
             f"{source} has only one column, such as {cell!r}: expected label and text, separated by commas in .csv "
             "files and by tabs in .tsv files"
@@ -67,12 +72,12 @@ def infer_columns(
     columns = pd.DataFrame({"label": labels, "text": _join_columns(frame, texts)})
     names = {"label": label, "text": texts[0] if len(texts) == 1 else texts}
     if id_column is None:
-        remaining = frame.drop(columns=[label, *texts, *frame.attrs.get("nested", ())], errors="ignore")
-        ids = find_ids(remaining, source)
-    if id_column is False or ids is None:
-        return columns, names
-    _check_ids(frame, ids, {"label": [label], "text": texts}, source)
-    return columns.assign(id=frame[ids]), names | {"id": ids}
+        used_names = [label, *texts, *extra_names.values(), *frame.attrs.get("nested", ())]
+        ids = find_ids(frame.drop(columns=used_names, errors="ignore"), source)
+        extra_names |= {} if ids is None else {"id": ids}
+    for role, name in extra_names.items():
+        _check_role(frame, role, name, {"label": [label], "text": texts}, source)
+    return columns.assign(**{role: frame[name] for role, name in extra_names.items()}), names | extra_names
 
 
 def _drop_empty_rows(frame: pd.DataFrame, source: str) -> pd.DataFrame:
@@ -97,8 +102,10 @@ def _join_columns(frame: pd.DataFrame, names: list) -> pd.Series:
     return pd.Series(map(join_texts, zip(*(frame[name] for name in names))), frame.index, object)
 
 
-def _find_candidates(frame: pd.DataFrame, requested: Mapping[str, list], ids: Hashable) -> pd.DataFrame:
-    """Return the columns that may hold label or text: not the ids, and not empty.
+def _find_candidates(
+    frame: pd.DataFrame, requested: Mapping[str, list], excluded: Collection[Hashable]
+) -> pd.DataFrame:
+    """Return the columns that may hold label or text: not excluded ones, such as the ids, and not empty.
 
     While one of the two is to be inferred, an empty column with a name stays.
     """
@@ -109,7 +116,7 @@ def _find_candidates(frame: pd.DataFrame, requested: Mapping[str, list], ids: Ha
         for position, name in enumerate(frame)
         if (frame[name] != "").any() or name in requested_names or (infers_column and name != position)
     ]
-    return frame[[name for name in names if ids is None or name != ids]]
+    return frame[[name for name in names if name not in excluded]]
 
 
 def _hint_unlabelled(role: str, source: str) -> str:
@@ -121,7 +128,7 @@ def _hint_unlabelled(role: str, source: str) -> str:
 def _find_requested(frame: pd.DataFrame, column: Hashable, role: str, source: str) -> Hashable:
     """Return the name of a column, given by its name or its number from 0. Raises ValueError if there is none.
 
-    role : what it holds, "label", "text" or "id", for the message
+    role : what it holds, such as "label" or "id", for the message
     """
     by_name = {name.strip(): name for name in frame if isinstance(name, str)}
     by_number: dict[Hashable, Hashable] = dict(enumerate(frame.columns))
@@ -190,14 +197,15 @@ def _check_not_nested(frame: pd.DataFrame, names: Iterable[tuple[str, Hashable]]
             raise ValueError(f"{source}, line {index + 1}: {name} is {actual}, but must be {expected}")
 
 
-def _check_ids(frame: pd.DataFrame, ids: Hashable, names: Mapping[str, list], source: str) -> None:
-    """Raise ValueError if a column cannot serve as ids of the rows; `names` are those of label and text."""
-    _check_not_nested(frame, [("an id", ids)], source)
-    for role, columns in names.items():
-        if ids in columns:
-            raise ValueError(f"{source}: ID_COLUMN is {ids!r}, but that column holds the {role}")
-    if fault := find_id_fault(frame[ids]):
+def _check_role(frame: pd.DataFrame, role: str, name: Hashable, names: Mapping[str, list], source: str) -> None:
+    """Raise ValueError if a column cannot be that of the ids or groups; `names` are those of label and text."""
+    _check_not_nested(frame, [(f"{'an' if role == 'id' else 'a'} {role}", name)], source)
+    setting = f"{role.upper()}_COLUMN"
+    for other_role, columns in names.items():
+        if name in columns:
+            raise ValueError(f"{source}: {setting} is {name!r}, but that column holds the {other_role}")
+    if role == "id" and (fault := find_id_fault(frame[name])):
         raise ValueError(
-            f"{source}: ID_COLUMN is {ids!r}, but {fault}: expected a different id in each row. Correct them, or set "
-            "ID_COLUMN = None"
+            f"{source}: {setting} is {name!r}, but {fault}: expected a different id in each row. Correct them, or set "
+            f"{setting} = None"
         )

@@ -137,7 +137,7 @@ class Classifier:
         in train.ipynb. With `refit` temperature, intercept and threshold are fitted on this set and kept in `settings`.
         Returns a sentence that says what was done.
         """
-        rows = split_train_validation(train.texts, train.labels.tolist(), share, seed)[1]
+        rows = split_train_validation(train.texts, train.labels.tolist(), share, seed, train.groups)[1]
         held_out = train.select(rows)
         y_true = held_out.labels
         logits = predict_logits(self.model, self.convert(held_out.texts), 32)

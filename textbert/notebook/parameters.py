@@ -138,6 +138,7 @@ PARAMETERS = (
     Parameter("TEXT_COLUMN", "data_prep", None, TEXT_COLUMNS),
     Parameter("LABEL_COLUMN", "data_prep", None, COLUMN),
     Parameter("ID_COLUMN", "data_prep", None, COLUMN),
+    Parameter("GROUP_COLUMN", "data_prep", None, COLUMN),
     Parameter("CLASSES", "data_prep", None, CLASSES),
     Parameter("LABEL_NAMES", "data_prep", None, none_or(TWO_NAMES)),
     Parameter("ENCODING", "data_prep", "utf-8", ENCODING),
