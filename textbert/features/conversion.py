@@ -16,14 +16,11 @@ import numpy as np
 import psutil
 
 from textbert.features.features import Features
-from textbert.features.tokenization import Encoder, TokenizationConfig
+from textbert.features.tokenization import EncodedBatch, Encoder, TextPair, TokenizationConfig, encode_pairs, pack_batch
 from textbert.utils.display import ProgressBar, progress_bar
 from textbert.utils.validation import check_positive_int
 
 BATCH_TEXTS = 500  # a few milliseconds of work, and little to send to a worker
-
-TextPair = tuple[str, str | None]
-EncodedBatch = tuple[np.ndarray, np.ndarray, np.ndarray]  # see `Encoder.encode_batch`
 
 _worker_encoder: Encoder  # set once in each worker process, so that the tokenizer is sent only once
 
