@@ -151,6 +151,10 @@ def _encode_batches(
     pool: Future[Executor] | None,
 ) -> list[EncodedBatch]:
     """Encode batches here, and in workers: those of `pool`, or new ones once that saves time."""
+    if len(batches) == 1 and not pool:
+        encoded = pack_batch(*encode_pairs(config, batches[0]))
+        bar.update(len(encoded[1]))
+        return [encoded]
     encoder = Encoder(config)
 
     def encode_here(batch: Iterable[TextPair]) -> EncodedBatch:

@@ -3,7 +3,8 @@
 import re
 import struct
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -23,6 +24,11 @@ def tokenizes_by_chunk(tokenizer: BertTokenizer) -> bool:
     return bool(tokenizer.do_basic_tokenize) and all(
         getattr(getattr(instance, "tokenize", None), "__func__", None) is cls.tokenize for instance, cls in methods
     )
+
+
+def list_ids(vocabulary: Mapping[str, int]) -> list[int]:
+    """Return the ids in a vocabulary; those of an OrderedDict are read as a dict's, in a tenth of the time."""
+    return list(dict.values(vocabulary) if isinstance(vocabulary, dict) else vocabulary.values())
 
 
 class _BoundedCache(dict[str, bytes]):
@@ -59,21 +65,15 @@ class TokenCache(_BoundedCache):
     def __init__(self, tokenizer: BertTokenizer, dtype: str | None = None) -> None:
         """Create an empty cache. The ids have this `dtype`: by default "<u2" if the vocabulary allows, else "<u4"."""
         check_type("tokenizer", tokenizer, BertTokenizer, "load_tokenizer")
-        self.vocabulary, self.wordpiece = tokenizer.vocab, tokenizer.wordpiece_tokenizer
-        # only its parts are referenced; otherwise `encode_single` would keep the tokenizer alive
+        # only its parts are referenced; otherwise a shared cache would keep the tokenizer alive
         self.basic: Any = tokenizer.basic_tokenizer if tokenizes_by_chunk(tokenizer) else None
         self.tokenize_whole = None if self.basic else tokenizer.tokenize
-        self.dtype = np.dtype(dtype or ("<u2" if max(dict(self.vocabulary).values()) < 2**16 else "<u4"))
-        self.words = _WordCache(self)
+        self.dtype = np.dtype(dtype or ("<u2" if max(list_ids(tokenizer.vocab)) < 2**16 else "<u4"))
+        self.words = _WordCache(tokenizer.vocab, tokenizer.wordpiece_tokenizer, self.dtype)
 
     def to_bytes(self, tokens: Sequence[str]) -> bytes:
         """Return the ids of a list of tokens as bytes; raise ValueError for a token that is not in the vocabulary."""
-        # convert_tokens_to_ids would log a warning for a chunk of more ids than BERT has positions
-        try:
-            ids = [self.vocabulary[token] for token in tokens]
-        except KeyError as error:
-            raise ValueError(f"the tokenizer returned {error}, which is not in its vocabulary") from None
-        return struct.pack(f"<{len(ids)}{self.dtype.char}", *ids)  # a tenth of the time of a numpy array
+        return self.words.to_bytes(tokens)
 
     def __missing__(self, chunk: str) -> bytes:
         if len(chunk) > self.VERY_LONG:
@@ -122,14 +122,21 @@ class TokenCache(_BoundedCache):
 class _WordCache(_BoundedCache):
     """Cache from a word, as separated by BasicTokenizer, to the ids of its tokens."""
 
-    def __init__(self, chunk_cache: TokenCache) -> None:
-        self.to_bytes = chunk_cache.to_bytes
-        wordpiece = self.wordpiece = chunk_cache.wordpiece
-        is_original = getattr(wordpiece.tokenize, "__func__", None) is WordpieceTokenizer.tokenize
-        self.split = self._split if is_original else wordpiece.tokenize
+    def __init__(self, vocabulary: Mapping[str, int], wordpiece: WordpieceTokenizer, dtype: np.dtype) -> None:
+        self.vocabulary, self.wordpiece, self.dtype = vocabulary, wordpiece, dtype
+        self.is_original = getattr(wordpiece.tokenize, "__func__", None) is WordpieceTokenizer.tokenize
+
+    def to_bytes(self, tokens: Sequence[str]) -> bytes:
+        """See `TokenCache.to_bytes`."""
+        # convert_tokens_to_ids would log a warning for a chunk of more ids than BERT has positions
+        try:
+            ids = [self.vocabulary[token] for token in tokens]
+        except KeyError as error:
+            raise ValueError(f"the tokenizer returned {error}, which is not in its vocabulary") from None
+        return struct.pack(f"<{len(ids)}{self.dtype.char}", *ids)  # a tenth of the time of a numpy array
 
     def __missing__(self, word: str) -> bytes:
-        ids = self.to_bytes(self.split(word))
+        ids = self.to_bytes(self._split(word) if self.is_original else self.wordpiece.tokenize(word))
         self.add(word, ids)
         return ids
 
@@ -164,23 +171,22 @@ class SharedCache(TokenCache):
         self.settings = _get_settings(tokenizer)
         self.watched = tokenizer.vocab
         self.keys = iter(self.watched)
-        self.vocabulary = dict(self.watched)
-        self.tokens = {token_id: token for token, token_id in self.vocabulary.items()}
+        self.tokens = list(dict.keys(self.watched))  # by id; not in the order that move_to_end may have changed
+        self.words.vocabulary = dict(zip(self.tokens, list_ids(self.watched)))
 
     def is_current(self, tokenizer: BertTokenizer) -> bool:
         """Return True if neither the attributes of the tokenizer nor the keys of its vocabulary have changed."""
         # an equal vocabulary that is another object could be edited without a trace
         if tokenizer.vocab is not self.watched or _get_settings(tokenizer) != self.settings:
             return False
-        try:
+        with suppress(RuntimeError):
             return next(self.keys, None) is not None  # at the end of the keys, a new cache takes the place of this one
-        except RuntimeError:
-            return False
+        return False
 
     def has_current_ids(self, ids: bytes) -> bool:
         """Return True if the tokens with these ids still have them."""
         values = memoryview(ids).cast(self.dtype.char).tolist()
-        return list(map(self.watched.get, map(self.tokens.get, values))) == values
+        return list(map(self.watched.get, map(self.tokens.__getitem__, values))) == values
 
     @classmethod
     def find(cls, tokenizer: BertTokenizer) -> "SharedCache | None":
@@ -197,10 +203,9 @@ class SharedCache(TokenCache):
         is_watchable = type(tokenizer.vocab) is OrderedDict and tokenizer.wordpiece_tokenizer.vocab is tokenizer.vocab
         if is_first or not is_watchable or not tokenizes_by_chunk(tokenizer):
             return None
-        cache = cls(tokenizer)
-        if len(cache.tokens) < len(cache.vocabulary):  # two tokens share an id
+        if list_ids(tokenizer.vocab) != list(range(len(tokenizer.vocab))):  # as in any vocab.txt
             return None
-        _shared_caches[tokenizer] = cache
+        cache = _shared_caches[tokenizer] = cls(tokenizer)
         return cache
 
     @staticmethod
@@ -214,7 +219,7 @@ _shared_caches: WeakKeyDictionary[BertTokenizer, SharedCache | None] = WeakKeyDi
 
 def _get_settings(tokenizer: BertTokenizer) -> list:
     """Return all that a tokenizer's results depend on except for the content of its vocabulary."""
-    basic, wordpiece = tokenizer.basic_tokenizer, tokenizer.wordpiece_tokenizer
-    classes = type(tokenizer), type(basic), type(wordpiece)
-    is_own_vocabulary = wordpiece.vocab is tokenizer.vocab
-    return [is_own_vocabulary, classes, *map(dict, map(vars, (tokenizer, basic, wordpiece))), list(basic.never_split)]
+    basic, wordpiece = getattr(tokenizer, "basic_tokenizer", None), tokenizer.wordpiece_tokenizer
+    parts = [tokenizer, wordpiece, *([basic] if basic else [])]
+    never_split = list(basic.never_split) if basic else []
+    return [wordpiece.vocab is tokenizer.vocab, never_split, *map(type, parts), *(dict(vars(part)) for part in parts)]

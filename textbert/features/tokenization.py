@@ -122,11 +122,11 @@ def pack_batch(encoded: Sequence[tuple[bytes, int]], dtype: np.dtype) -> Encoded
 
 
 def encode_pairs(
-    config: TokenizationConfig, pairs: Sequence[TextPair], dtype: str | None = None
+    config: TokenizationConfig, pairs: Iterable[TextPair], dtype: str | None = None
 ) -> tuple[list[tuple[bytes, int]], np.dtype]:
     """Encode a few pairs with a cache that all calls with the same tokenizer share.
 
-    A tokenizer that has changed in between gets a new cache, see `SharedCache`. Returns what `Encoder.encode` returns
+    A tokenizer that has changed in between gets a new cache, see `SharedCache`; then `pairs` are read twice. Returns what `Encoder.encode` returns
     for each pair, and the dtype of the ids, which is the given one if no cache is shared.
     """
     cache = SharedCache.find(config.tokenizer)
