@@ -4,6 +4,7 @@ import io
 import pickle
 from collections import OrderedDict
 from functools import lru_cache
+from threading import Lock
 from typing import Any, NamedTuple
 
 from pytorch_pretrained_bert.tokenization import BertTokenizer
@@ -22,17 +23,28 @@ class LazyTokenizer(BertTokenizer):
     """A BertTokenizer whose copies, made by pickle, read their vocabulary when it is first needed."""
 
     def __reduce__(self) -> tuple:
-        attributes = vars(self)
+        attributes = self.__dict__
         # a copy that was never used still is what it was made from
         return _unpickle, (attributes["_packed"] if attributes.keys() == {"_packed"} else _pack(self),)
 
     def __getattr__(self, name: str) -> Any:
         """Unpack a copy; Python calls this for an attribute that it does not find."""
-        if name.startswith("__") or "_packed" not in vars(self):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        packed = vars(self).pop("_packed")
-        vars(self).update({**_unpack(packed), **vars(self)})  # what was set in the meantime stays
-        return getattr(self, name)
+        if not name.startswith("__"):
+            self.unpack()
+            if name in self.__dict__:
+                return self.__dict__[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def unpack(self) -> None:
+        """Set the attributes of a copy, except for those that were set in the meantime."""
+        with _unpack_lock:
+            if packed := self.__dict__.get("_packed"):
+                state = _unpack(packed) | self.__dict__
+                del state["_packed"]
+                self.__dict__ = state
+
+
+_unpack_lock = Lock()  # of all copies: unpacking takes milliseconds
 
 
 class _Pickler(pickle.Pickler):
@@ -82,7 +94,7 @@ def _unpickle(packed: PackedState) -> LazyTokenizer:
 @lru_cache(maxsize=2)
 def _make_twin(packed: PackedState) -> LazyTokenizer:
     twin = _unpickle(packed)
-    vars(twin).update(_unpack(vars(twin).pop("_packed")))
+    twin.unpack()
     return twin
 
 

@@ -170,7 +170,7 @@ class SharedCache(TokenCache):
         super().__init__(tokenizer)
         self.settings = _get_settings(tokenizer)
         self.watched = tokenizer.vocab
-        self.keys = iter(self.watched)
+        self.key_iterator = iter(self.watched)
         self.tokens = list(dict.keys(self.watched))  # by id; not in the order that move_to_end may have changed
         self.words.vocabulary = dict(zip(self.tokens, list_ids(self.watched)))
 
@@ -180,12 +180,13 @@ class SharedCache(TokenCache):
         if tokenizer.vocab is not self.watched or _get_settings(tokenizer) != self.settings:
             return False
         with suppress(RuntimeError):
-            return next(self.keys, None) is not None  # at the end of the keys, a new cache takes the place of this one
+            # at the end of the keys a new cache takes the place of this one
+            return next(self.key_iterator, None) is not None
         return False
 
     def has_current_ids(self, ids: bytes) -> bool:
         """Return True if the tokens with these ids still have them."""
-        values = memoryview(ids).cast(self.dtype.char).tolist()
+        values = np.frombuffer(ids, self.dtype).tolist()
         return list(map(self.watched.get, map(self.tokens.__getitem__, values))) == values
 
     @classmethod

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pytorch_pretrained_bert.tokenization import BertTokenizer
 
-from textbert.features.token_cache import SharedCache, TokenCache, tokenizes_by_chunk
+from textbert.features.token_cache import SharedCache, TokenCache
 from textbert.utils.validation import check_type
 
 MAX_POSITIONS = 512  # BERT has learned an embedding for each of 512 positions
@@ -126,8 +126,8 @@ def encode_pairs(
 ) -> tuple[list[tuple[bytes, int]], np.dtype]:
     """Encode a few pairs with a cache that all calls with the same tokenizer share.
 
-    A tokenizer that has changed in between gets a new cache, see `SharedCache`; then `pairs` are read twice. Returns what `Encoder.encode` returns
-    for each pair, and the dtype of the ids, which is the given one if no cache is shared.
+    A tokenizer that has changed in between gets a new cache, see `SharedCache`; then `pairs` are read twice. Returns
+    what `Encoder.encode` returns for each pair, and the dtype of the ids, which is the given one if no cache is shared.
     """
     cache = SharedCache.find(config.tokenizer)
     if cache is not None:
