@@ -20,6 +20,8 @@ from textbert.model.state_dict import read_weights
 from textbert.notebook.guard import StaleCellError, find_names
 from textbert.notebook.parameters import get_parameters
 
+pytestmark = pytest.mark.slow
+
 CHANGED = {
     "data_prep": {
         **{"TRAIN_FILE": "other.csv", "TEST_FILE": "third.csv", "TEXT_COLUMN": "summary", "LABEL_COLUMN": "verdict"},
