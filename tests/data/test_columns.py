@@ -95,3 +95,13 @@ def test_a_column_of_groups_is_neither_label_nor_text_nor_id(capsys):
 def test_invalid_columns_of_groups_are_refused(column, message):
     with pytest.raises(ValueError, match=message):
         infer_columns(make_table(), "train.csv", ["subject", "body"], "escalated", group_column=column)
+
+
+def test_a_column_of_times_has_no_other_role():
+    table = make_table()
+    table.iloc[0, 4], table.iloc[1:, 4] = "created_id", [f"2025-03-{i + 1:02}" for i in range(12)]
+    frame, names = infer_columns(table, "train.csv", "body", "escalated", None, None, "created_id")
+    assert names == {"label": "escalated", "text": "body", "time": "created_id", "id": "nr"}
+    assert frame["time"].tolist()[0] == "2025-03-01"
+    with pytest.raises(ValueError, match="TIME_COLUMN is 'body', but that column holds the text"):
+        infer_columns(table, "train.csv", "body", "escalated", None, None, "body")
