@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from textbert.data.containment import Containment
+from textbert.data.near_duplicates import find_components
 from textbert.data.normalization import fold_text, hash_text
 from textbert.utils.validation import as_1d_arrays
 
@@ -26,16 +27,38 @@ def stratified_sample(labels: Sequence[Any] | np.ndarray, rows: int | None, seed
     return np.sort(resample(everything, replace=False, n_samples=rows, stratify=label_array, random_state=seed))
 
 
+def _merge_groups(text_of_row: np.ndarray, groups: Sequence[Any] | np.ndarray | None) -> np.ndarray:
+    """Return the group of each distinct text; those that have a row in the same group are in the same one."""
+    texts = np.arange(text_of_row.max(initial=-1) + 1)
+    if groups is None:
+        return texts
+    text_of_row, groups = as_1d_arrays(text_of_row, groups)
+    names, group_of_row = np.unique(groups, return_inverse=True)
+    return find_components(text_of_row, len(texts) + group_of_row, len(texts) + len(names))[texts]
+
+
+def _follow_groups(fractions: np.ndarray, groups: np.ndarray, is_contained: np.ndarray) -> np.ndarray:
+    """Return fractions of each text in the validation set that are 0 or 1 only if the text's group is all there, too.
+
+    The side of a group is that of its texts that are not contained in others, if there are any.
+    """
+    counted = np.bincount(groups, ~is_contained)
+    weights = np.where(counted[groups] > 0, ~is_contained, True)
+    sides = np.bincount(groups, weights * fractions) / np.bincount(groups, weights)
+    return (fractions + sides[groups]) / 2
+
+
 def _split(
     texts: Iterable[str],
     labels: Sequence[Any],
+    groups: Sequence[Any] | np.ndarray | None,
     choose: Callable[[np.ndarray, list[Any]], Iterable[np.ndarray]],
     hint: str,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the sorted positions of (training rows, validation rows) for each choice of texts for validation.
 
-    `choose` gets the positions of the distinct texts that are contained in no other, and their labels, and yields
-    arrays of indices into these.
+    `choose` gets the size of each group of distinct texts that are contained in no other, and the label of its first
+    text, and yields arrays of indices into these. Without groups, each text is one.
     """
     from textbert.data.words import separate_letters
 
@@ -48,16 +71,21 @@ def _split(
     position = {text_hash: i for i, text_hash in enumerate(different)}
     text_of_row = np.array([position[text_hash] for text_hash in hashes])
     containment = Containment([text for text, _ in different.values()], fold)
+    group_of_text = _merge_groups(text_of_row, groups)
     not_contained = np.flatnonzero(~containment.is_contained)
+    _, first, group, sizes = np.unique(
+        group_of_text[not_contained], return_index=True, return_inverse=True, return_counts=True
+    )
     different_labels = [label for _, label in different.values()]
     try:
-        choices = list(choose(not_contained, [different_labels[text] for text in not_contained]))
+        choices = list(choose(sizes, [different_labels[text] for text in not_contained[first]]))
     except ValueError as error:
         raise ValueError(f"cannot split {len(label_array)} rows like that ({error}): {hint}") from None
     for choice in choices:
         is_chosen = np.zeros(len(different), bool)
-        is_chosen[not_contained[choice]] = True
-        in_validation = containment.get_fractions(is_chosen)[text_of_row]
+        is_chosen[not_contained[np.isin(group, choice)]] = True
+        fractions = containment.get_fractions(is_chosen)
+        in_validation = _follow_groups(fractions, group_of_text, containment.is_contained)[text_of_row]
         splits = np.flatnonzero(in_validation == 0), np.flatnonzero(in_validation == 1)
         for name, rows in zip(("training", "validation"), splits):
             if len({label_array[row] for row in rows}) < 2:
@@ -66,7 +94,11 @@ def _split(
 
 
 def split_train_validation(
-    texts: Iterable[str], labels: Sequence[Any], share: float, seed: int
+    texts: Iterable[str],
+    labels: Sequence[Any],
+    share: float,
+    seed: int,
+    groups: Sequence[Any] | np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split examples into training and validation sets, so that no text of one is contained in a text of the other.
 
@@ -76,28 +108,34 @@ def split_train_validation(
     in scripts written without spaces, such as Chinese, Japanese or Thai, each letter is a word.
 
     texts, labels : lists, arrays or Series of length n; the index of a Series does not matter
+    groups : another one of any values, or None; rows of equal values stay together, too, such as those of
+        `find_near_duplicates`. A text in which both rules disagree is left out. A group with more than half as many
+        texts as the validation set goes to the training set.
 
     Returns two sorted arrays of positions. Raises ValueError if a set would lack a class.
     """
     from sklearn.model_selection import train_test_split
 
-    def choose(rows: np.ndarray, stratify: list[Any]) -> Iterator[np.ndarray]:
-        yield train_test_split(range(len(rows)), test_size=share, random_state=seed, stratify=stratify)[1]
+    def choose(sizes: np.ndarray, labels: list[Any]) -> Iterator[np.ndarray]:
+        small = np.flatnonzero(sizes <= max(1, share * sizes.sum() / 2))
+        fraction, stratify = share * (sizes.sum() / sizes[small].sum()), [labels[group] for group in small]
+        yield train_test_split(small, test_size=fraction, random_state=seed, stratify=stratify)[1]
 
-    return next(_split(texts, labels, choose, f"use more rows or another fraction than {share}"))
+    return next(_split(texts, labels, groups, choose, f"use more rows or another fraction than {share}"))
 
 
 def split_folds(
-    texts: Iterable[str], labels: Sequence[Any], folds: int, seed: int
+    texts: Iterable[str], labels: Sequence[Any], folds: int, seed: int, groups: Sequence[Any] | np.ndarray | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (training rows, validation rows) for each of `folds` folds of a stratified cross-validation.
 
-    Texts are kept apart as in `split_train_validation`, with its arguments and errors.
+    Texts are kept apart as in `split_train_validation`, with its arguments and errors; a fold with a large group is
+    larger than the others.
     """
     from sklearn.model_selection import StratifiedKFold
 
-    def choose(rows: np.ndarray, stratify: list[Any]) -> Iterator[np.ndarray]:
+    def choose(sizes: np.ndarray, labels: list[Any]) -> Iterator[np.ndarray]:
         splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-        return (chosen for _, chosen in splitter.split(rows, stratify))
+        return (chosen for _, chosen in splitter.split(sizes, labels))
 
-    return _split(texts, labels, choose, f"use more rows or fewer folds than {folds}")
+    return _split(texts, labels, groups, choose, f"use more rows or fewer folds than {folds}")
