@@ -105,14 +105,16 @@ def test_label_names(tmp_path):
 
 def test_task_info(tmp_path):
     unknown = {"label_names": ["0", "1"], "text_column": None, "id_column": "id", "classes": None, "tables": {}}
+    unknown["near_duplicates"] = None
     assert tsv.read_task_info(tmp_path) == unknown
     files.write_text(
         tmp_path / "labels.json",
-        '{"label_names": ["bad", "good"], "id_column": [1], "classes": [["a"], ["a"]], "tables": 3}',
+        '{"label_names": ["bad", "good"], "id_column": [1], "classes": [["a"], ["a"]], "tables": 3, '
+        '"near_duplicates": []}',
     )
     assert tsv.read_task_info(tmp_path) == unknown | {"label_names": ["bad", "good"]}
     (tmp_path / "train.csv").write_text("1,a\n")
-    about = {"text_column": 1, "id_column": None, "classes": [["1"], ["4", "5"]]}
+    about = {"text_column": 1, "id_column": None, "classes": [["1"], ["4", "5"]], "near_duplicates": "together"}
     about |= {"tables": {"train": tsv.describe_table(tmp_path / "train.csv")}}
     frames = {"train": make_frame(["one", "two"])}
     tsv.write_task(frames, ["bad", "good"], tmp_path, about, {tmp_path / "report.csv": "x,y\n"})

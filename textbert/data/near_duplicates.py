@@ -10,7 +10,9 @@ sets themselves, so that no group is due to an estimate.
 import hashlib
 import unicodedata
 from collections.abc import Iterable, Iterator
+from difflib import SequenceMatcher
 from itertools import chain, pairwise
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +35,8 @@ MARGIN = 0.2  # below the threshold, for the similarity estimated from all hashe
 WINDOW = 16  # texts of the same bucket that each is compared with: larger buckets do not take quadratic time
 
 BLOCK_TEXTS, BLOCK_PAIRS = 250, 20_000  # texts split into words, and pairs compared, at a time, to bound memory
+
+ANNOUNCED_TEXTS = 50_000  # from here on the search takes more than a few seconds
 
 MAX_CACHED_WORDS = 2**20
 
@@ -57,6 +61,25 @@ def jaccard_similarity(text: str, other: str) -> float:
     """Return the Jaccard similarity of the sets of word bigrams of two texts, from 0 to 1; 0 if both are empty."""
     bigrams, others = (set(pairwise(split_words(each))) for each in (text, other))
     return len(bigrams & others) / max(len(bigrams | others), 1)
+
+
+def describe_differences(text: str, other: str, limit: int = 3) -> str:
+    """Return what replaces what in the first 500 words of two texts, such as "'good' → 'great'; '' → 'and so on'".
+
+    limit : number of differences; each side is shortened to 40 characters
+    """
+    words, others = text.split()[:500], other.split()[:500]
+    differences = [
+        tuple(
+            shorten(" ".join(part), 40, placeholder=" ...")
+            for part in (words[start:end], others[other_start:other_end])
+        )
+        for tag, start, end, other_start, other_end in SequenceMatcher(
+            None, words, others, autojunk=False
+        ).get_opcodes()
+        if tag != "equal"
+    ]
+    return "; ".join(f"{old!r} → {new!r}" for old, new in differences[:limit]) or "nothing in their first 500 words"
 
 
 class _WordHashes(dict[str, int]):
@@ -133,10 +156,10 @@ def _bucket_pairs(signatures: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarr
     """
     keys = signatures.view(np.uint64)  # of shape (n, BANDS)
     for band in range(BANDS):
-        column = keys[:, band]
-        by_key = np.argsort(column)
-        is_repeated = np.append(False, column[by_key[1:]] == column[by_key[:-1]])
-        rows = np.sort(by_key[is_repeated | np.append(is_repeated[1:], False)])
+        column, by_key = keys[:, band], np.argsort(keys[:, band])
+        is_repeat = np.zeros(len(keys) + 1, bool)  # whether the key of by_key[i] is that of by_key[i - 1], too
+        is_repeat[1:-1] = column[by_key[1:]] == column[by_key[:-1]]
+        rows = np.sort(by_key[is_repeat[:-1] | is_repeat[1:]])
         rows = rows[np.lexsort((keys[rows, (band + 1) % BANDS], column[rows]))]
         for distance in range(1, WINDOW + 1):
             first = np.flatnonzero(column[rows[distance:]] == column[rows[:-distance]])
@@ -204,6 +227,8 @@ def find_near_duplicates(texts: Iterable[str]) -> np.ndarray:
     duplicates on the same side. The groups are the same in any order of the texts.
     """
     texts = list(texts)
+    if len(texts) > ANNOUNCED_TEXTS:
+        print(f"Looking for near duplicates among {len(texts):,} texts ...")
     hashes, is_long, signatures = _sign(texts)
     _, first, text_of_row = np.unique(hashes, return_index=True, return_inverse=True)  # distinct texts, by their hashes
     groups = np.arange(len(first))

@@ -71,6 +71,8 @@ def _split(
     position = {text_hash: i for i, text_hash in enumerate(different)}
     text_of_row = np.array([position[text_hash] for text_hash in hashes])
     containment = Containment([text for text, _ in different.values()], fold)
+    if groups is not None:
+        hint += ", or keep smaller groups of texts together"
     group_of_text = _merge_groups(text_of_row, groups)
     not_contained = np.flatnonzero(~containment.is_contained)
     _, first, group, sizes = np.unique(
@@ -118,6 +120,8 @@ def split_train_validation(
 
     def choose(sizes: np.ndarray, labels: list[Any]) -> Iterator[np.ndarray]:
         small = np.flatnonzero(sizes <= max(1, share * sizes.sum() / 2))
+        if not len(small):
+            raise ValueError(f"each of the {len(sizes)} groups has more than half as many texts as the validation set")
         fraction, stratify = share * (sizes.sum() / sizes[small].sum()), [labels[group] for group in small]
         yield train_test_split(small, test_size=fraction, random_state=seed, stratify=stratify)[1]
 

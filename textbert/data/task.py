@@ -1,17 +1,20 @@
 """The tables of a task: read together, with their classes and a dev set, and written as BERT's TSV."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from textbert.data import labels
 from textbert.data.ids import agree_on_ids
+from textbert.data.near_duplicates import find_near_duplicates
 from textbert.data.public_datasets import has_yelp_format
 from textbert.data.splits import split_train_validation
 from textbert.data.tables import find_data_files, infer_columns, read_table
-from textbert.data.tsv import describe_table, write_task
+from textbert.data.tsv import describe_table, read_task_info, write_task
 
 SPLITS = ("train", "dev")
 
@@ -125,21 +128,35 @@ def has_escaped_newlines(task: str, setting: bool | None = None) -> bool:
     return has_yelp_format(task) if setting is None else setting
 
 
-def hold_out_dev_set(rows: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
+def group_near_duplicates(rows: pd.DataFrame, setting: str | None) -> pd.Series | None:
+    """Return the groups of `find_near_duplicates` with the index of `rows`; None if `setting`, NEAR_DUPLICATES, is."""
+    return None if setting is None else pd.Series(find_near_duplicates(rows["text"]), rows.index)
+
+
+def hold_out_dev_set(rows: pd.DataFrame, share: float, seed: int, groups: pd.Series | None = None) -> pd.DataFrame:
     """Return the rows with a dev set: unchanged if there is one, else with the split "dev" for some of them.
 
     About `share` of the texts, a fraction, are held out; see `split_train_validation`. How many texts are left out,
     because they are contained in texts of both sets, is printed.
 
     rows : DataFrame with the columns split, text and binary (the label as 0 or 1)
+    groups : Series of the same length; rows of equal values are on the same side. None for no such rows
     """
     if (rows["split"] == "dev").any():
         return rows
-    positions = split_train_validation(rows["text"].tolist(), rows["binary"].to_numpy(), share, seed)
+    positions = split_train_validation(rows["text"].tolist(), rows["binary"].to_numpy(), share, seed, groups)
     parts = [rows.iloc[part].assign(split=split) for split, part in zip(SPLITS, positions)]
     left_out = len(rows) - sum(map(len, parts))
     print(f"{left_out:,} texts ({left_out / len(rows):.1%}) are contained in texts of both sets and left out")
     return pd.concat(parts)
+
+
+def find_groups(data_dir: str | Path, texts: Sequence[str]) -> np.ndarray | None:
+    """Return group numbers of texts of `train.tsv` that are to be on the same side of a split, of shape (n,).
+
+    None if data_prep.ipynb was not told to keep near duplicates together.
+    """
+    return find_near_duplicates(texts) if read_task_info(data_dir)["near_duplicates"] == "together" else None
 
 
 def write_files(
@@ -149,6 +166,7 @@ def write_files(
     label_names: list[str],
     issues: pd.DataFrame,
     report_path: Path,
+    near_duplicates: str | None = None,
 ) -> dict[str, Path]:
     """Write train.tsv, dev.tsv, labels.json and the report on issues; return the paths of the first two by split.
 
@@ -157,9 +175,12 @@ def write_files(
     rows : DataFrame with the column split and those of BERT's TSV
     classes, label_names : the two results of `choose_classes`
     issues : table of `count_issues`
+    near_duplicates : NEAR_DUPLICATES; "together" is stored for `find_groups`
     """
     about: dict[str, Any] = {"text_column": tables.text_column, "id_column": tables.id_column}
     about |= {"classes": classes, "tables": tables.sources}
+    if near_duplicates == "together":
+        about["near_duplicates"] = near_duplicates
     frames = {split: rows[rows["split"] == split] for split in SPLITS}
     report = issues.to_csv(index_label="a text that")
     write_task(frames, label_names, tables.data_dir, about, {report_path: report})

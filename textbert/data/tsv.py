@@ -172,6 +172,7 @@ def read_task_info(data_dir: str | Path) -> dict[str, Any]:
     text_column : name or number of the column of the texts, None if unknown
     id_column : name or number of the column of ids, None if they are row numbers, "id" if unknown
     classes : the labels of classes 0 and 1 in the table, two lists, None if unknown
+    near_duplicates : "together" if near duplicates are to be on the same side of a split, otherwise None
     tables : dict from "train" and "dev" to `describe_table` of the tables that were read, {} if unknown
     """
     content = _read_labels(Path(data_dir, "labels.json"))
@@ -180,6 +181,7 @@ def read_task_info(data_dir: str | Path) -> dict[str, Any]:
     info = {name: value if type(value) in (str, int, type(None)) else defaults[name] for name, value in info.items()}
     classes, tables = content.get("classes"), content.get("tables")
     info["classes"] = None if find_violation(classes, TWO_CLASSES) else classes
+    info["near_duplicates"] = "together" if content.get("near_duplicates") == "together" else None
     return {"label_names": read_label_names(data_dir), **info, "tables": tables if isinstance(tables, dict) else {}}
 
 

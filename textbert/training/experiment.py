@@ -176,17 +176,24 @@ class Experiment:
         return search, self.run(fine_tune, *rows, config, f"winner, {count} at {rate:g}")
 
     def cross_validate(
-        self, fine_tune: FineTune, texts: Sequence[str], rows: np.ndarray, num_folds: int, run: Run
+        self,
+        fine_tune: FineTune,
+        texts: Sequence[str],
+        rows: np.ndarray,
+        num_folds: int,
+        run: Run,
+        groups: np.ndarray | None = None,
     ) -> list[dict[str, Any]]:
         """Hold out each fold once, and train on the others with learning rate and epochs of `run`.
 
         texts : those of `rows`, in their order; equal ones are in the same fold
         num_folds : 0 for no cross-validation
+        groups : array of the same length as `rows`; texts of equal values are in the same fold, too
 
         Returns a dict for each fold.
         """
         labels = self.setup.labels[rows]
-        splits = split_folds(texts, labels, num_folds, self.config.random_seed) if num_folds else ()
+        splits = split_folds(texts, labels, num_folds, self.config.random_seed, groups) if num_folds else ()
         rate, epochs = run.config.learning_rate, run.config.num_train_epochs
         folds = []
         for number, (train_indices, held_out) in enumerate(splits, start=1):

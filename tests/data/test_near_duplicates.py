@@ -1,0 +1,409 @@
+"""Near duplicates are those of comparing all pairs, whatever the texts are, and splits keep them together."""
+
+import csv
+import gzip
+import os
+import subprocess
+import sys
+from itertools import combinations, islice, pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+from hypothesis import example, given
+from hypothesis import strategies as st
+from sklearn.feature_extraction.text import CountVectorizer
+
+from textbert.data import near_duplicates, quality, task
+from textbert.data.near_duplicates import (
+    MIN_WORDS,
+    THRESHOLD,
+    describe_differences,
+    find_components,
+    find_near_duplicates,
+    jaccard_similarity,
+    split_words,
+)
+from textbert.data.normalization import normalize_text
+from textbert.data.splits import split_folds, split_train_validation
+
+IMDB = Path(os.environ.get("BERT_TEST_DATA") or ROOT.parent / "shared" / "data", "imdb", "train.csv.gz")
+
+# with few different words, many pairs of texts are near the threshold
+few_words = st.sampled_from([["a", "b"], ["A", "b,", "c", "d"], list("abcdefghijkl")])
+some_texts = few_words.flatmap(
+    lambda words: st.lists(st.lists(st.sampled_from(words), max_size=14).map(" ".join), max_size=14)
+)
+
+
+def partition(groups):
+    """Return the groups as a set of frozensets of positions."""
+    return {frozenset(np.flatnonzero(groups == group).tolist()) for group in set(groups.tolist())}
+
+
+def similarity_of_sets(items, others):
+    return len(items & others) / len(items | others) if items | others else 0.0
+
+
+def similarity(text, other):
+    return similarity_of_sets(*(set(pairwise(split_words(each))) for each in (text, other)))
+
+
+def are_near(text, other):
+    if normalize_text(text) == normalize_text(other):
+        return True
+    return min(len(split_words(each)) for each in (text, other)) >= MIN_WORDS and similarity(text, other) >= THRESHOLD
+
+
+def find_groups(texts):
+    """Return the partition into connected components by comparing all pairs."""
+    group = list(range(len(texts)))
+    for i, j in combinations(range(len(texts)), 2):
+        if are_near(texts[i], texts[j]):
+            group = [group[i] if each == group[j] else each for each in group]
+    return partition(np.array(group, int))
+
+
+def make_text(rng, words=60):
+    return " ".join(f"w{rng.integers(2000)}" for _ in range(words))
+
+
+def change_words(text, fraction, rng):
+    """Return the text with other words in place of some."""
+    return " ".join(f"other{rng.integers(2000)}" if rng.random() < fraction else word for word in text.split())
+
+
+@given(some_texts)
+@example(["a b c d e f g h i j", "a b c d x f g h i j"])  # 9 + 9 bigrams, 7 of them shared: 7 / 11
+@example(["a b c d e f g h i", "a b c d x f g h i"])  # 6 / 10, exactly the threshold
+@example(["a b c d e f g h", "a b c d x f g h"])  # 5 / 9
+@example(["a b c d", "a b c d!", "A B C  D", "a b c d e", "a b c d e!"])
+@example(["", " ", "\u200b", "👍", "👎", "!", "!!"])
+def test_groups_are_those_of_all_pairs(texts):
+    assert partition(find_near_duplicates(texts)) == find_groups(texts)
+
+
+def test_similarity_by_hand():
+    assert jaccard_similarity("The soup was good.", "the soup, was GOOD") == 1
+    assert jaccard_similarity("a b c d e f g h i j", "a b c d x f g h i j") == 7 / 11
+    assert jaccard_similarity("", "one") == jaccard_similarity("one", "one") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "expected"),
+    [
+        ("great food", "great place", False),
+        ("great food", "Great  food", True),
+        ("the food is great", "the food is bad", False),
+        ("great food :)", "great food :(", False),
+        ("👍", "👎", False),
+        ("", "good", False),
+        ("Dear Ann, your order 17 has been shipped today.", "Dear Bob, your order 17 has been shipped today!", True),
+        (
+            "this place is run with so much care, I'd come again",
+            "this place is run with so much care, I’d come again",
+            True,
+        ),
+        (
+            "I had not expected so much of the colour in this film",
+            "I had not expected so much of the color in this film",
+            True,
+        ),
+        ("这家餐厅的汤非常好喝我们下次还会再来", "这家餐厅的汤非常好喝我们下次一定再来", True),
+        ("这家餐厅的汤非常好喝我们下次还会再来", "今天的天气不错我们去公园散步吧好吗", False),
+        ("この店のスープはとてもおいしかったです", "この店のスープはとてもおいしかったよ", True),
+        ("อาหารที่ร้านนี้อร่อยมากจริงๆ", "อาหารที่ร้านนี้อร่อยมากจริง", True),
+        ("यह फ़िल्म बहुत अच्छी थी और मुझे पसंद आई", "यह फ़िल्म बहुत अच्छी थी और मुझे पसंद आयी", True),
+        ("ha " * 100_000, "ha ha ha ha ha ha", True),
+        ("ha " * 100_000, "ho " * 100_000, False),
+        ("x" * 1_000_000, "x" * 999_999, False),
+    ],
+)
+def test_pairs(text, other, expected):
+    first, second = find_near_duplicates([text, other])
+    assert (first == second) == expected == are_near(text, other)
+
+
+def test_chains_are_one_group():
+    """The ends of a chain differ, but a split between them would separate two near duplicates somewhere."""
+    words = [f"w{i}" for i in range(60)]
+    chain = [" ".join(words[start : start + 24]) for start in range(0, 36, 4)]
+    assert similarity(chain[0], chain[1]) >= THRESHOLD > similarity(chain[0], chain[2]) and not are_near(
+        chain[0], chain[-1]
+    )
+    assert find_near_duplicates([*chain, "quite another text of a few words"]).tolist() == [0] * len(chain) + [1]
+
+
+@pytest.mark.parametrize(
+    ("words", "fraction", "recall"), [(130, 0.01, 1), (130, 0.05, 1), (130, 0.1, 0.85), (25, 0.05, 0.8)]
+)
+def test_planted_versions_are_found(words, fraction, recall):
+    """Precision is 1 by construction; recall is below 1 only for versions less similar than the threshold."""
+    rng = np.random.default_rng(0)
+    originals = [make_text(rng, words) for _ in range(500)]
+    versions = [change_words(text, fraction, rng) for text in originals]
+    groups = find_near_duplicates(originals + versions)
+    is_found = groups[:500] == groups[500:]
+    assert is_found.tolist() == [are_near(*pair) for pair in zip(originals, versions)]
+    assert is_found.mean() >= recall and len(set(groups.tolist())) == 1000 - is_found.sum()
+
+
+def test_recall_near_the_threshold():
+    """Of pairs with a similarity from 0.6 to 0.65, all but one in thousands are found."""
+    rng = np.random.default_rng(1)
+    originals = [make_text(rng, 100) for _ in range(6000)]
+    versions = [change_words(text, 0.12, rng) for text in originals]
+    groups = find_near_duplicates(originals + versions)
+    similarities = np.array([similarity(*pair) for pair in zip(originals, versions)])
+    is_found = groups[:6000] == groups[6000:]
+    is_close = (similarities >= THRESHOLD) & (similarities < THRESHOLD + 0.05)
+    assert is_close.sum() > 1000 and is_found[is_close].mean() >= 0.999
+    assert is_found[similarities >= THRESHOLD + 0.05].all() and not is_found[similarities < THRESHOLD].any()
+
+
+def test_a_template_does_not_take_quadratic_time(monkeypatch):
+    """5,000 copies are one group after each is compared with few others, and so are many that are almost similar."""
+    compared = 0
+
+    def count_pairs(signatures):
+        nonlocal compared
+        for left, right in bucket_pairs(signatures):
+            compared += len(left)
+            yield left, right
+
+    bucket_pairs = near_duplicates._bucket_pairs
+    monkeypatch.setattr(near_duplicates, "_bucket_pairs", count_pairs)
+    copies = [
+        f"Dear customer {i}, thank you for your order, it will be sent to you on day {i % 31}." for i in range(5000)
+    ]
+    rng = np.random.default_rng(2)
+    common = make_text(rng, 40)
+    similar = [f"{common} {make_text(rng, 22)}" for _ in range(5000)]
+    assert jaccard_similarity(*similar[:2]) < THRESHOLD
+    groups = find_near_duplicates(copies + similar)
+    assert set(groups[:5000]) == {0} and len(set(groups[5000:].tolist())) == 5000
+    bound = 2 * near_duplicates.BANDS * near_duplicates.WINDOW * 10_000
+    assert compared <= bound < 5000 * 4999  # two passes; all pairs would be 25 million
+
+
+def test_order_and_processes_make_no_difference():
+    rng = np.random.default_rng(3)
+    originals = [make_text(rng, 30) for _ in range(300)]
+    texts = [*originals, *(change_words(text, 0.1, rng) for text in originals), *originals[:50]]
+    groups = find_near_duplicates(texts)
+    assert 300 < groups.max() + 1 < 600 and pd.unique(groups).tolist() == list(range(groups.max() + 1))
+    order = np.random.default_rng(4).permutation(len(texts))
+    shuffled = find_near_duplicates([texts[row] for row in order])
+    assert partition(groups) == {frozenset(order[list(rows)].tolist()) for rows in partition(shuffled)}
+    program = "import sys; from textbert.data.near_duplicates import find_near_duplicates as find\n"
+    program += "print(find(sys.stdin.read().split('|')).tolist())"
+    for seed in ("1", "2"):  # of Python's own hashes of strings
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(
+            command, input="|".join(texts), env=environment, capture_output=True, text=True, check=True
+        )
+        assert done.stdout == f"{groups.tolist()}\n"
+
+
+def test_the_size_of_blocks_and_caches_makes_no_difference(monkeypatch):
+    rng = np.random.default_rng(5)
+    originals = [make_text(rng, int(rng.integers(2, 30))) for _ in range(200)]
+    texts = [*originals, *(change_words(text, 0.08, rng) for text in originals)]
+    expected = find_near_duplicates(texts)
+    for name, value in (("BLOCK_TEXTS", 7), ("BLOCK_PAIRS", 3), ("MAX_CACHED_WORDS", 5)):
+        monkeypatch.setattr(near_duplicates, name, value)
+    assert find_near_duplicates(texts).tolist() == expected.tolist() != list(range(400))
+
+
+def test_no_texts_and_a_long_search(monkeypatch, capsys):
+    assert find_near_duplicates([]).tolist() == [] and capsys.readouterr().out == ""
+    monkeypatch.setattr(near_duplicates, "ANNOUNCED_TEXTS", 1)
+    assert find_near_duplicates(["one", "two"]).tolist() == [0, 1]
+    assert capsys.readouterr().out == "Looking for near duplicates among 2 texts ...\n"
+
+
+def test_differences():
+    assert describe_differences("the soup was good", "the soup was very good") == "'' → 'very'"
+    assert describe_differences("Dear Ann, hello", "Dear Bob, hello you") == "'Ann,' → 'Bob,'; '' → 'you'"
+    assert describe_differences("a b c d e f g h", "A b C d E f G h", limit=1) == "'a' → 'A'"
+    assert describe_differences("so good", "so  good") == "nothing in their first 500 words"
+    assert describe_differences("x", "word " * 30) == "'x' → 'word word word word word word word ...'"
+
+
+# ---------- Splits ----------------------------------------------------------------------------------------------------
+
+
+def make_versions(count=120):
+    """Return texts of which every third has another version, and labels."""
+    rng = np.random.default_rng(6)
+    originals = [make_text(rng, 30) for _ in range(count)]
+    texts = originals + [change_words(text, 0.03, rng) for text in originals[::3]]
+    return texts, np.array([*(np.arange(count) % 2), *(np.arange(count)[::3] % 2)])
+
+
+def count_separated(texts, train, validation):
+    return sum(are_near(texts[i], texts[j]) for i in train for j in validation)
+
+
+def test_splits_keep_near_duplicates_together():
+    texts, labels = make_versions()
+    groups = find_near_duplicates(texts)
+    splits = [split_train_validation(texts, labels, 0.2, 1, groups), *split_folds(texts, labels, 3, 1, groups)]
+    for train, validation in splits:
+        assert count_separated(texts, train, validation) == 0 and len(train) + len(validation) == len(texts)
+    assert len(splits[0][1]) == pytest.approx(0.2 * len(texts), abs=6)
+    assert sorted(np.concatenate([validation for _, validation in splits[1:]])) == list(range(len(texts)))
+    assert count_separated(texts, *split_train_validation(texts, labels, 0.2, 1)) > 5
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["", "a", "a b", "b c", "a b c", "c d"]), st.integers(0, 5)), max_size=25),
+    st.integers(0, 9),
+)
+def test_equal_contained_and_grouped_texts(rows, seed):
+    """Rows of one group are on one side or left out, and only texts that are contained in others are left out."""
+    texts = [f"text{i}" for i in range(24)] + [text for text, _ in rows]
+    groups = np.array([*range(100, 124), *(group for _, group in rows)])
+    labels = np.arange(len(texts)) % 2
+    try:
+        train, validation = split_train_validation(texts, labels, 0.3, seed, groups)
+    except ValueError as error:
+        assert "or keep smaller groups of texts together" in str(error)
+        return
+    sides = dict.fromkeys(train.tolist(), "train") | dict.fromkeys(validation.tolist(), "validation")
+    for i, j in combinations(range(len(texts)), 2):
+        is_inside = texts[i] and texts[j] and (f" {texts[i]} " in f" {texts[j]} " or f" {texts[j]} " in f" {texts[i]} ")
+        if i in sides and j in sides and (groups[i] == groups[j] or texts[i] == texts[j] or is_inside):
+            assert sides[i] == sides[j]
+    for row in set(range(len(texts))) - sides.keys():
+        assert any(f" {texts[row]} " in f" {text} " and text != texts[row] for text in texts)
+
+
+def test_a_large_group_is_in_the_training_set():
+    texts = [f"text{i}" for i in range(100)]
+    groups = np.where(np.arange(100) < 30, 0, np.arange(100))
+    for seed in range(10):
+        train, validation = split_train_validation(texts, np.arange(100) % 2, 0.2, seed, groups)
+        assert set(range(30)) <= set(train) and len(validation) in (20, 21)  # rounded up
+    with pytest.raises(
+        ValueError, match=r"cannot split 100 rows .*than 0\.2, or keep smaller groups of texts together"
+    ):
+        split_train_validation(texts, np.arange(100) % 2, 0.2, 1, np.zeros(100))
+    with pytest.raises(ValueError, match=r"shapes \(100,\), \(3,\)"):
+        split_train_validation(texts, np.arange(100) % 2, 0.2, 1, [1, 2, 3])
+
+
+def test_groups_of_one_change_no_split():
+    texts, labels = make_versions()
+    texts += [texts[0].upper(), " ".join(texts[1].split()[:3])]
+    labels = [*labels, 0, 1]
+    groups = pd.Series([str(i) for i in range(len(texts))], range(5, 5 + len(texts)))
+    groups.iloc[-2] = groups.iloc[0]
+    for plain, grouped in [
+        (split_train_validation(texts, labels, 0.2, 1), split_train_validation(texts, labels, 0.2, 1, groups)),
+        *zip(split_folds(texts, labels, 3, 1), split_folds(texts, labels, 3, 1, groups)),
+    ]:
+        assert [rows.tolist() for rows in plain] == [rows.tolist() for rows in grouped]
+
+
+# ---------- data_prep.ipynb -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rows():
+    """A table of one file."""
+    texts, labels = make_versions()
+    index = range(1000, 1000 + len(texts))
+    return pd.DataFrame({"split": "train", "row": range(2, 2 + len(texts)), "text": texts, "binary": labels}, index)
+
+
+@pytest.mark.parametrize(("setting", "expected"), [("report", False), ("together", True), (None, False)])
+def test_held_out_texts_and_the_report(rows, setting, expected):
+    groups = task.group_near_duplicates(rows, setting)
+    data = task.hold_out_dev_set(rows, 0.25, 1, groups if setting == "together" else None)
+    if setting != "together":
+        assert data.equals(task.hold_out_dev_set(rows, 0.25, 1))
+    dev, train = (data["text"][data["split"] == split] for split in ("dev", "train"))
+    separated = sum(any(are_near(text, other) for other in train) for text in dev)
+    assert (separated == 0) == expected
+    issues = quality.find_issues(data, groups)
+    lines = quality.describe_near_duplicates(data, issues, groups)
+    if setting is None:
+        assert lines == ["NEAR_DUPLICATES is None: near duplicates are not looked for"]
+        return
+    counts = quality.count_issues(data, issues).loc[quality.HAS_NEAR_DUPLICATE]
+    assert counts["dev"] == separated and "together" in counts["what to do"]
+    assert f"; {separated} of {len(dev)} texts of dev ({separated / len(dev):.1%}) have one in train" in lines[0]
+    assert len(lines) == 4 and all(("→" in line) and line.startswith("  ") for line in lines[1:])
+    assert all(line.startswith("  dev, row ") for line in lines[1:]) != expected
+
+
+def test_equal_texts_are_no_near_duplicates():
+    text, other = "the soup was cold and the tea was not", "the soup was cold and the tea was hot"
+    rows = [
+        ("train", 0, text),
+        ("train", 0, text.upper()),
+        ("dev", 0, text),
+        ("dev", 1, other),
+        ("dev", 0, "quite other"),
+    ]
+    data = pd.DataFrame(rows, columns=["split", "binary", "text"]).assign(row=range(1, 6))
+    groups = task.group_near_duplicates(data, "report")
+    issues = quality.find_issues(data, groups)
+    assert issues[quality.HAS_NEAR_DUPLICATE].tolist() == [False, False, False, True, False]
+    assert quality.describe_near_duplicates(data, issues, groups) == [
+        "Near duplicates: 4 texts in 1 groups, the largest of 4; 1 of 3 texts of dev (33.3%) have one in train",
+        "  dev, row 4; train, row 1: 'hot' → 'not'",
+    ]
+    for empty in (data[:3], data[4:]):
+        lines = quality.describe_near_duplicates(empty, quality.find_issues(empty, groups), groups)
+        assert len(lines) == 1 and lines[0].startswith("Near duplicates: 0 texts in 0 groups, the largest of 0; 0 of ")
+
+
+def test_train_finds_the_groups_again(rows, tmp_path):
+    texts = rows["text"].tolist()
+    assert task.find_groups(tmp_path, texts) is None
+    (tmp_path / "labels.json").write_text('{"label_names": ["a", "b"], "near_duplicates": "together"}')
+    assert task.find_groups(tmp_path, texts).tolist() == find_near_duplicates(texts).tolist()
+
+
+# ---------- Real data -------------------------------------------------------------------------------------------------
+
+
+def join_exactly(texts):
+    """Return all pairs of texts with a similarity of `THRESHOLD`, by prefix filtering (Chaudhuri et al. 2006).
+
+    Of the bigrams that two such texts share, the k rarest are among the rarest |x| - 0.6 |x| + k of either text x.
+    """
+    bigrams = [set(pairwise(split_words(text))) for text in texts]
+    counts = CountVectorizer(analyzer=lambda own: own, dtype=np.int32).fit_transform(bigrams)
+    by_frequency = np.argsort(counts.sum(axis=0).A1, kind="stable")
+    counts = counts[:, by_frequency].sorted_indices()
+    sizes, k = np.diff(counts.indptr), 5
+    assert sizes.min() * THRESHOLD >= k
+    limits = sizes - np.ceil(THRESHOLD * sizes).astype(int) + k
+    ranks = np.arange(counts.nnz) - np.repeat(counts.indptr[:-1], sizes)
+    counts.data[ranks >= np.repeat(limits, sizes)] = 0
+    counts.eliminate_zeros()
+    pairs = []
+    for start in range(0, len(texts), 500):
+        shared = (counts[start : start + 500] @ counts.T).tocoo()
+        is_candidate = (shared.data >= k) & (shared.row + start < shared.col)
+        pairs += zip((shared.row[is_candidate] + start).tolist(), shared.col[is_candidate].tolist())
+    return [pair for pair in pairs if similarity_of_sets(*(bigrams[row] for row in pair)) >= THRESHOLD]
+
+
+def test_groups_of_imdb_are_those_of_an_exact_join():
+    """Reviews that people sent in twice, corrected, or for two films."""
+    if not IMDB.is_file():
+        pytest.skip(f"{IMDB} is absent: set BERT_TEST_DATA to the folder that holds imdb/")
+    with gzip.open(IMDB, "rt", encoding="utf-8", newline="") as file:
+        texts = list({" ".join(split_words(text)): text for _, text in islice(csv.reader(file), 10_000)}.values())
+    groups = find_near_duplicates(texts)
+    pairs = join_exactly(texts)
+    assert len(pairs) > 10
+    expected = find_components(*np.array(sorted(pairs)).T, len(texts))
+    assert partition(groups) == partition(expected)
