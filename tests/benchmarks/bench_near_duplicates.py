@@ -44,13 +44,13 @@ def measure_yelp(count):
     """Search Yelp-sized texts and print what it took."""
     texts = list(make_yelp_sized(list(read_imdb()), count))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     groups = find_near_duplicates(texts)
-    seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     sizes = np.bincount(groups)
-    print(
-        f"{count:,} texts, {sum(text.count(' ') + 1 for text in texts) / count:.0f} words on average: {seconds:.0f} s"
-    )
+    words = sum(text.count(" ") + 1 for text in texts) / count
+    print(f"{count:,} texts of {words:.0f} words on average: {seconds:.0f} s, {cpu_seconds:.0f} of CPU time")
     print(f"peak memory {peak / 1e6:.2f} GB, of which {before / 1e6:.2f} GB before the search (the texts)")
     print(f"{sizes[sizes > 1].sum():,} texts in {(sizes > 1).sum():,} groups, the largest of {sizes.max():,}")
 
@@ -173,12 +173,13 @@ def measure_peer(name):
     """Search 25,000 IMDB reviews and print what it took."""
     texts = [text for text in islice(read_imdb(), 25_000) if len(split_words(text)) >= MIN_WORDS]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     groups = PEERS[name](texts)
-    seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     sizes = np.bincount(groups)
     found = f"{sizes[sizes > 1].sum():,} texts in {(sizes > 1).sum():,} groups"
-    print(f"{name}: {seconds:.1f} s, {(peak - before) / 1e6:.2f} GB more than the texts, {found}")
+    print(f"{name}: {seconds:.1f} s, {cpu_seconds:.1f} of CPU time; {(peak - before) / 1e6:.2f} GB; {found}")
 
 
 def run_alone(function, *arguments):

@@ -1,10 +1,10 @@
 """Find near duplicates: texts that differ by a few words, in time nearly linear in the number of words.
 
-Two texts are near duplicates if their words are the same, or if both have at least `MIN_WORDS` words and the Jaccard
-similarity of their sets of word bigrams is at least `THRESHOLD`. Case, punctuation and white space do not count. Pairs
-that may be similar are found by MinHash and locality-sensitive hashing (Broder 1997, On the resemblance and containment
-of documents; Leskovec et al. 2014, Mining of Massive Datasets, chapter 3); their similarity is then computed from the
-sets themselves, so that no group is due to an estimate.
+Two texts are near duplicates if both have at least `MIN_WORDS` words and the Jaccard similarity of their sets of word
+bigrams is at least `THRESHOLD`; case, punctuation and white space do not count. Pairs that may be similar are found by
+MinHash and locality-sensitive hashing (Broder 1997, On the resemblance and containment of documents; Leskovec et al.
+2014, Mining of Massive Datasets, chapter 3); their similarity is then computed from the sets, so that none is an
+estimate.
 """
 
 import hashlib
