@@ -17,7 +17,7 @@ import numpy as np
 from pytorch_pretrained_bert.tokenization import BertTokenizer
 
 from textbert.data.splits import split_train_validation, stratified_sample
-from textbert.data.tsv import TsvChunk, clean_text, read_lines, read_tsv_rows
+from textbert.data.tsv import TsvChunk, clean_text, read_groups, read_lines, read_tsv_rows
 from textbert.evaluation.calibration import probabilities
 from textbert.evaluation.metrics import choose_threshold, get_eval_report
 from textbert.features.batching import collate
@@ -67,6 +67,7 @@ __all__ = [
     "predict_distributed",
     "predict_logits",
     "probabilities",
+    "read_groups",
     "reinitialize_pooler",
     "save_features",
     "show_figure",

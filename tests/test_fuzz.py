@@ -43,6 +43,7 @@ from pytorch_pretrained_bert.tokenization import BertTokenizer
 import converter
 import tools
 from textbert.data import tables, tsv
+from textbert.data.columns import infer_columns
 from textbert.data.file_formats import to_string
 from textbert.data.labels import encode_labels, infer_classes
 from textbert.model import sources
@@ -300,7 +301,7 @@ def prepare(folder, encoding):
     """Process a table as data_prep.ipynb does; return (the table as read, the frame that was written as TSV)."""
     path, _ = tables.find_data_files(folder)
     frame = tables.read_table(path, encoding)
-    columns, names = tables.infer_columns(frame, path.name)
+    columns, names = infer_columns(frame, path.name)
     classes = infer_classes(columns["label"], path.name)
     binary = encode_labels(columns["label"], classes)
     texts = tools.clean_text(columns["text"], classes == [["1"], ["2"]] and names == {"label": 0, "text": 1})
@@ -454,8 +455,8 @@ def test_an_error_quotes_no_more_than_the_beginning_of_a_text(folder):
         lambda: tools.BinaryClassificationProcessor().get_examples(folder / "x.tsv"),
         lambda: infer_classes(frame["label"], "x.csv"),
         lambda: infer_classes(frame["label"], "x.csv", [["z"], ["x"]]),
-        lambda: tables.infer_columns(frame[["text"]], "x.csv"),
-        lambda: tables.infer_columns(frame.set_axis(["p", "q"], axis=1).assign(r=text), "x.csv", None, "p"),
+        lambda: infer_columns(frame[["text"]], "x.csv"),
+        lambda: infer_columns(frame.set_axis(["p", "q"], axis=1).assign(r=text), "x.csv", None, "p"),
     ]
     for action in tries:
         with pytest.raises(ValueError, match="a secret") as raised:

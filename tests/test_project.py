@@ -17,7 +17,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from textbert.data import labels, tables
+from textbert.data import columns, labels, tables
 from textbert.notebook import parameters
 
 NOTEBOOKS = ("data_prep", "train", "evaluate")
@@ -547,7 +547,7 @@ def test_no_text_can_leave_or_be_logged():
 def test_sample_matches_its_data_card():
     card = (ROOT / "data/sample/README.md").read_text(encoding="utf-8")
     for name, rows in (("train", 1680), ("test", 400)):
-        frame, _ = tables.infer_columns(tables.read_table(ROOT / f"data/sample/{name}.csv"), name)
+        frame, _ = columns.infer_columns(tables.read_table(ROOT / f"data/sample/{name}.csv"), name)
         assert len(frame) == rows and f"{rows:,} rows" in card
         assert 0.45 < labels.encode_labels(frame["label"], [["1"], ["2"]]).mean() < 0.55
 

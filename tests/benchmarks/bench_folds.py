@@ -30,13 +30,14 @@ from textbert.notebook.parameters import check_parameters  # noqa: E402 (as abov
 
 
 def convert(task, parameters):
-    """Return (texts, labels, Features) of a task's train.tsv."""
+    """Return (texts, labels, groups or None, Features) of a task's train.tsv."""
     examples = list(tools.BinaryClassificationProcessor().get_train_examples(ROOT / "data" / task))
     tokenizer = tools.load_tokenizer(parameters["BERT_MODEL"], ROOT / "cache")
     options = {"truncation": parameters["TRUNCATION"], "progress": False}
     labels = {"0": 0, "1": 1}
     features = tools.convert_examples_to_features(examples, labels, parameters["MAX_SEQ_LENGTH"], tokenizer, **options)
-    return [example.text_a for example in examples], features.labels.astype(int), features
+    groups = tools.read_groups(ROOT / "data" / task)
+    return [example.text_a for example in examples], features.labels.astype(int), groups, features
 
 
 def train(accelerator, features, train_rows, validation_rows, held_out, parameters):
@@ -64,13 +65,15 @@ def main():
     options = parser.parse_args()
     overrides = {name: read_value(value) for name, value in options.p}
     parameters = check_parameters("train", read_parameters() | overrides | {"TASK_NAME": options.task})
-    texts, labels, features = convert(options.task, parameters)
+    texts, labels, groups, features = convert(options.task, parameters)
     accelerator, rows = tools.make_accelerator(), []
     for seed in options.seeds:
         parameters |= {"RANDOM_SEED": seed}
-        for number, (others, held_out) in enumerate(split_folds(texts, labels, options.folds, 0), start=1):
+        for number, (others, held_out) in enumerate(split_folds(texts, labels, options.folds, 0, groups), start=1):
             texts_left, labels_left = [texts[row] for row in others], labels[others]
-            splits = tools.split_train_validation(texts_left, labels_left, parameters["VALIDATION_SHARE"], seed)
+            groups_left = None if groups is None else groups[others]
+            settings = parameters["VALIDATION_SHARE"], seed, groups_left
+            splits = tools.split_train_validation(texts_left, labels_left, *settings)
             train_rows, validation_rows = (others[indices] for indices in splits)
             start = time.perf_counter()
             with contextlib.redirect_stdout(sys.stderr):

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from textbert.data import compression, file_formats
+from textbert.data.columns import infer_columns
 from textbert.data.file_formats import to_string
-from textbert.data.tables import infer_columns, read_table
+from textbert.data.tables import read_table
 from textbert.utils.errors import ReadError
 
 ROWS = [("1", "Cold soup"), ("2", 'We loved the "caf\u00e9" \U0001f600'), ("1", "NA"), ("2", " null ")]

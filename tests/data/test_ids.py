@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import tools
 from textbert.data import ids, tables, tsv
+from textbert.data.columns import infer_columns
 from textbert.data.labels import encode_labels, infer_classes
 
 TEXTS = [f"a text of some length, number {i}" for i in range(9)]
@@ -22,7 +23,7 @@ def make_table(header, id_values, texts=TEXTS):
 
 
 def infer(header, id_values, id_column=None):
-    return tables.infer_columns(make_table(header, id_values), "train.csv", None, None, id_column)
+    return infer_columns(make_table(header, id_values), "train.csv", None, None, id_column)
 
 
 @pytest.mark.parametrize(
@@ -61,10 +62,10 @@ def test_several_columns_of_ids_need_a_choice(capsys):
     table = make_table(("review_id", "label", "text"), "abcdefghi")
     table.insert(0, "other", ["ticket_id", *"123456789"])
     table = table.set_axis(range(4), axis=1)
-    assert "id" not in tables.infer_columns(table, "train.csv", id_column=None)[0]
+    assert "id" not in infer_columns(table, "train.csv", id_column=None)[0]
     assert "Set ID_COLUMN to one of ['ticket_id', 'review_id']" in capsys.readouterr().out
     for id_column in ("ticket_id", 0):
-        frame, names = tables.infer_columns(table, "train.csv", id_column=id_column)
+        frame, names = infer_columns(table, "train.csv", id_column=id_column)
         assert frame["id"].tolist() == list("123456789") and names["id"] == "ticket_id"
 
 
@@ -75,13 +76,13 @@ def test_ticket_numbers_are_ids(name):
 
 def test_a_header_with_an_abbreviation_is_recognized():
     table = make_table(("Ticket-Nr.", "Eskaliert", "Beschreibung"), [f"INC{i}" for i in range(9)])
-    assert tables.infer_columns(table, "x.csv", id_column=None)[1]["id"] == "Ticket-Nr."
+    assert infer_columns(table, "x.csv", id_column=None)[1]["id"] == "Ticket-Nr."
 
 
 def test_a_column_called_id_comes_first(capsys):
     table = make_table(("ID", "label", "text"), "abcdefghi")
     table.insert(0, "other", ["parent_id", *"123456789"])
-    assert tables.infer_columns(table.set_axis(range(4), axis=1), "train.csv", id_column=None)[1]["id"] == "ID"
+    assert infer_columns(table.set_axis(range(4), axis=1), "train.csv", id_column=None)[1]["id"] == "ID"
     assert capsys.readouterr().out == ""
 
 
@@ -93,16 +94,16 @@ def test_ids_that_differ_only_in_white_space_are_duplicates(capsys):
 def test_lists_and_objects_are_not_ids(make_file):
     rows = [{"_id": {"$oid": f"a{i}"}, "label": i % 2, "text": f"the text of number {i}"} for i in range(9)]
     table = tables.read_table(make_file("".join(json.dumps(row) + "\n" for row in rows), "train.jsonl"))
-    assert "id" not in tables.infer_columns(table, "train.jsonl", id_column=None)[1]
+    assert "id" not in infer_columns(table, "train.jsonl", id_column=None)[1]
     with pytest.raises(ValueError, match="line 1: _id is an object, but must be an id"):
-        tables.infer_columns(table, "train.jsonl", id_column="_id")
+        infer_columns(table, "train.jsonl", id_column="_id")
 
 
 def test_a_requested_column_must_exist_and_have_no_other_role():
     with pytest.raises(ValueError, match="train.csv has no column 'nr'"):
         infer(("id", "label", "text"), "abcdefghi", "nr")
     with pytest.raises(ValueError, match="ID_COLUMN"):
-        tables.infer_columns(make_table(("id", "label", "text"), "abcdefghi"), "x", "text", "label", "text")
+        infer_columns(make_table(("id", "label", "text"), "abcdefghi"), "x", "text", "label", "text")
 
 
 def test_two_tables_agree(capsys):
@@ -140,7 +141,7 @@ def test_ids_stay_with_the_text_of_their_row(tmp_path, id_values, empty, has_ids
     rows += [[row_id, labels[i % 3], text] for i, (row_id, text) in enumerate(zip(id_values, texts))]
     for position in sorted(empty & set(range(len(rows)))):
         rows.insert(position, ["", "", ""])
-    frame, names = tables.infer_columns(pd.DataFrame(rows, dtype=object), "x.csv", "text", "label", None)
+    frame, names = infer_columns(pd.DataFrame(rows, dtype=object), "x.csv", "text", "label", None)
     binary = encode_labels(frame["label"], infer_classes(frame["label"], "x.csv", classes))
     labelled = frame.loc[binary.index]
     row_ids = labelled["id"] if has_ids else labelled.index + 1

@@ -38,3 +38,15 @@ def test_subsets_keep_what_belongs_together(texts):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"dev\.tsv.*data_prep.ipynb makes it"):
         read_labelled_texts(tmp_path / "dev.tsv")
+
+
+def test_groups_are_those_of_the_rows(texts):
+    assert texts.groups is None and texts.select([1]).groups is None
+    content = {"train.tsv": texts.fingerprint, "groups": [i // 2 for i in range(30)]}
+    texts.path.with_name("train_groups.json").write_text(json.dumps(content))
+    with_groups = read_labelled_texts(texts.path)
+    assert with_groups.select([5, 3]).groups.tolist() == [2, 1]
+    sample = with_groups.sample(9)
+    assert sample.groups.tolist() == [int(name[1:]) // 2 for name in sample.ids]
+    texts.path.with_name("dev.tsv").write_text(texts.path.read_text())
+    assert read_labelled_texts(texts.path.with_name("dev.tsv")).groups is None

@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from textbert.data import near_duplicates, quality, task
+from textbert.data import near_duplicates, quality, task, tsv
 from textbert.data.near_duplicates import (
     MIN_WORDS,
     THRESHOLD,
@@ -259,56 +259,6 @@ def test_splits_keep_near_duplicates_together():
     assert count_separated(texts, *split_train_validation(texts, labels, 0.2, 1)) > 5
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from(["", "a", "a b", "b c", "a b c", "c d"]), st.integers(0, 5)), max_size=25),
-    st.integers(0, 9),
-)
-def test_equal_contained_and_grouped_texts(rows, seed):
-    """Rows of one group are on one side or left out, and only texts that are contained in others are left out."""
-    texts = [f"text{i}" for i in range(24)] + [text for text, _ in rows]
-    groups = np.array([*range(100, 124), *(group for _, group in rows)])
-    labels = np.arange(len(texts)) % 2
-    try:
-        train, validation = split_train_validation(texts, labels, 0.3, seed, groups)
-    except ValueError as error:
-        assert "or keep smaller groups of texts together" in str(error)
-        return
-    sides = dict.fromkeys(train.tolist(), "train") | dict.fromkeys(validation.tolist(), "validation")
-    for i, j in combinations(range(len(texts)), 2):
-        is_inside = texts[i] and texts[j] and (f" {texts[i]} " in f" {texts[j]} " or f" {texts[j]} " in f" {texts[i]} ")
-        if i in sides and j in sides and (groups[i] == groups[j] or texts[i] == texts[j] or is_inside):
-            assert sides[i] == sides[j]
-    for row in set(range(len(texts))) - sides.keys():
-        assert any(f" {texts[row]} " in f" {text} " and text != texts[row] for text in texts)
-
-
-def test_a_large_group_is_in_the_training_set():
-    texts = [f"text{i}" for i in range(100)]
-    groups = np.where(np.arange(100) < 30, 0, np.arange(100))
-    for seed in range(10):
-        train, validation = split_train_validation(texts, np.arange(100) % 2, 0.2, seed, groups)
-        assert set(range(30)) <= set(train) and len(validation) in (20, 21)  # rounded up
-    with pytest.raises(
-        ValueError, match=r"cannot split 100 rows .*than 0\.2, or keep smaller groups of texts together"
-    ):
-        split_train_validation(texts, np.arange(100) % 2, 0.2, 1, np.zeros(100))
-    with pytest.raises(ValueError, match=r"shapes \(100,\), \(3,\)"):
-        split_train_validation(texts, np.arange(100) % 2, 0.2, 1, [1, 2, 3])
-
-
-def test_groups_of_one_change_no_split():
-    texts, labels = make_versions()
-    texts += [texts[0].upper(), " ".join(texts[1].split()[:3])]
-    labels = [*labels, 0, 1]
-    groups = pd.Series([str(i) for i in range(len(texts))], range(5, 5 + len(texts)))
-    groups.iloc[-2] = groups.iloc[0]
-    for plain, grouped in [
-        (split_train_validation(texts, labels, 0.2, 1), split_train_validation(texts, labels, 0.2, 1, groups)),
-        *zip(split_folds(texts, labels, 3, 1), split_folds(texts, labels, 3, 1, groups)),
-    ]:
-        assert [rows.tolist() for rows in plain] == [rows.tolist() for rows in grouped]
-
-
 # ---------- data_prep.ipynb -------------------------------------------------------------------------------------------
 
 
@@ -363,11 +313,38 @@ def test_equal_texts_are_no_near_duplicates():
         assert len(lines) == 1 and lines[0].startswith("Near duplicates: 0 texts in 0 groups, the largest of 0; 0 of ")
 
 
-def test_train_finds_the_groups_again(rows, tmp_path):
-    texts = rows["text"].tolist()
-    assert task.find_groups(tmp_path, texts) is None
-    (tmp_path / "labels.json").write_text('{"label_names": ["a", "b"], "near_duplicates": "together"}')
-    assert task.find_groups(tmp_path, texts).tolist() == find_near_duplicates(texts).tolist()
+def test_groups_of_a_column_and_near_duplicates_are_united(rows):
+    """A customer with one of two versions of a text brings the other one, and all else that its customer wrote."""
+    groups = task.group_near_duplicates(rows, "together")
+    assert task.find_groups(rows, None) is None and task.find_groups(rows, groups).tolist() == groups.tolist()
+    customers = rows.assign(group=["a", "b", "b", *map(str, range(len(rows) - 4)), "c"])
+    assert partition(task.find_groups(customers, None)) == {
+        frozenset(np.flatnonzero(customers["group"] == name).tolist()) for name in set(customers["group"])
+    }
+    united = task.find_groups(customers, groups)
+    assert united[0] == united[120] and united[1] == united[2] != united[0] and united[3] == united[121]
+    assert task.find_groups(customers[:0], groups[:0]).tolist() == []
+
+
+def test_train_reads_the_groups(make_file, tmp_path):
+    texts, labels = make_versions()
+    make_file("label,text\n" + "".join(f"{label},{text}\n" for label, text in zip(labels, texts)))
+    tables = task.read_tables(tmp_path)
+    classes, names = task.choose_classes(tables)
+    labelled = task.add_binary_labels(tables.rows, classes)
+    near_groups = task.group_near_duplicates(labelled, "together")
+    data = task.hold_out_dev_set(labelled, 0.3, 1, near_groups)
+    bert_rows = data.assign(label=data["binary"], alpha="a", id=data["row"])
+    arguments = tables, bert_rows, classes, names, pd.DataFrame(), tmp_path / "report.csv"
+    task.write_files(*arguments, near_groups)
+    train = data[data["split"] == "train"]
+    assert partition(tsv.read_groups(tmp_path)) == partition(near_groups[train.index].to_numpy())
+    assert 0 < len(partition(tsv.read_groups(tmp_path))) < len(train)
+    (tmp_path / tsv.GROUPS_FILE).unlink()
+    with pytest.raises(ValueError, match="is missing, which has the groups .*Run data_prep.ipynb again"):
+        tsv.read_groups(tmp_path)
+    task.write_files(*arguments)
+    assert tsv.read_groups(tmp_path) is None
 
 
 # ---------- Real data -------------------------------------------------------------------------------------------------

@@ -334,3 +334,131 @@ def test_texts_and_labels_of_different_lengths_are_refused():
         split_train_validation(list("abcd"), [0, 1, 0], 0.5, 0)
     with pytest.raises(ValueError, match=r"shapes \(2,\), \(1,\)"):
         next(split_folds(["a", "b"], [0], 2, 0))
+
+
+# ---------- Groups ----------------------------------------------------------------------------------------------------
+
+
+def check_groups(groups, train, validation):
+    """Check that no group is on both sides."""
+    groups = np.asarray(groups, object)
+    assert not set(groups[train]) & set(groups[validation])
+
+
+group_lists = st.lists(st.integers(1, 12), min_size=4, max_size=25)
+
+
+@given(sizes=group_lists, seed=st.integers(0, 99), share=st.sampled_from([0.1, 0.2, 0.37, 0.5]))
+def test_no_group_is_on_both_sides_and_each_row_is_used(sizes, seed, share):
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    texts, labels = make_texts(len(groups), seed)
+    try:
+        train, validation = split_train_validation(texts, labels, share, seed, groups)
+    except ValueError as error:  # a class is in too few groups
+        assert f"another fraction than {share}, or no GROUP_COLUMN" in str(error)
+        return
+    check_groups(groups, train, validation)
+    assert sorted([*train, *validation]) == list(range(len(groups)))
+    assert set(labels[train]) == set(labels[validation]) == {0, 1}
+    order = np.random.default_rng(seed).permutation(len(groups))
+    names = np.array([f"customer {-group}" for group in groups], object)  # other names, and rows in another order
+    shuffled = split_train_validation([texts[i] for i in order], labels[order], share, seed, names[order])
+    for rows, expected in zip(shuffled, (train, validation)):
+        assert sorted(order[rows]) == expected.tolist()
+
+
+@given(sizes=group_lists, seed=st.integers(0, 99), folds=st.sampled_from([2, 3, 5]))
+@pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
+def test_each_group_is_held_out_in_one_fold(sizes, seed, folds):
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    texts, labels = make_texts(len(groups), seed)
+    try:
+        splits = list(split_folds(texts, labels, folds, seed, groups))
+    except ValueError as error:
+        assert f"fewer folds than {folds}, or no GROUP_COLUMN" in str(error)
+        return
+    for train, validation in splits:
+        check_groups(groups, train, validation)
+        assert sorted([*train, *validation]) == list(range(len(groups)))
+    assert sorted(np.concatenate([validation for _, validation in splits])) == list(range(len(groups)))
+    again = split_folds(texts, labels, folds, seed, groups.tolist())
+    assert all(np.array_equal(a, b) for one, other in zip(splits, again) for a, b in zip(one, other))
+
+
+@given(
+    rows=st.lists(st.tuples(fragments, st.integers(0, 9)), max_size=40),
+    seed=st.integers(0, 99),
+    share=st.sampled_from([0.1, 0.3, 0.5]),
+)
+def test_neither_groups_nor_texts_leak(rows, seed, share):
+    """Groups that share texts are united, or else rows are left out, but only those whose text is on both sides."""
+    distinct, distinct_labels = make_texts(24)
+    texts = [*distinct, *(text for text, _ in rows)]
+    groups = np.array([*(i % 8 for i in range(24)), *(group for _, group in rows)])
+    labels = np.array([*distinct_labels, *(i % 2 for i in range(len(rows)))])
+    splits = [split_train_validation(texts, labels, share, seed, groups), *split_folds(texts, labels, 2, seed, groups)]
+    for train, validation in splits:
+        check_groups(groups, train, validation)
+        sides = set(groups[train]), set(groups[validation])
+        for i in train:
+            assert not any(is_contained(texts[i], texts[j]) or is_contained(texts[j], texts[i]) for j in validation)
+        for row in set(range(len(texts))) - {*train, *validation}:
+            other_side = [i for i in range(len(texts)) if (groups[i] in sides[0]) != (groups[row] in sides[0])]
+            assert any(is_contained(texts[row], texts[i]) for i in other_side), texts[row]
+
+
+def test_groups_are_stratified_and_described(capsys):
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 300, 3000)
+    texts, labels = make_texts(3000), (rng.random(3000) < 0.08).astype(int)
+    train, validation = split_train_validation(texts[0], labels, 0.2, 1, groups)
+    assert len(validation) == pytest.approx(600, abs=10) and labels[validation].mean() == pytest.approx(0.08, abs=0.01)
+    counts = [len(np.unique(groups[rows])) for rows in (train, validation)]
+    shares = [f"{labels[rows].mean():.1%}" for rows in (train, validation)]
+    assert capsys.readouterr().out == (
+        f"groups: {counts[0]} with {len(train):,} rows to train, {shares[0]} of class 1; "
+        f"{counts[1]} with {len(validation)} rows held out, {shares[1]} of class 1\n"
+    )
+    assert not np.array_equal(split_train_validation(texts[0], labels, 0.2, 2, groups)[1], validation)
+
+
+def test_groups_that_share_texts_stay_together():
+    texts, labels = make_texts(100)
+    labels[:] = np.arange(100) % 2
+    groups = np.arange(100) // 5
+    texts[5], texts[12] = texts[0].upper(), texts[8].split()[0]  # of groups 1 and 2, equal to and contained in others
+    for seed in range(5):
+        for rows in split_train_validation(texts, labels, 0.2, seed, groups):
+            assert (0 in groups[rows]) == (1 in groups[rows]) == (2 in groups[rows])
+
+
+def test_a_text_of_too_many_groups_is_left_out_of_training(capsys):
+    texts, labels = make_texts(100)
+    labels[:] = np.arange(100) % 2
+    texts[::5] = ["Thank you"] * 20  # of each group; all of them together cannot be divided
+    train, validation = split_train_validation(texts, labels, 0.2, 1, np.arange(100) // 5)
+    assert len(validation) == 20 and len(train) == 64 and not {*range(0, 100, 5)} & {*train}
+    assert "; 16 rows left out, with texts of both\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups", "message"),
+    [
+        ([0, 1] * 10, [7] * 20, "cannot split 20 rows like that .all rows are in one group.: use more groups"),
+        ([0] * 15 + [1] * 5, [*range(15), *[20] * 5], "all rows of a class are in one group.*no GROUP_COLUMN"),
+        ([0] * 20, range(20), "cannot split 20 rows, for they have only one class"),
+        ([], [], "cannot split 0 rows"),
+        ([0, 1] * 10, range(19), "shapes"),
+    ],
+)
+def test_impossible_splits_of_groups_are_refused(labels, groups, message):
+    with pytest.raises(ValueError, match=message):
+        split_train_validation([f"text {i} of {i * i}" for i in range(len(labels))], labels, 0.2, 0, list(groups))
+
+
+@pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
+def test_impossible_folds_of_groups_are_refused():
+    texts, labels = make_texts(30)
+    for groups in ([1] * 30, np.arange(30) // 15):
+        with pytest.raises(ValueError, match="fewer folds than 5, or no GROUP_COLUMN"):
+            list(split_folds(texts, labels, 5, 0, groups))

@@ -14,10 +14,11 @@ from conftest import texts
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from textbert.data.columns import infer_columns
 from textbert.data.labels import encode_labels, infer_classes
 from textbert.data.mojibake import MOJIBAKE
 from textbert.data.quality import HTML
-from textbert.data.tables import find_data_files, infer_columns, read_table
+from textbert.data.tables import find_data_files, read_table
 
 ROWS = [
     ("1", "Cold soup, and \u201ccold\u201d staff."),
@@ -328,7 +329,7 @@ def test_unused_columns_of_texts_are_printed(make_file, capsys):
     rows = [("subject", "body", "label", "city")]
     rows += [(f"about thing number {i}", text * 3, "ab"[i % 2], "New York") for i, text in enumerate(LONG)]
     read_columns(make_file(to_csv(rows)))
-    assert "reads only column 'body', not 'subject'. Join" in capsys.readouterr().out
+    assert "reads only column 'body', not 'subject'. TEXT_COLUMN = ['subject', 'body'] joins" in capsys.readouterr().out
 
 
 def test_columns_by_name_and_by_number(make_file):

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -120,6 +121,47 @@ def test_files_are_written_together(tables, tmp_path):
     assert paths == {"train": tmp_path / "train.tsv", "dev": tmp_path / "dev.tsv"}
     assert paths["dev"].read_text() == "b1\t1\ta\tfifth\nb2\t0\ta\tsixth\n"
     assert (tmp_path / "report.csv").read_text() == "a text that,train,dev\nis odd,0,1\n"
-    info = {"label_names": names, "text_column": "text", "id_column": "key", "classes": classes}
+    info = {"label_names": names, "text_column": "text", "id_column": "key", "group_column": None, "classes": classes}
+    info["near_duplicates"] = None
     assert json.loads((tmp_path / "labels.json").read_text()) == info | {"tables": tables.sources}
     assert tsv.find_changed_tables(tmp_path) == []
+
+
+@pytest.fixture
+def grouped(make_file, tmp_path):
+    """The tables of a single file of ten customers with six rows each."""
+    lines = [f"C{i // 6},{('no', 'yes')[i % 3 == 0]},text {i} of {i * i}\n" for i in range(60)]
+    make_file("customer,escalated,text\n" + "".join(lines), "tickets.csv")
+    return task.read_tables(tmp_path, group_column="customer")
+
+
+def test_groups_are_kept_from_the_table_to_train(grouped, tmp_path, capsys):
+    assert grouped.rows.columns.tolist() == ["split", "row", "group", "label", "text"]
+    labelled = task.add_binary_labels(grouped.rows, [["no"], ["yes"]])
+    data = task.hold_out_dev_set(labelled, 0.2, 1)
+    in_train, in_dev = (set(data["group"][data["split"] == split]) for split in ("train", "dev"))
+    assert (len(in_train), len(in_dev)) == (8, 2) and not in_train & in_dev and len(data) == 60
+    printed = capsys.readouterr().out
+    assert "10 groups, the largest of 6 rows\ngroups: 8 with 48 rows to train, 33.3% of class 1; 2 with 12" in printed
+    kept = data[data["row"] != 30]
+    rows = pd.DataFrame({"split": kept["split"], "id": kept["row"], "label": kept["binary"], "alpha": "a"})
+    rows["text"] = kept["text"]
+    issues = pd.DataFrame({"train": [0], "dev": [1]}, ["is odd"])
+    task.write_files(grouped, rows, [["no"], ["yes"]], ["no", "yes"], issues, tmp_path / "report.csv")
+    assert tsv.read_task_info(tmp_path)["group_column"] == "customer"
+    customers = kept["group"][kept["split"] == "train"].tolist()
+    groups = tsv.read_groups(tmp_path)
+    assert len(groups) == len(customers) == len(set(zip(groups, customers))) + len(groups) - len(in_train)
+    assert tsv.read_groups(tmp_path, np.array([5, 3])).tolist() == groups[[5, 3]].tolist()
+
+
+def test_groups_of_two_files_are_compared(grouped, make_file, tmp_path, capsys):
+    make_file("customer,escalated,text\nc1,no,one\nC77,yes,two\n,no,three\n", "test.csv")
+    tables = task.read_tables(tmp_path, group_column="customer", train_file="tickets.csv")
+    labelled = task.add_binary_labels(tables.rows, [["no"], ["yes"]])
+    capsys.readouterr()
+    assert task.hold_out_dev_set(labelled, 0.2, 1) is labelled
+    assert capsys.readouterr().out == (
+        "12 groups, the largest of 7 rows\n1 rows have no group (''): each is a group of its own\n"
+        "1 groups are in both train and dev: 1 of the 3 rows of dev\n"
+    )

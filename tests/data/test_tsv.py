@@ -3,6 +3,7 @@
 import os
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import texts
@@ -104,8 +105,8 @@ def test_label_names(tmp_path):
 
 
 def test_task_info(tmp_path):
-    unknown = {"label_names": ["0", "1"], "text_column": None, "id_column": "id", "classes": None, "tables": {}}
-    unknown["near_duplicates"] = None
+    unknown = {"label_names": ["0", "1"], "text_column": None, "id_column": "id"}
+    unknown |= {"group_column": None, "classes": None, "tables": {}, "near_duplicates": None}
     assert tsv.read_task_info(tmp_path) == unknown
     files.write_text(
         tmp_path / "labels.json",
@@ -114,7 +115,8 @@ def test_task_info(tmp_path):
     )
     assert tsv.read_task_info(tmp_path) == unknown | {"label_names": ["bad", "good"]}
     (tmp_path / "train.csv").write_text("1,a\n")
-    about = {"text_column": 1, "id_column": None, "classes": [["1"], ["4", "5"]], "near_duplicates": "together"}
+    about = {"text_column": [1, "body"], "id_column": None, "group_column": "customer", "classes": [["1"], ["4", "5"]]}
+    about |= {"near_duplicates": "together"}
     about |= {"tables": {"train": tsv.describe_table(tmp_path / "train.csv")}}
     frames = {"train": make_frame(["one", "two"])}
     tsv.write_task(frames, ["bad", "good"], tmp_path, about, {tmp_path / "report.csv": "x,y\n"})
@@ -123,6 +125,31 @@ def test_task_info(tmp_path):
     with pytest.raises(UnicodeEncodeError):
         tsv.write_task({"train": make_frame(["\ud800"])}, ["a", "b"], tmp_path, {}, {tmp_path / "report.csv": "new"})
     assert (tmp_path / "report.csv").read_text() == "x,y\n"
+
+
+def test_groups_belong_to_their_train_tsv(tmp_path):
+    """They are refused if train.tsv has changed or they are missing, and removed if there are none any more."""
+    frames, about = {"train": make_frame(["one", "two", "three"])}, {"group_column": "customer"}
+    assert tsv.read_groups(tmp_path) is None
+    tsv.write_task(frames, ["a", "b"], tmp_path, about, groups=np.array([1, 0, 1]))
+    assert tsv.read_groups(tmp_path).tolist() == [1, 0, 1] and tsv.read_groups(tmp_path, np.array([1])).tolist() == [0]
+    path, train = tmp_path / tsv.GROUPS_FILE, tmp_path / "train.tsv"
+    content, lines = path.read_text(), train.read_text()
+    for text in (lines + "4\t0\ta\tfour\n", lines.replace("two", "six")):
+        train.write_text(text)
+        with pytest.raises(ValueError, match=r"train_groups\.json does not belong to .*train\.tsv, which has changed"):
+            tsv.read_groups(tmp_path)
+    train.write_text(lines)
+    for damaged in ("", "[]", "{}", content[:-9]):
+        path.write_text(damaged)
+        with pytest.raises(ValueError, match=r"train_groups\.json does not belong to"):
+            tsv.read_groups(tmp_path)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"train_groups\.json is missing, which has the groups of 'customer'"):
+        tsv.read_groups(tmp_path)
+    path.write_text(content)
+    tsv.write_task(frames, ["a", "b"], tmp_path)
+    assert tsv.read_groups(tmp_path) is None and not path.exists()
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\x00b", "..", ["x"], None, 5])

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from textbert.evaluation.baseline import make_baseline, predict_baseline, tune_baseline
+from textbert.evaluation.baseline import assign_folds, make_baseline, predict_baseline, tune_baseline
 from textbert.evaluation.summary import compare_thresholds
 
 
@@ -54,3 +56,30 @@ def test_the_baseline_reads_scripts_without_spaces(good, bad):
 def test_the_baseline_learns_from_any_texts(texts):
     baseline = make_baseline().fit(texts * 3, [0, 1] * 3)
     assert np.isfinite(baseline.predict_proba(texts)).all()
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 8), st.integers(0, 30), st.booleans()), min_size=1, max_size=60),
+    folds=st.integers(2, 5),
+)
+@pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
+def test_each_group_is_in_one_fold(rows, folds):
+    groups, words, labels = map(np.array, zip(*rows))
+    splits = assign_folds([f"w{word}" for word in words], labels.astype(int), folds, 0, groups)
+    held_out = np.concatenate([rows for _, rows in splits]) if splits else []
+    assert sorted(held_out) == list(range(len(groups))) * bool(splits)
+    for train, validation in splits:
+        assert not set(groups[train]) & set(groups[validation]) and set(labels[train]) == {0, 1}
+    if len(splits) < folds:  # some class is in few groups, or in groups that are one
+        fewest = min(len(set(groups[labels == label])) for label in (0, 1))
+        assert fewest < folds or len(set(words)) < len(words)
+
+
+def test_a_baseline_is_tuned_on_other_groups():
+    """Each author has a word, which decides only in the own texts: with groups, no held-out prediction profits."""
+    groups = np.repeat(np.arange(30), 10)
+    labels = groups % 2
+    texts = [f"author{group}x common{row}y" for row, group in enumerate(groups)]
+    easy, _ = tune_baseline(make_baseline(), texts, labels)
+    hard, _ = tune_baseline(make_baseline(), texts, labels, groups=groups)
+    assert hard["temperature"] > 3 * easy["temperature"]

@@ -1,18 +1,22 @@
 """Label issues: planted label errors are ranked first, and no label is judged by a baseline that has memorized it."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from conftest import ROOT
 
-from textbert.data import tables
+from textbert.data import columns, tables
+from textbert.data.labelled_texts import LabelledTexts
 from textbert.data.labels import encode_labels
 from textbert.evaluation.baseline import make_baseline
-from textbert.evaluation.label_issues import find_label_issues
+from textbert.evaluation.label_issues import find_label_issues, tabulate_label_issues
 
 
 def test_planted_label_errors_are_ranked_first():
     """3 % of the sample's labels are flipped; BERT is replaced by a model that knows nothing."""
-    frame, _ = tables.infer_columns(tables.read_table(ROOT / "data/sample/train.csv"), "sample")
+    frame, _ = columns.infer_columns(tables.read_table(ROOT / "data/sample/train.csv"), "sample")
     labels = encode_labels(frame["label"], [["1"], ["2"]]).to_numpy()
     planted = np.random.default_rng(0).choice(len(labels), round(0.03 * len(labels)), replace=False)
     noisy = labels.copy()
@@ -47,3 +51,13 @@ def test_label_issues_of_few_rows(labels, rows, capsys):
     table = find_label_issues(texts, labels, np.full(len(labels), 0.5), make_baseline())
     assert len(table) == rows and list(table) == ["row", "baseline", "bert"]
     assert ("too few to find label issues" in capsys.readouterr().out) == (rows == 0)
+
+
+def test_labels_are_judged_by_other_groups():
+    """Each author has a word that gives the label away; without groups the baseline has learned it."""
+    groups = np.repeat(np.arange(20), 5)
+    texts, labels = [f"author{group}x" for group in groups], groups % 2
+    known = LabelledTexts(Path("x"), list(map(str, range(100))), [f"{t} w{i}x" for i, t in enumerate(texts)], labels)
+    unknown = replace(known, groups=groups)
+    tables = [tabulate_label_issues(rows, np.full(100, 0.5), ["no", "yes"], 100) for rows in (known, unknown)]
+    assert tables[0]["TF-IDF"].min() > 0.6 and tables[1]["TF-IDF"].max() < 0.6

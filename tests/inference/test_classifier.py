@@ -21,6 +21,8 @@ from tiny import TEXTS
 
 import tools
 from textbert.data import normalization
+from textbert.data.columns import infer_columns
+from textbert.data.tsv import clean_text
 from textbert.inference.classifier import Classifier
 
 REVIEWS = ["good soup", "bad bad tea", "the place was very good", ""]
@@ -257,6 +259,46 @@ def test_the_default_is_the_column_used_in_training(classifier, tmp_path, capsys
     assert read(tmp_path / "scored.csv")["probability"].astype(float).tolist() == pytest.approx(expected, abs=1e-5)
     classifier.predict_file(tmp_path / "new.csv", tmp_path / "scored.csv", "subject")
     assert "the column 'subject'; in training they were in 'mail'" in capsys.readouterr().out
+
+
+TICKETS = pd.DataFrame(
+    {"nr": ["1", "2", "3"], "subject": ["bad soup", "good", ""], "body": ["good tea, good", "", "bad"]}, dtype=object
+)
+JOINED = ["bad soup good tea, good", "good", "bad"]
+
+
+def test_several_columns_are_joined_alike_everywhere(classifier, tmp_path, capsys):
+    """The column order counts; empty parts are skipped."""
+    classifier.settings["text_column"] = ["subject", "body"]
+    TICKETS.to_csv(tmp_path / "new.csv", index=False)
+    expected = classifier.predict(JOINED)["probability"].tolist()
+    scored = classifier.predict_table(TICKETS, ["subject", "body"])
+    assert scored["probability"].tolist() == expected and scored[list(TICKETS)].equals(TICKETS)
+    for text_column in (["subject", "body"], [1, 2], "text"):
+        classifier.predict_file(tmp_path / "new.csv", tmp_path / "scored.csv", text_column)
+        assert read(tmp_path / "scored.csv")["probability"].astype(float).tolist() == pytest.approx(expected, abs=1e-6)
+    frame, names = infer_columns(TICKETS.assign(label=list("001")), "new.csv", ["subject", "body"], "label")
+    assert names["text"] == ["subject", "body"]
+    assert clean_text(frame["text"], escaped_newlines=False).tolist() == JOINED
+    capsys.readouterr()
+    classifier.predict_table(TICKETS, "body")
+    printed = "the texts are read from ['body']; in training they were in ['subject', 'body'], which the table has, too"
+    assert printed in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text_column", "message"),
+    [
+        (["subject", "mail"], "expected one column 'mail', got the columns 'nr', 'subject', 'body'"),
+        (["body", "body"], "expected one column 'body'"),
+        ([], r"text_column is \[\]"),
+    ],
+)
+def test_invalid_columns_of_a_table_are_refused(classifier, text_column, message):
+    with pytest.raises(ValueError, match=message):
+        classifier.predict_table(TICKETS, text_column)
+    with pytest.raises(TypeError, match="got nan as text 1; use '' for a missing text"):
+        classifier.predict_table(TICKETS.replace({"body": {"": float("nan")}}), ["subject", "body"])
 
 
 @pytest.mark.parametrize("batch_rows", [2, 100])

@@ -127,7 +127,7 @@ def test_a_missing_column_is_named(tmp_path):
 )
 def test_a_column_other_than_in_training_is_reported(tmp_path, capsys, names, requested, trained, column, message):
     path = write(tmp_path / "new.csv", [names, ["1", *LONG][: len(names)]])
-    assert SourceTable.open(path, "utf-8", requested, trained_column=trained).column == column
+    assert SourceTable.open(path, "utf-8", requested, trained_column=trained).columns == [column]
     out = capsys.readouterr().out
     assert message in out if message else out == ""
 
@@ -274,3 +274,39 @@ def test_a_corrupt_state_starts_again(source, capsys, state):
     assert "is corrupt" in capsys.readouterr().out and target.partial_path.read_bytes() == b""
     assert json.loads(target.state_path.read_bytes())["rows"] == 0
     assert target.resume("other") == (0, {}) and "is from a run with another source" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("requested", "trained", "columns", "message"),
+    [
+        (["subject", "body"], ["subject", "body"], [1, 2], ""),
+        (["body", "subject"], None, [2, 1], ""),
+        ([" subject "], "subject", [1], "the texts are read from the column 'subject'\n"),
+        ([2, "subject"], None, [2, 1], "the texts are read from the columns 'body', 'subject'\n"),
+        ([1, 2], None, [1, 2], "the texts are read from the columns 'subject', 'body'\n"),
+        ("text", ["subject", "body"], [1, 2], "the texts are read from the columns 'subject', 'body'\n"),
+        ("body", ["subject", "body"], [2], "the column 'body'; in training they were in 'subject', 'body'\n"),
+        (["body", "subject"], ["subject", "body"], [2, 1], "'body', 'subject'; in training they were in 'subject', "),
+    ],
+)
+def test_several_columns_of_texts(tmp_path, capsys, requested, trained, columns, message):
+    path = write(tmp_path / "new.csv", [["id", "subject", "body"], ["1", LONG[0], LONG[1]], ["2", LONG[1], LONG[2]]])
+    table = SourceTable.open(path, "utf-8", requested, trained_column=trained)
+    assert (table.columns, table.has_header, table.count) == (columns, True, 2)
+    printed = capsys.readouterr().out
+    assert message in printed and (message != "" or printed == "")
+
+
+@pytest.mark.parametrize(
+    ("requested", "message"),
+    [
+        (["subject", "mail"], "no column 'mail'"),
+        (["subject", 1], r"text_column is \['subject', 1\], but must be a column, or a list of different columns"),
+        ([], r"text_column is \[\], but must be a column"),
+        ([0, 7], "no column 7"),
+    ],
+)
+def test_invalid_lists_of_columns_are_refused(tmp_path, requested, message):
+    path = write(tmp_path / "new.csv", [["id", "subject", "body"], ["1", LONG[0], LONG[1]]])
+    with pytest.raises(ValueError, match=message):
+        SourceTable.open(path, "utf-8", requested)

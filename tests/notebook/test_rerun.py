@@ -24,7 +24,8 @@ CHANGED = {
     "data_prep": {
         **{"TRAIN_FILE": "other.csv", "TEST_FILE": "third.csv", "TEXT_COLUMN": "summary", "LABEL_COLUMN": "verdict"},
         **{"CLASSES": [["good"], ["bad"]], "LABEL_NAMES": ["no", "yes"], "ENCODING": "cp1252", "DEV_SHARE": 0.4},
-        **{"RANDOM_SEED": 7, "CLEAN_TRAIN": True, "ESCAPED_NEWLINES": True, "NEAR_DUPLICATES": None},
+        **{"RANDOM_SEED": 7, "CLEAN_TRAIN": True, "ESCAPED_NEWLINES": True, "GROUP_COLUMN": "customer"},
+        "NEAR_DUPLICATES": None,
     },
     "train": {
         **{"MAX_SEQ_LENGTH": 7, "TRUNCATION": "tail", "TRAIN_BATCH_SIZE": 8, "LEARNING_RATE": 1e-3, "RANDOM_SEED": 7},
@@ -44,7 +45,8 @@ RESULTS = {
 def read_results(notebook):
     """Return the results that a notebook has written, without the time of training."""
     if notebook == "data_prep":
-        return [Path(name).read_bytes() for name in RESULTS[notebook]]
+        groups = Path("data/raw/train_groups.json")
+        return [Path(name).read_bytes() for name in RESULTS[notebook]] + [groups.exists() and groups.read_bytes()]
     if notebook == "evaluate":
         report = Path("outputs/tiny/report/report.html").read_text(encoding="utf-8")
         return re.sub(r'src="data:[^"]*"', "", report)
@@ -70,10 +72,10 @@ def project(tmp_path_factory, bert_files):
         (folder / f"data/tiny/{name}.tsv").write_text("".join(lines))
     (folder / "data/raw").mkdir()
     for name, dish in (("train", "soup"), ("other", "cake"), ("third", "tea")):
-        lines = ["label,text,summary,verdict\n"]
+        lines = ["label,text,summary,verdict,customer\n"]
         for i in range(48):
             label, verdict = ("bad", "good")[i % 2], ("yes", "no")[i % 3 == 0]
-            lines.append(f"{label},{label} caf\u00e9 with {dish}\\n{i - i % 9},{dish} of day {i},{verdict}\n")
+            lines.append(f"{label},{label} caf\u00e9 with {dish}\\n{i - i % 9},{dish} of day {i},{verdict},C{i // 9}\n")
         (folder / f"data/raw/{name}.csv").write_text("".join(lines), encoding="utf-8")
     archive.write_archive(bert_files(), folder / "cache/tiny-bert.tar.gz")
     os.environ["TQDM_DISABLE"] = "1"

@@ -210,6 +210,11 @@ def test_folds_are_held_out_once_with_the_settings_of_the_run(start, calls, monk
     assert experiment.cross_validate(calls.append, texts, rows, 0, tuned) == [] and len(calls) == 3
     experiment.cross_validate(calls.append, texts, rows, 3, tuned)
     assert len(calls) == 3 and capsys.readouterr().out.count("already done") == 3
+    groups = rows // 3
+    experiment.cross_validate(calls.append, texts, rows, 2, tuned, groups)
+    splits = split_folds(texts, experiment.setup.labels[rows], 2, PARAMETERS["RANDOM_SEED"], groups)
+    assert [call.rows[1].tolist() for call in calls[3:]] == [rows[held_out].tolist() for _, held_out in splits]
+    assert not {row // 3 for row in calls[3].rows[1]} & {row // 3 for row in calls[4].rows[1]}
 
 
 def test_interrupted_search_with_real_runs_gives_the_same_results(start, tmp_path):

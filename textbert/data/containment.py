@@ -223,3 +223,9 @@ class Containment:
             first, end = self._first_slot, self._last_slot + 1
             fractions[self._rows] = (chosen[end] - chosen[first]) / (total[end] - total[first])
         return fractions
+
+    def find_containers(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield each contained text with the texts that contain it and are not contained themselves, as positions."""
+        for slot, row in enumerate(self._rows):
+            containers = np.unique(self._slot_owner[self._first_slot[slot] : self._last_slot[slot] + 1])
+            yield int(row), containers[~self.is_contained[containers]]

@@ -1,7 +1,7 @@
 """The columns of a table: whether its first row names them, and which of them may hold labels or texts."""
 
 import re
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping
 
 import pandas as pd
 
@@ -131,38 +131,40 @@ def has_header(frame: pd.DataFrame, source: str) -> bool:
     return is_header
 
 
-def name_columns(frame: pd.DataFrame, requested: Sequence, source: str) -> pd.DataFrame:
+def name_columns(frame: pd.DataFrame, requested: Mapping[str, list], source: str) -> pd.DataFrame:
     """Return a table without its first row, whose cells become the names of the columns.
 
     A column without a name, or with the name of another column, keeps its number.
 
-    requested : the names or numbers of the columns of label, text and perhaps id, None for one that is to be inferred
+    requested : dict from the roles label, text, ... to the names or numbers of their columns, [] if to be inferred
 
     Raises ValueError if a requested name occurs twice, or a usual one does and fewer than two numbers are requested.
     """
     names = [name.strip() for name in frame.iloc[0]]
     duplicates = {name for name in names if names.count(name) > 1 and name}
-    ambiguous = duplicates & set(requested)
-    if not ambiguous and sum(type(name) is int for name in requested) < 2:
+    ambiguous = duplicates & {name for columns in requested.values() for name in columns}
+    if not ambiguous and sum(any(type(name) is int for name in columns) for columns in requested.values()) < 2:
         ambiguous = {name for name in duplicates if name.lower() in LABEL_COLUMNS + TEXT_COLUMNS}
     if ambiguous:
         name = min(ambiguous)
         positions = " or ".join(str(number) for number, other in zip(frame, names) if other == name)
-        is_label = name == requested[0] or name.lower() in LABEL_COLUMNS
-        setting = "ID_COLUMN" if name in requested[2:] else "LABEL_COLUMN" if is_label else "TEXT_COLUMN"
-        raise ValueError(f"{source}: column name {name!r} is not unique: set {setting} to a number, {positions}")
+        inferred = "label" if name.lower() in LABEL_COLUMNS else "text"
+        role = next((role for role, columns in requested.items() if name in columns), inferred)
+        raise ValueError(
+            f"{source}: column name {name!r} is not unique: set {role.upper()}_COLUMN to a number, {positions}"
+        )
     labels = [name if name and name not in duplicates else number for number, name in zip(frame, names)]
     return frame[1:].set_axis(labels, axis=1)
 
 
-def apply_header(frame: pd.DataFrame, requested: Sequence, source: str) -> pd.DataFrame:
+def apply_header(frame: pd.DataFrame, requested: Mapping[str, list], source: str) -> pd.DataFrame:
     """Return a table whose first row, if that is a header, has been removed and names the columns."""
     if 0 not in frame.columns or frame.empty:
         return frame
     columns = frame.loc[:, (frame != "").any()]  # without the empty ones
     if is_numbered(columns.iloc[0].tolist()):
         return frame[1:]
-    if any(isinstance(name, str) for name in requested) or has_header(columns, source):
+    if any(isinstance(name, str) for columns in requested.values() for name in columns) or has_header(columns, source):
         return name_columns(frame, requested, source)
     return frame
 

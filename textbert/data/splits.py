@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from textbert.data.containment import Containment
-from textbert.data.near_duplicates import find_components
+from textbert.data.groups import choose_groups, count_classes, get_groups_by_text, order_groups, unite_groups
 from textbert.data.normalization import fold_text, hash_text
 from textbert.utils.validation import as_1d_arrays
 
@@ -27,72 +27,136 @@ def stratified_sample(labels: Sequence[Any] | np.ndarray, rows: int | None, seed
     return np.sort(resample(everything, replace=False, n_samples=rows, stratify=label_array, random_state=seed))
 
 
-def _merge_groups(text_of_row: np.ndarray, groups: Sequence[Any] | np.ndarray | None) -> np.ndarray:
-    """Return the group of each distinct text; those that have a row in the same group are in the same one."""
-    texts = np.arange(text_of_row.max(initial=-1) + 1)
-    if groups is None:
-        return texts
-    text_of_row, groups = as_1d_arrays(text_of_row, groups)
-    names, group_of_row = np.unique(groups, return_inverse=True)
-    return find_components(text_of_row, len(texts) + group_of_row, len(texts) + len(names))[texts]
+def _compare_texts(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray, Containment]:
+    """Return the hash of each of n texts, the number of each among the different ones, and the containment of these.
 
-
-def _follow_groups(fractions: np.ndarray, groups: np.ndarray, is_contained: np.ndarray) -> np.ndarray:
-    """Return fractions of each text in the validation set that are 0 or 1 only if the text's group is all there, too.
-
-    The side of a group is that of its texts that are not contained in others, if there are any.
-    """
-    counted = np.bincount(groups, ~is_contained)
-    weights = np.where(counted[groups] > 0, ~is_contained, True)
-    sides = np.bincount(groups, weights * fractions) / np.bincount(groups, weights)
-    return (fractions + sides[groups]) / 2
-
-
-def _split(
-    texts: Iterable[str],
-    labels: Sequence[Any],
-    groups: Sequence[Any] | np.ndarray | None,
-    choose: Callable[[np.ndarray, list[Any]], Iterable[np.ndarray]],
-    hint: str,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the sorted positions of (training rows, validation rows) for each choice of texts for validation.
-
-    `choose` gets the size of each group of distinct texts that are contained in no other, and the label of its first
-    text, and yields arrays of indices into these. Without groups, each text is one.
+    Both arrays are of shape (n,). Texts are numbered from 0 in the order in which they first occur.
     """
     from textbert.data.words import separate_letters
 
     def fold(text: str) -> str:
         return separate_letters(fold_text(text))
 
-    text_array, label_array = as_1d_arrays(np.array(list(texts), object), labels)
-    hashes = [hash_text(text, lambda text: " ".join(fold(text).split())) for text in text_array]
-    different = dict(zip(hashes, zip(text_array, label_array)))
+    hashes = [hash_text(text, lambda text: " ".join(fold(text).split())) for text in texts]
+    different = dict(zip(hashes, texts))
     position = {text_hash: i for i, text_hash in enumerate(different)}
-    text_of_row = np.array([position[text_hash] for text_hash in hashes])
-    containment = Containment([text for text, _ in different.values()], fold)
-    if groups is not None:
-        hint += ", or keep smaller groups of texts together"
-    group_of_text = _merge_groups(text_of_row, groups)
+    text_of_row = np.array([position[text_hash] for text_hash in hashes], int)
+    return np.array(hashes, np.int64), text_of_row, Containment(list(different.values()), fold)
+
+
+def _check_classes(splits: Iterable[np.ndarray], labels: np.ndarray, hint: str) -> None:
+    """Raise ValueError unless each of two splits, arrays of rows, has more than one label."""
+    for name, rows in zip(("training", "validation"), splits):
+        if len({labels[row] for row in rows}) < 2:
+            raise ValueError(f"the {name} set of {len(rows)} rows has only one class: {hint}")
+
+
+def _split(
+    texts: Iterable[str],
+    labels: Sequence[Any],
+    choose: Callable[[np.ndarray, list[Any]], Iterable[np.ndarray]],
+    hint: str,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the sorted positions of (training rows, validation rows) for each choice of texts for validation.
+
+    `choose` gets the positions of the distinct texts that are contained in no other, and their labels, and yields
+    arrays of indices into these.
+    """
+    text_array, label_array = as_1d_arrays(np.array(list(texts), object), labels)
+    _, text_of_row, containment = _compare_texts(text_array)
     not_contained = np.flatnonzero(~containment.is_contained)
-    _, first, group, sizes = np.unique(
-        group_of_text[not_contained], return_index=True, return_inverse=True, return_counts=True
-    )
-    different_labels = [label for _, label in different.values()]
+    different_labels = dict(zip(text_of_row.tolist(), label_array))
     try:
-        choices = list(choose(sizes, [different_labels[text] for text in not_contained[first]]))
+        choices = list(choose(not_contained, [different_labels[text] for text in not_contained.tolist()]))
     except ValueError as error:
         raise ValueError(f"cannot split {len(label_array)} rows like that ({error}): {hint}") from None
     for choice in choices:
-        is_chosen = np.zeros(len(different), bool)
-        is_chosen[not_contained[np.isin(group, choice)]] = True
-        fractions = containment.get_fractions(is_chosen)
-        in_validation = _follow_groups(fractions, group_of_text, containment.is_contained)[text_of_row]
+        is_chosen = np.zeros(len(different_labels), bool)
+        is_chosen[not_contained[choice]] = True
+        in_validation = containment.get_fractions(is_chosen)[text_of_row]
         splits = np.flatnonzero(in_validation == 0), np.flatnonzero(in_validation == 1)
-        for name, rows in zip(("training", "validation"), splits):
-            if len({label_array[row] for row in rows}) < 2:
-                raise ValueError(f"the {name} set of {len(rows)} rows has only one class: {hint}")
+        _check_classes(splits, label_array, hint)
         yield splits
+
+
+def _link_groups(groups: np.ndarray, hashes: np.ndarray, text_of_row: np.ndarray, containment: Containment) -> list:
+    """Return arrays of the groups that have equal or contained texts, one for each text, sorted by its hash.
+
+    groups : array of the numbers 0 to k - 1, of shape (n,); see `_compare_texts` for the others
+    """
+    groups_by_text = get_groups_by_text(groups, text_of_row)
+    links = dict(enumerate(groups_by_text))
+    for text, containers in containment.find_containers():
+        links[text] = np.unique(np.concatenate([links[text], *(groups_by_text[other] for other in containers)]))
+    hash_of_text = dict(zip(text_of_row.tolist(), hashes.tolist()))
+    return [links[text] for text in sorted(links, key=hash_of_text.__getitem__)]
+
+
+def _leave_out_shared(
+    in_validation: np.ndarray, text_of_row: np.ndarray, containment: Containment
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (training rows, validation rows) without those whose text is on the other side, too.
+
+    A text that is on both sides is left out of training; one that is contained in texts of the other side is left out.
+
+    in_validation : array of n booleans, the side of each row; see `_compare_texts` for the others
+    """
+    is_contained = containment.is_contained
+
+    def has_rows(rows: np.ndarray) -> np.ndarray:
+        return np.bincount(text_of_row[rows], minlength=len(is_contained)) > 0
+
+    def is_inside(rows: np.ndarray) -> np.ndarray:
+        return is_contained & (containment.get_fractions(has_rows(rows) & ~is_contained) > 0)
+
+    shared = has_rows(in_validation) & ~is_contained
+    in_train = ~in_validation & ~shared[text_of_row]
+    validation = in_validation & ~is_inside(in_train)[text_of_row]
+    train = in_train & ~(has_rows(validation) | is_inside(in_validation))[text_of_row]
+    return np.flatnonzero(train), np.flatnonzero(validation)
+
+
+def _split_by_group(
+    texts: Iterable[str],
+    labels: Sequence[Any],
+    groups: Sequence[Any] | np.ndarray,
+    choose: Callable[[np.ndarray, np.ndarray], Iterable[np.ndarray]],
+    max_share: float,
+    hint: str,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the sorted positions of (training rows, validation rows) for each choice of groups for validation.
+
+    Groups that share texts are united, unless that makes more than the fraction `max_share` of the rows; of the texts
+    that are on both sides because of that, rows are left out.
+
+    `choose` gets groups and labels of the rows, of shape (n,), and yields arrays of groups.
+    """
+    text_array, label_array, group_array = as_1d_arrays(np.array(list(texts), object), labels, groups)
+    if len(set(label_array.tolist())) < 2:
+        raise ValueError(f"cannot split {len(label_array)} rows, for they have only one class: {hint}")
+    hashes, text_of_row, containment = _compare_texts(text_array)
+    numbers = np.unique(group_array, return_inverse=True)[1]
+    links = _link_groups(numbers, hashes, text_of_row, containment)
+    united = order_groups(unite_groups(numbers, links, int(max_share * len(numbers))), hashes)
+    try:
+        choices = list(choose(united, label_array))
+    except ValueError as error:
+        raise ValueError(f"cannot split {len(label_array)} rows like that ({error}): {hint}") from None
+    for choice in choices:
+        splits = _leave_out_shared(np.isin(united, choice), text_of_row, containment)
+        _check_classes(splits, label_array, hint)
+        print(_describe_groups(splits, numbers, label_array))
+        yield splits
+
+
+def _describe_groups(splits: tuple[np.ndarray, np.ndarray], groups: np.ndarray, labels: np.ndarray) -> str:
+    """Format how many groups and rows each of two splits has, and which share of the rows has the largest label."""
+    label, parts = max(labels), []
+    for name, rows in zip(("to train", "held out"), splits):
+        share = np.mean(labels[rows] == label)
+        parts.append(f"{len(np.unique(groups[rows])):,} with {len(rows):,} rows {name}, {share:.1%} of class {label}")
+    left_out = len(groups) - sum(map(len, splits))
+    return f"groups: {'; '.join(parts)}" + (f"; {left_out:,} rows left out, with texts of both" if left_out else "")
 
 
 def split_train_validation(
@@ -110,22 +174,27 @@ def split_train_validation(
     in scripts written without spaces, such as Chinese, Japanese or Thai, each letter is a word.
 
     texts, labels : lists, arrays or Series of length n; the index of a Series does not matter
-    groups : another one of any values, or None; rows of equal values stay together, too, such as those of
-        `find_near_duplicates`. A text in which both rules disagree is left out. A group with more than half as many
-        texts as the validation set goes to the training set.
+    groups : the same, of the group of each example, such as its customer; each group is then in one of the sets only.
+        Groups that share texts stay together, unless they would be more than `share` of all examples; then the texts in
+        both sets are left out of training. How the classes are divided is printed. None for no groups
 
     Returns two sorted arrays of positions. Raises ValueError if a set would lack a class.
     """
+    hint = f"use more rows or another fraction than {share}"
+    if groups is not None:
+        rng = np.random.default_rng(seed)
+
+        def choose_united(united: np.ndarray, label_array: np.ndarray) -> Iterator[np.ndarray]:
+            yield choose_groups(count_classes(united, label_array), share, rng)
+
+        hint = f"use more groups, another fraction than {share}, or no GROUP_COLUMN"
+        return next(_split_by_group(texts, labels, groups, choose_united, share, hint))
     from sklearn.model_selection import train_test_split
 
-    def choose(sizes: np.ndarray, labels: list[Any]) -> Iterator[np.ndarray]:
-        small = np.flatnonzero(sizes <= max(1, share * sizes.sum() / 2))
-        if not len(small):
-            raise ValueError(f"each of the {len(sizes)} groups has more than half as many texts as the validation set")
-        fraction, stratify = share * (sizes.sum() / sizes[small].sum()), [labels[group] for group in small]
-        yield train_test_split(small, test_size=fraction, random_state=seed, stratify=stratify)[1]
+    def choose(rows: np.ndarray, stratify: list[Any]) -> Iterator[np.ndarray]:
+        yield train_test_split(range(len(rows)), test_size=share, random_state=seed, stratify=stratify)[1]
 
-    return next(_split(texts, labels, groups, choose, f"use more rows or another fraction than {share}"))
+    return next(_split(texts, labels, choose, hint))
 
 
 def split_folds(
@@ -133,13 +202,21 @@ def split_folds(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (training rows, validation rows) for each of `folds` folds of a stratified cross-validation.
 
-    Texts are kept apart as in `split_train_validation`, with its arguments and errors; a fold with a large group is
-    larger than the others.
+    Texts and groups are kept apart as in `split_train_validation`, with its arguments and errors.
     """
-    from sklearn.model_selection import StratifiedKFold
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    def choose(sizes: np.ndarray, labels: list[Any]) -> Iterator[np.ndarray]:
+    if groups is not None:
+        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+
+        def choose_united(united: np.ndarray, label_array: np.ndarray) -> Iterator[np.ndarray]:
+            return (np.unique(united[rows]) for _, rows in splitter.split(united, label_array, united))
+
+        hint = f"use more groups, fewer folds than {folds}, or no GROUP_COLUMN"
+        return _split_by_group(texts, labels, groups, choose_united, 1 / folds, hint)
+
+    def choose(rows: np.ndarray, stratify: list[Any]) -> Iterator[np.ndarray]:
         splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-        return (chosen for _, chosen in splitter.split(sizes, labels))
+        return (chosen for _, chosen in splitter.split(rows, stratify))
 
-    return _split(texts, labels, groups, choose, f"use more rows or fewer folds than {folds}")
+    return _split(texts, labels, choose, f"use more rows or fewer folds than {folds}")

@@ -1,12 +1,11 @@
-"""Find labelled tables in a folder, read them, and find their columns of labels, texts and ids."""
+"""Find labelled tables in a folder, and read them."""
 
 import importlib.util
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
-import numpy as np
 import pandas as pd
 
 from textbert.data.compression import (
@@ -19,8 +18,6 @@ from textbert.data.compression import (
 from textbert.data.csv_reader import read_delimited
 from textbert.data.csv_rows import Tally
 from textbert.data.file_formats import find_nested, read_json_lines, read_typed_table, to_string
-from textbert.data.headers import SAMPLE_ROWS, apply_header, infer_label_columns, infer_text_columns
-from textbert.data.ids import find_id_fault, find_ids
 from textbert.data.public_datasets import PUBLIC_DATASETS
 from textbert.utils.files import check_encoding, check_file, list_files
 
@@ -126,7 +123,7 @@ def read_table(path: str | Path, encoding: str = "utf-8") -> pd.DataFrame:
         return frame
     nested = find_nested(frame)
     frame = frame.apply(lambda column: column.astype(object).map(to_string).astype(object))
-    frame.attrs["nested"] = nested  # for infer_columns, which knows which columns are used
+    frame.attrs["nested"] = nested  # for columns.infer_columns, which knows which columns are used
     return frame
 
 
@@ -142,152 +139,3 @@ def _read_text(path: Path, extension: str, encoding: str) -> pd.DataFrame:
     except ValueError as error:
         check_encoding(path, encoding, OPEN_FUNCTIONS[split_extension(path)[1]])
         raise ValueError(f"{path}: {error}") from None
-
-
-def infer_columns(
-    frame: pd.DataFrame,
-    source: str,
-    text_column: str | int | None = None,
-    label_column: str | int | None = None,
-    id_column: str | int | bool | None = False,
-) -> tuple[pd.DataFrame, dict]:
-    """Find the columns of label and text in a table of `read_table`, and the ids of its rows.
-
-    source : the name of the table, for messages
-    text_column, label_column : name or number of the column, None to infer it: by a usual name, else as the one with
-        by far the longest texts, or the only one with two or a few values
-    id_column : name or number of the column of ids, None to find one (see `ids.find_ids`), False for no ids
-
-    Returns (a DataFrame with the columns `label`, `text` and, if there is one, `id`; a dict from these to the names in
-    the table). Its index is the row, counted from 0 with the header. Empty rows are dropped, and columns of texts that
-    are not used are printed. Raises ValueError where it is not clear which column it is, and if ids are not unique.
-    """
-    id_requested = not (id_column is None or id_column is False)
-    requested = (label_column, text_column, *([id_column] if id_requested else []))
-    frame = apply_header(_drop_empty_rows(frame, source), requested, source)
-    if frame.empty or not frame.columns.is_unique:
-        raise ValueError(f"{source} has {len(frame)} rows below a header of {list(frame.columns)}")
-    ids = _find_requested(frame, id_column, "id", source) if id_requested else None
-    candidates = _find_candidates(frame, requested, ids)
-    if candidates.shape[1] < 2:
-        cell = frame[[*candidates, ids][0]].iat[0][:50]
-        raise ValueError(
-            f"{source} has only one column, such as {cell!r}: expected label and text, separated by commas in .csv "
-            "files and by tabs in .tsv files"
-        )
-    names = _find_label_and_text(frame, candidates, requested, source)
-    labels = frame[names["label"]].str.strip().str.replace(r"^([-+]?\d+)\.0+$", r"\1", regex=True)  # 1.0 is 1
-    columns = pd.DataFrame({"label": labels, "text": frame[names["text"]]})
-    if id_column is None:
-        remaining = frame.drop(columns=[*names.values(), *frame.attrs.get("nested", ())], errors="ignore")
-        ids = find_ids(remaining, source)
-    if id_column is False or ids is None:
-        return columns, names
-    _check_ids(frame, ids, names, source)
-    return columns.assign(id=frame[ids]), names | {"id": ids}
-
-
-def _drop_empty_rows(frame: pd.DataFrame, source: str) -> pd.DataFrame:
-    """Return a table without the rows that hold only white space, and print how many are dropped.
-
-    Raises ValueError if there are no other rows.
-    """
-    is_empty = np.ones(len(frame), bool)
-    for number in range(frame.shape[1]):  # only rows that are empty so far: most have a text in the first column
-        is_empty[is_empty] = frame.iloc[:, number][is_empty].str.strip() == ""
-    if is_empty.all():
-        raise ValueError(f"{source} is empty: expected one row per text")
-    if is_empty.any():
-        print(f"{source}: dropped {is_empty.sum():,} empty rows")
-    return frame[~is_empty]
-
-
-def _find_candidates(frame: pd.DataFrame, requested: Sequence, ids: Hashable) -> pd.DataFrame:
-    """Return the columns that may hold label or text: not the ids, and not empty.
-
-    While one of the two is to be inferred, an empty column with a name stays.
-    """
-    infers_column = None in requested
-    names = [
-        name
-        for position, name in enumerate(frame)
-        if (frame[name] != "").any() or name in requested or (infers_column and name != position)
-    ]
-    return frame[[name for name in names if ids is None or name != ids]]
-
-
-def _hint_unlabelled(role: str, source: str) -> str:
-    if role != "label":
-        return ""
-    return f"; if {source} has no labels, move it out of the folder: predict_file is for such files"
-
-
-def _find_requested(frame: pd.DataFrame, column: Hashable, role: str, source: str) -> Hashable:
-    """Return the name of a column, given by its name or its number from 0. Raises ValueError if there is none.
-
-    role : what it holds, "label", "text" or "id", for the message
-    """
-    by_name = {name.strip(): name for name in frame if isinstance(name, str)}
-    by_number: dict[Hashable, Hashable] = dict(enumerate(frame.columns))
-    name = by_name.get(column.strip()) if isinstance(column, str) else by_number.get(column, column)
-    if name in frame.columns and type(column) is not bool:
-        return name
-    names = list(frame.columns)
-    raise ValueError(f"{source} has no column {column!r}. Columns: {names}{_hint_unlabelled(role, source)}")
-
-
-def _check_unique(matches: list, candidates: pd.DataFrame, role: str, source: str) -> Hashable:
-    """Return the only match. Raises ValueError, listing the options, if there is none or more than one."""
-    if len(matches) == 1:
-        return matches[0]
-    options = [
-        f"{name!r} ({candidates[name].nunique()} values, such as {candidates[name].iat[0][:30]!r})"
-        for name in matches or candidates
-    ]
-    raise ValueError(
-        f"which column of {source} holds the {role}? Set {role.upper()}_COLUMN to one of {'; '.join(options)}"
-        + _hint_unlabelled(role, source)
-    )
-
-
-def _find_label_and_text(frame: pd.DataFrame, candidates: pd.DataFrame, requested: Sequence, source: str) -> dict:
-    """Return a dict from "label" and "text" to the columns' names, as requested or inferred from the candidates."""
-    if requested[0] is None:
-        label = _check_unique(infer_label_columns(candidates), candidates, "label", source)
-    else:
-        label = _find_requested(frame, requested[0], "label", source)
-    if requested[1] is None:
-        text = _check_unique(infer_text_columns(candidates, label), candidates, "text", source)
-    else:
-        text = _find_requested(frame, requested[1], "text", source)
-    if label == text:
-        raise ValueError(f"label and text of {source} cannot both be in column {label!r}")
-    _check_not_nested(frame, {"a label": label, "a text": text}, source)
-    remaining = [name for name in candidates if name not in (label, text)]
-    unused = [name for name in remaining if candidates[name][:SAMPLE_ROWS].str.split().str.len().mean() >= 3]
-    if unused:
-        names = ", ".join(map(repr, unused))
-        print(f"{source}: BERT reads only column {text!r}, not {names}. Join them if it should read all of them")
-    return {"label": label, "text": text}
-
-
-def _check_not_nested(frame: pd.DataFrame, names: dict, source: str) -> None:
-    """Raise ValueError if a column holds lists or objects; `names` is a dict from what is expected to the column."""
-    nested = frame.attrs.get("nested", {})
-    for expected, name in names.items():
-        if name in nested:
-            index, actual = nested[name]
-            raise ValueError(f"{source}, line {index + 1}: {name} is {actual}, but must be {expected}")
-
-
-def _check_ids(frame: pd.DataFrame, ids: Hashable, names: dict, source: str) -> None:
-    """Raise ValueError if a column cannot serve as ids of the rows; `names` are those of label and text."""
-    _check_not_nested(frame, {"an id": ids}, source)
-    for role, name in names.items():
-        if name == ids:
-            raise ValueError(f"{source}: ID_COLUMN is {ids!r}, but that column holds the {role}")
-    if fault := find_id_fault(frame[ids]):
-        raise ValueError(
-            f"{source}: ID_COLUMN is {ids!r}, but {fault}: expected a different id in each row. Correct them, or set "
-            "ID_COLUMN = None"
-        )

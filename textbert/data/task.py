@@ -1,6 +1,5 @@
 """The tables of a task: read together, with their classes and a dev set, and written as BERT's TSV."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,14 @@ import numpy as np
 import pandas as pd
 
 from textbert.data import labels
+from textbert.data.columns import Column, TextColumns, infer_columns
+from textbert.data.groups import describe_groups, encode_groups
 from textbert.data.ids import agree_on_ids
-from textbert.data.near_duplicates import find_near_duplicates
+from textbert.data.near_duplicates import find_components, find_near_duplicates
 from textbert.data.public_datasets import has_yelp_format
 from textbert.data.splits import split_train_validation
-from textbert.data.tables import find_data_files, infer_columns, read_table
-from textbert.data.tsv import describe_table, read_task_info, write_task
+from textbert.data.tables import find_data_files, read_table
+from textbert.data.tsv import describe_table, write_task
 
 SPLITS = ("train", "dev")
 
@@ -26,14 +27,16 @@ class TaskTables:
     data_dir : the folder that they are in
     frames : dict from "train" and "dev" to DataFrames of `infer_columns`
     sources : dict from the same names to `describe_table` of the files
-    text_column, id_column : name or number of these columns in the files; None for `id_column` if there are no ids
+    text_column, id_column, group_column : name or number of these columns in the files, a list of several text columns
+        that were joined; None for `id_column` and `group_column` if there are no ids or groups
     """
 
     data_dir: Path
     frames: dict[str, pd.DataFrame]
     sources: dict[str, dict[str, Any]]
-    text_column: int | str
-    id_column: int | str | None
+    text_column: TextColumns
+    id_column: Column | None
+    group_column: Column | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -44,12 +47,13 @@ class TaskTables:
     def rows(self) -> pd.DataFrame:
         """The rows of all files in one DataFrame.
 
-        Its columns are split ("train" or "dev"), row (the row that a spreadsheet shows), id if the files have ids,
-        label and text.
+        Its columns are split ("train" or "dev"), row (the row that a spreadsheet shows), id and group if the files have
+        them, label and text.
         """
         frames = [frame.assign(split=split, row=frame.index + 1) for split, frame in self.frames.items()]
-        ids = [] if self.id_column is None else ["id"]
-        return pd.concat(frames, ignore_index=True)[["split", "row", *ids, "label", "text"]]
+        optional = {"id": self.id_column, "group": self.group_column}
+        names = [name for name, column in optional.items() if column is not None]
+        return pd.concat(frames, ignore_index=True)[["split", "row", *names, "label", "text"]]
 
     def check_both_classes(self, rows: pd.DataFrame) -> None:
         """Raise ValueError unless rows of both classes are left of each file.
@@ -64,10 +68,11 @@ def read_tables(
     data_dir: str | Path,
     train_file: str | None = None,
     test_file: str | None = None,
-    text_column: str | int | None = None,
-    label_column: str | int | None = None,
-    id_column: str | int | None = None,
+    text_column: TextColumns | None = None,
+    label_column: Column | None = None,
+    id_column: Column | None = None,
     encoding: str = "utf-8",
+    group_column: Column | None = None,
 ) -> TaskTables:
     """Read the one or two tables in a folder, and print for each which columns are used.
 
@@ -80,11 +85,12 @@ def read_tables(
             continue
         sources[split] = describe_table(path)
         frames[split], columns[split] = infer_columns(
-            read_table(path, encoding), path.name, text_column, label_column, id_column
+            read_table(path, encoding), path.name, text_column, label_column, id_column, group_column
         )
         print(f"{path.name}: {len(frames[split]):,} rows, columns used: {columns[split]}")
     frames, id_name = agree_on_ids(frames, columns)
-    return TaskTables(Path(data_dir), frames, sources, columns["train"]["text"], id_name)
+    names = columns["train"]
+    return TaskTables(Path(data_dir), frames, sources, names["text"], id_name, names.get("group"))
 
 
 def choose_classes(
@@ -133,30 +139,42 @@ def group_near_duplicates(rows: pd.DataFrame, setting: str | None) -> pd.Series 
     return None if setting is None else pd.Series(find_near_duplicates(rows["text"]), rows.index)
 
 
-def hold_out_dev_set(rows: pd.DataFrame, share: float, seed: int, groups: pd.Series | None = None) -> pd.DataFrame:
+def find_groups(rows: pd.DataFrame, near_groups: pd.Series | None) -> np.ndarray | None:
+    """Return the group of each of n rows that is to be on one side of a split, numbers from 0; None for no groups.
+
+    rows : DataFrame; those with the same value in the column group, if there is one, are in the same group
+    near_groups : result of `group_near_duplicates`; rows of the same value are in the same group, too
+    """
+    groups = encode_groups(rows["group"]) if "group" in rows else None
+    if near_groups is None:
+        return groups
+    near = near_groups[rows.index].to_numpy()
+    if groups is None:
+        return near
+    count = groups.max(initial=-1) + 1
+    return find_components(groups, count + near, count + near.max(initial=-1) + 1)[groups]
+
+
+def hold_out_dev_set(rows: pd.DataFrame, share: float, seed: int, near_groups: pd.Series | None = None) -> pd.DataFrame:
     """Return the rows with a dev set: unchanged if there is one, else with the split "dev" for some of them.
 
     About `share` of the texts, a fraction, are held out; see `split_train_validation`. How many texts are left out,
-    because they are contained in texts of both sets, is printed.
+    because they are contained in texts of both sets, is printed, and how groups are divided.
 
-    rows : DataFrame with the columns split, text and binary (the label as 0 or 1)
-    groups : Series of the same length; rows of equal values are on the same side. None for no such rows
+    rows : DataFrame with the columns split, text and binary (the label as 0 or 1) and, if there are groups, group
+    near_groups : result of `group_near_duplicates` if near duplicates are to be on the same side, otherwise None
     """
+    if "group" in rows:
+        print(*describe_groups(rows["group"], encode_groups(rows["group"]), rows["split"]), sep="\n")
     if (rows["split"] == "dev").any():
         return rows
+    groups = find_groups(rows, near_groups)
     positions = split_train_validation(rows["text"].tolist(), rows["binary"].to_numpy(), share, seed, groups)
     parts = [rows.iloc[part].assign(split=split) for split, part in zip(SPLITS, positions)]
-    left_out = len(rows) - sum(map(len, parts))
-    print(f"{left_out:,} texts ({left_out / len(rows):.1%}) are contained in texts of both sets and left out")
+    if groups is None:  # else the split has printed it
+        left_out = len(rows) - sum(map(len, parts))
+        print(f"{left_out:,} texts ({left_out / len(rows):.1%}) are contained in texts of both sets and left out")
     return pd.concat(parts)
-
-
-def find_groups(data_dir: str | Path, texts: Sequence[str]) -> np.ndarray | None:
-    """Return group numbers of texts of `train.tsv` that are to be on the same side of a split, of shape (n,).
-
-    None if data_prep.ipynb was not told to keep near duplicates together.
-    """
-    return find_near_duplicates(texts) if read_task_info(data_dir)["near_duplicates"] == "together" else None
 
 
 def write_files(
@@ -166,22 +184,25 @@ def write_files(
     label_names: list[str],
     issues: pd.DataFrame,
     report_path: Path,
-    near_duplicates: str | None = None,
+    near_groups: pd.Series | None = None,
 ) -> dict[str, Path]:
     """Write train.tsv, dev.tsv, labels.json and the report on issues; return the paths of the first two by split.
 
+    If there are groups, they are written, too, see `tsv.read_groups`.
+
     `labels.json` also stores what the tables were, so that later notebooks notice if one changes; see `write_task`.
 
-    rows : DataFrame with the column split and those of BERT's TSV
+    rows : DataFrame with the column split and those of BERT's TSV, with the index that they have in `tables.rows`
     classes, label_names : the two results of `choose_classes`
     issues : table of `count_issues`
-    near_duplicates : NEAR_DUPLICATES; "together" is stored for `find_groups`
+    near_groups : as in `hold_out_dev_set`
     """
-    about: dict[str, Any] = {"text_column": tables.text_column, "id_column": tables.id_column}
+    names = ("text_column", "id_column", "group_column")
+    about: dict[str, Any] = {name: getattr(tables, name) for name in names}
     about |= {"classes": classes, "tables": tables.sources}
-    if near_duplicates == "together":
-        about["near_duplicates"] = near_duplicates
+    about["near_duplicates"] = None if near_groups is None else "together"
     frames = {split: rows[rows["split"] == split] for split in SPLITS}
     report = issues.to_csv(index_label="a text that")
-    write_task(frames, label_names, tables.data_dir, about, {report_path: report})
+    groups = find_groups(tables.rows.loc[frames["train"].index], near_groups)
+    write_task(frames, label_names, tables.data_dir, about, {report_path: report}, groups)
     return {split: tables.data_dir / f"{split}.tsv" for split in SPLITS}

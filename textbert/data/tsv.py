@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pandas as pd
 
 from textbert.utils.errors import translate_read_errors, translate_write_errors
 from textbert.utils.files import atomic_write, check_encoding, check_file, exclusive_lock, hash_file, is_file
 from textbert.utils.validation import TWO_CLASSES, TWO_NAMES, find_violation
+
+GROUPS_FILE = "train_groups.json"
 
 
 def clean_text(texts: pd.Series, escaped_newlines: bool) -> pd.Series:
@@ -61,8 +64,9 @@ def write_task(
     data_dir: str | Path,
     about: dict[str, Any] | None = None,
     beside: dict[Path, str] | None = None,
+    groups: np.ndarray | None = None,
 ) -> None:
-    """Write a TSV file for each frame and `labels.json`.
+    """Write a TSV file for each frame, `labels.json` and, with groups, `train_groups.json`.
 
     All files are complete under temporary names before the first is renamed, because labels beside the names of other
     classes would mislead their readers. Only one process writes at a time.
@@ -71,19 +75,25 @@ def write_task(
     label_names : names of classes 0 and 1
     about : dict of further entries of `labels.json`, see `read_task_info`
     beside : dict from paths of other files to write at the same time to their texts
+    groups : array of the group number of each row of train, see `read_groups`; None removes those of an older train
     """
+    texts, groups_path = dict(beside or {}), Path(data_dir, GROUPS_FILE)
     with exclusive_lock(Path(data_dir, "train.tsv")), ExitStack() as renames:
         for name, frame in frames.items():
             with translate_write_errors(path := Path(data_dir, f"{name}.tsv")):
-                _write_rows(frame, renames.enter_context(atomic_write(path)))
-        labels = json.dumps({"label_names": label_names, **(about or {})}) + "\n"
-        for path, text in {**(beside or {}), Path(data_dir, "labels.json"): labels}.items():
+                _write_rows(frame, temporary := renames.enter_context(atomic_write(path)))
+            if name == "train" and groups is not None:
+                texts[groups_path] = json.dumps({"train.tsv": hash_file(temporary), "groups": groups.tolist()}) + "\n"
+        texts[Path(data_dir, "labels.json")] = json.dumps({"label_names": label_names, **(about or {})}) + "\n"
+        for path, text in texts.items():
             with translate_write_errors(path):
                 renames.enter_context(atomic_write(path)).write_text(text, encoding="utf-8", newline="\n")
+        if groups is None:
+            groups_path.unlink(missing_ok=True)
 
 
-def _read_labels(path: Path) -> dict[str, Any]:
-    """Return the object in a `labels.json`, {} if the file is absent or contains no object."""
+def _read_object(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file, {} if the file is absent or contains no object."""
     try:
         with translate_read_errors(path):
             content = json.loads(path.read_bytes()) if is_file(path) else {}
@@ -100,7 +110,7 @@ def read_label_names(data_dir: str | Path) -> list[str]:
     path = Path(data_dir, "labels.json")
     if not is_file(path):
         return ["0", "1"]
-    names: Any = _read_labels(path).get("label_names")
+    names: Any = _read_object(path).get("label_names")
     if find_violation(names, TWO_NAMES):
         raise ValueError(
             f"{path} does not contain two different label_names. Run data_prep.ipynb again: it writes them"
@@ -169,20 +179,50 @@ def read_task_info(data_dir: str | Path) -> dict[str, Any]:
     """Return what `labels.json` of data_prep.ipynb stores about the TSV files, as a dict.
 
     label_names : see `read_label_names`, which raises ValueError
-    text_column : name or number of the column of the texts, None if unknown
+    text_column : name or number of the column of the texts, a list of those that were joined, None if unknown
     id_column : name or number of the column of ids, None if they are row numbers, "id" if unknown
+    group_column : name or number of the column of groups, None if there are none
     classes : the labels of classes 0 and 1 in the table, two lists, None if unknown
     near_duplicates : "together" if near duplicates are to be on the same side of a split, otherwise None
     tables : dict from "train" and "dev" to `describe_table` of the tables that were read, {} if unknown
     """
-    content = _read_labels(Path(data_dir, "labels.json"))
-    defaults = {"text_column": None, "id_column": "id"}
+    content = _read_object(Path(data_dir, "labels.json"))
+    defaults = {"text_column": None, "id_column": "id", "group_column": None}
     info = {name: content.get(name, default) for name, default in defaults.items()}
-    info = {name: value if type(value) in (str, int, type(None)) else defaults[name] for name, value in info.items()}
+    for name, value in info.items():
+        columns = value if isinstance(value, list) and value and name == "text_column" else [value]
+        if any(type(column) not in (str, int, type(None)) for column in columns):
+            info[name] = defaults[name]
     classes, tables = content.get("classes"), content.get("tables")
     info["classes"] = None if find_violation(classes, TWO_CLASSES) else classes
     info["near_duplicates"] = "together" if content.get("near_duplicates") == "together" else None
     return {"label_names": read_label_names(data_dir), **info, "tables": tables if isinstance(tables, dict) else {}}
+
+
+def read_groups(data_dir: str | Path, rows: np.ndarray | None = None) -> np.ndarray | None:
+    """Return the number of the group of each row of `train.tsv`, None if data_prep.ipynb made none.
+
+    They are those of GROUP_COLUMN, united with those of near duplicates if NEAR_DUPLICATES is "together".
+
+    rows : array of the rows to return, None for all
+
+    Raises ValueError if `train_groups.json` is missing although there was one, or belongs to another `train.tsv`.
+    """
+    path, tsv = Path(data_dir, GROUPS_FILE), Path(data_dir, "train.tsv")
+    if not is_file(path):
+        info = read_task_info(data_dir)
+        if info["near_duplicates"] or info["group_column"] is not None:
+            source = "near duplicates" if info["group_column"] is None else repr(info["group_column"])
+            raise ValueError(f"{path} is missing, which has the groups of {source}. Run data_prep.ipynb again")
+        return None
+    content = _read_object(path)
+    if content.get("train.tsv") != hash_file(tsv):
+        raise ValueError(
+            f"{path} does not belong to {tsv}, which has changed since. Run data_prep.ipynb again, or delete {path} if "
+            "the rows have no groups any more"
+        )
+    groups = np.array(content["groups"], np.int64)
+    return groups if rows is None else groups[rows]
 
 
 def find_changed_tables(data_dir: str | Path) -> list[str]:

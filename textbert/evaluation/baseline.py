@@ -3,9 +3,10 @@
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 
+from textbert.data.groups import get_groups_by_text, unite_groups
 from textbert.data.normalization import hash_text
 from textbert.data.words import WORD
 from textbert.evaluation.calibration import default_threshold, fit_calibration, format_threshold, probabilities
@@ -34,21 +35,43 @@ def make_baseline(class_weights: str | None = None) -> Pipeline:
     return make_pipeline(TfidfVectorizer(analyzer=split_words, sublinear_tf=True), model)
 
 
-def assign_folds(texts: list[str], labels: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def assign_folds(
+    texts: list[str], labels: np.ndarray, folds: int, seed: int, groups: np.ndarray | None = None
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Split rows into stratified folds that keep equal texts together; return [(training rows, held-out rows), ...].
 
     A class with fewer different texts than `folds` reduces the number of folds; with fewer than two, the list is empty.
+
+    groups : array of the number of each text's group, of shape (n,), to keep groups together, too; then a class in
+        fewer groups reduces the number of folds. Equal texts of several groups unite these, unless the result has more
+        than one `folds`-th of the rows. None for no groups
     """
     hashes = np.array([hash_text(text) for text in texts], np.int64)
-    groups = np.unique(hashes, return_inverse=True)[1]  # equal texts are one group
-    has_positive = np.zeros(groups.max(initial=-1) + 1, int)  # a text may occur with both labels
-    np.maximum.at(has_positive, groups, labels)
+    same_text = np.unique(hashes, return_inverse=True)[1]
+    if groups is not None:
+        return _assign_group_folds(same_text, labels, folds, seed, groups)
+    has_positive = np.zeros(same_text.max(initial=-1) + 1, int)  # a text may occur with both labels
+    np.maximum.at(has_positive, same_text, labels)
     folds = min(folds, *np.bincount(has_positive, minlength=2))
     if folds < 2:
         return []
     splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(has_positive, has_positive)
-    masks = [np.isin(groups, held_out_groups) for _, held_out_groups in splits]
+    masks = [np.isin(same_text, held_out_texts) for _, held_out_texts in splits]
     return [(np.flatnonzero(~mask), np.flatnonzero(mask)) for mask in masks]
+
+
+def _assign_group_folds(
+    same_text: np.ndarray, labels: np.ndarray, folds: int, seed: int, groups: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the folds of `assign_folds` for groups; equal texts have the same number in `same_text`."""
+    numbers = np.unique(groups, return_inverse=True)[1]
+    united = unite_groups(numbers, get_groups_by_text(numbers, same_text), len(labels) // folds)
+    most = min(folds, *(len(np.unique(united[labels == label])) for label in (0, 1)))
+    for count in range(most, 1, -1):
+        splits = list(StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(united, labels, united))
+        if all(len(set(labels[train].tolist())) == 2 for train, _ in splits):
+            return splits
+    return []
 
 
 def _get_logits(baseline: Pipeline, texts: list[str]) -> np.ndarray:
@@ -65,17 +88,19 @@ def tune_baseline(
     false_positive_cost: float = 1.0,
     seed: int = 0,
     max_cv_texts: int = 10_000,
+    groups: np.ndarray | None = None,
 ) -> tuple[dict[str, float], str]:
     """Fit the calibration and decision threshold of a baseline, by the rules of train.ipynb, on held-out predictions.
 
     These come from 3-fold cross-validation, or with more than `max_cv_texts` texts from a single held-out tenth. Equal
-    texts stay together. Labels are 0 and 1, of shape (n,). The baseline must be fitted again afterwards, on all texts.
+    texts stay together, and so do `groups`, see `assign_folds`. Labels are 0 and 1, of shape (n,). The baseline must be
+    fitted again afterwards, on all texts.
 
     Returns (dict with temperature, intercept and threshold, a description of them). If a class has fewer than two
     different texts, they are 1.0, 0.0 and 0.5.
     """
     labels, folds = np.asarray(labels), 3 if len(texts) <= max_cv_texts else 10
-    splits = assign_folds(texts, labels, folds, seed)[: 3 if folds == 3 else 1]
+    splits = assign_folds(texts, labels, folds, seed, groups)[: 3 if folds == 3 else 1]
     if not splits:
         return {"temperature": 1.0, "intercept": 0.0, "threshold": 0.5}, "there are too few to fit its threshold"
     fold_logits = []

@@ -17,7 +17,13 @@ def _get_label_confidence(labels: np.ndarray, y_prob: np.ndarray) -> np.ndarray:
 
 
 def find_label_issues(
-    texts: Sequence[str], labels: np.ndarray, y_prob: np.ndarray, baseline: Pipeline, folds: int = 5, seed: int = 0
+    texts: Sequence[str],
+    labels: np.ndarray,
+    y_prob: np.ndarray,
+    baseline: Pipeline,
+    folds: int = 5,
+    seed: int = 0,
+    groups: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Rank training rows by the confidence of two models in their labels, the least confident first.
 
@@ -29,15 +35,17 @@ def find_label_issues(
     baseline : a scikit-learn classifier of texts; its predictions are out-of-fold, so it cannot have memorized a label.
         Equal texts are in one fold
     folds : maximum number of folds; there are no more than the minority class has different texts
+    groups : array of the number of each text's group, of shape (n,), which are then in one fold, too; None for none
 
     Returns a DataFrame with the columns row, and baseline and bert, the probability that each model gives to the label.
     A text that occurs several times has several rows. If a class has fewer than two different texts, prints a line and
     returns an empty DataFrame.
     """
     labels = np.asarray(labels, int)
-    splits = assign_folds(list(texts), labels, folds, seed)
+    splits = assign_folds(list(texts), labels, folds, seed, groups)
     if not splits:
-        print(f"One class has fewer than two different texts among {len(labels)} rows: too few to find label issues")
+        units = "different texts" if groups is None else "groups"
+        print(f"One class has fewer than two {units} among {len(labels)} rows: too few to find label issues")
         return pd.DataFrame({"row": [], "baseline": [], "bert": []}).astype({"row": int})
     out_of_fold = cross_val_predict(baseline, np.asarray(texts, object), labels, cv=splits, method="predict_proba")
     confidence = {
@@ -55,7 +63,7 @@ def tabulate_label_issues(texts: LabelledTexts, y_prob: np.ndarray, names: Seque
     y_prob : BERT's probabilities of class 1, of shape (n,)
     names : names of the two classes
     """
-    issues = find_label_issues(texts.texts, texts.labels, y_prob, make_baseline()).head(count)
+    issues = find_label_issues(texts.texts, texts.labels, y_prob, make_baseline(), groups=texts.groups).head(count)
     suspects = texts.select(issues["row"].to_numpy())
     columns = {texts.id_name: suspects.ids, "label": [names[label] for label in suspects.labels]}
     columns |= {"TF-IDF": issues["baseline"].round(2).tolist(), "BERT": issues["bert"].round(2).tolist()}

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from pytorch_pretrained_bert import BertForSequenceClassification, BertTokenizer
 
+from textbert.data.columns import TextColumns
 from textbert.data.labelled_texts import LabelledTexts
 from textbert.data.labels import find_moved_label
 from textbert.data.normalization import find_hashed
@@ -24,7 +25,7 @@ from textbert.features.features import IGNORE_INDEX, Features
 from textbert.features.tokenization import TokenizationConfig
 from textbert.inference.file_prediction import predict_file
 from textbert.inference.target_file import output_columns
-from textbert.inference.texts import validate_texts
+from textbert.inference.texts import take_texts, validate_texts
 from textbert.model.config import VOCABULARY, merge_settings
 from textbert.model.loading import build_model, build_tokenizer
 from textbert.model.prediction import predict_logits
@@ -136,7 +137,7 @@ class Classifier:
         in train.ipynb. With `refit` temperature, intercept and threshold are fitted on this set and kept in `settings`.
         Returns a sentence that says what was done.
         """
-        rows = split_train_validation(train.texts, train.labels.tolist(), share, seed)[1]
+        rows = split_train_validation(train.texts, train.labels.tolist(), share, seed, train.groups)[1]
         held_out = train.select(rows)
         y_true = held_out.labels
         logits = predict_logits(self.model, self.convert(held_out.texts), 32)
@@ -212,9 +213,9 @@ class Classifier:
         return predictions.set_axis(texts.index) if isinstance(texts, pd.Series) else predictions
 
     def predict_table(
-        self, table: pd.DataFrame, text_column: str | int = "text", batch_size: int = 128, progress: bool = True
+        self, table: pd.DataFrame, text_column: TextColumns = "text", batch_size: int = 128, progress: bool = True
     ) -> pd.DataFrame:
-        """Classify the texts in a column of a DataFrame.
+        """Classify the texts in a column of a DataFrame, or in a list of columns, joined as in training.
 
         Returns a copy with the columns of `predict`, called `predicted_label`, ... if the table has one of their names.
         Predictions are matched to rows by position, not by index.
@@ -225,11 +226,9 @@ class Classifier:
         ValueError : if the table has no such column, or two, or already has columns with the names to be added
         """
         check_type("table", table, pd.DataFrame, "pandas")
-        if list(table.columns).count(text_column) != 1:
-            columns = ", ".join(map(repr, table.columns))
-            raise ValueError(f"expected one column {text_column!r}, got the columns {columns}")
+        texts = take_texts(table, text_column, self.settings.get("text_column"))
         names = output_columns(table.columns, "the table", "review_range" in self.settings)
-        predictions = self.predict(table[text_column], batch_size, progress)
+        predictions = self.predict(texts, batch_size, progress)
         return table.assign(**{name: predictions[column].array for name, column in zip(names, predictions)})
 
     def predict_features(self, features: Features, batch_size: int = 128, progress: bool = True) -> pd.DataFrame:
@@ -256,7 +255,7 @@ class Classifier:
         self,
         source: str | Path,
         target: str | Path,
-        text_column: str | int = "text",
+        text_column: TextColumns = "text",
         batch_rows: int = 5000,
         batch_size: int = 128,
         progress: bool = True,
@@ -272,7 +271,8 @@ class Classifier:
         target : a `.csv` or `.tsv` file, in UTF-8: all columns of the source, and those of `predict` (probabilities
             with six decimals), called `predicted_label`, ... if the source has a column with one of their names. All
             strings are quoted
-        text_column : a name, or a number from 0. The default also finds the column used in training if none is "text"
+        text_column : a name, or a number from 0; or a list of columns, whose texts are joined as in training. The
+            default also finds the columns used in training if none is "text"
         batch_rows : how many rows are read, classified and written at a time
         batch_size : how many texts the model reads at once, at most
         progress : whether to show a progress bar

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from pytorch_pretrained_bert import BertForSequenceClassification, BertTokenizer
 
+from textbert.data.columns import TextColumns, join_texts
 from textbert.features.features import Features
 from textbert.inference.source_table import SourceTable
 from textbert.inference.target_file import FORMAT, TargetFile, output_columns
@@ -40,7 +41,7 @@ def predict_file(
     classifier: FeatureClassifier,
     source: str | Path,
     target: str | Path,
-    text_column: str | int = "text",
+    text_column: TextColumns = "text",
     batch_rows: int = 5000,
     batch_size: int = 128,
     progress: bool = True,
@@ -71,7 +72,7 @@ def predict_file(
                 rows_read += len(chunk)
                 bar.update(len(chunk))
                 if rows_read > rows_done:
-                    counts.update(_predict_chunk(classifier, chunk, table.column, batch_size, file, partial))
+                    counts.update(_predict_chunk(classifier, chunk, table.columns, batch_size, file, partial))
                     file.save_progress(fingerprint, rows_read, partial.tell(), counts)
         table.check_unchanged()
         file.finish()
@@ -91,13 +92,13 @@ def _chunks(table: SourceTable, size: int) -> Iterator[list[list[str]]]:
 def _predict_chunk(
     classifier: FeatureClassifier,
     rows: list[list[str]],
-    text_column: int,
+    text_columns: list[int],
     batch_size: int,
     target: TargetFile,
     partial: IO[bytes],
 ) -> dict[str, int]:
     """Classify some rows and write them with their predictions; return the counts of `_count_unreliable`."""
-    features = classifier.convert([row[text_column] for row in rows])
+    features = classifier.convert([join_texts([row[column] for column in text_columns]) for row in rows])
     predictions = classifier.predict_features(features, batch_size, progress=False).round(6)
     has_tokens = features.lengths > 2  # besides [CLS] and [SEP]
     unreadable = ["", "", True][: predictions.shape[1]]  # a person reads them
@@ -139,7 +140,7 @@ def get_prediction_fingerprint(classifier: FeatureClassifier, table: SourceTable
     """Return the SHA-256 of everything that affects the output of `predict_file`: table, model, settings, options."""
     tokenizer = classifier.tokenizer
     basic, settings = tokenizer.basic_tokenizer, classifier.settings
-    inputs = [FORMAT, table.digest, table.column, table.header, table.has_header, *options, settings]
+    inputs = [FORMAT, table.digest, table.columns, table.header, table.has_header, *options, settings]
     inputs += [classifier.model.config.to_dict(), list(tokenizer.vocab.items())]
     inputs += [basic.do_lower_case, basic.never_split, tokenizer.wordpiece_tokenizer.max_input_chars_per_word]
     digest = hashlib.sha256(json.dumps(inputs, default=str).encode())  # str: settings may be numpy numbers

@@ -10,6 +10,7 @@ from statistics import fmean
 
 import numpy as np
 
+from textbert.data.columns import Column, TextColumns, list_columns
 from textbert.data.compression import check_integrity, check_is_text, split_extension
 from textbert.data.csv_reader import read_delimited, read_rows
 from textbert.data.csv_rows import Tally
@@ -60,7 +61,7 @@ class SourceTable:
     path: Path
     dialect: Dialect
     header: list[str]  # names of the columns; their numbers if the file has none
-    column: int  # position of the texts
+    columns: list[int]  # positions of the texts, which are joined if there are several
     has_header: bool
     count: int  # rows, without the header
     digest: str  # SHA-256 of the file
@@ -70,14 +71,14 @@ class SourceTable:
         cls,
         path: Path,
         encoding: str,
-        text_column: str | int,
+        text_column: TextColumns,
         header: bool | None = None,
-        trained_column: str | int | None = None,
+        trained_column: TextColumns | None = None,
     ) -> "SourceTable":
         """Check a file from its first row to its last and return its table.
 
-        `trained_column` is the text column used in training; see `Classifier.predict_file` for the other parameters.
-        Prints which column the texts are read from, unless it is the requested one.
+        `trained_column` has the text columns used in training; see `Classifier.predict_file` for the other parameters.
+        Prints which columns the texts are read from, unless they are the requested ones.
         """
         extension, compression = split_extension(path)
         if extension in (".xlsx", ".xls", ".parquet", ".jsonl", ".json"):
@@ -95,11 +96,11 @@ class SourceTable:
             print(difference)
         unusual = dialect.describe(extension)
         source = f"{path} ({unusual})" if unusual else str(path)
-        column, has_header = _find_text_column(sample, source, text_column, header, trained_column)
+        columns, has_header = _find_text_columns(sample, source, text_column, header, trained_column)
         names = sample[0] if has_header else [str(i) for i in range(len(sample[0]))]
         if has_header:
-            _print_text_column(names[column].strip(), path, text_column, trained_column)
-        return cls(path, dialect, names, column, has_header, count - has_header, digest)
+            _print_text_columns([names[column].strip() for column in columns], path, text_column, trained_column)
+        return cls(path, dialect, names, columns, has_header, count - has_header, digest)
 
     def read_rows(self) -> Iterator[list[str]]:
         """Yield the rows below the header as lists of fields."""
@@ -117,27 +118,43 @@ def _sample_and_count(rows: Iterator[list[str]]) -> tuple[list[list[str]], int]:
     return sample, len(sample) + sum(1 for _ in rows)
 
 
-def _find_text_column(
-    sample: list[list[str]], source: str, text_column: str | int, header: bool | None, trained_column: str | int | None
-) -> tuple[int, bool]:
-    """Return the position of the texts, and whether the first row is a header; raise ValueError if that is unclear."""
+def _find_text_columns(
+    sample: list[list[str]],
+    source: str,
+    text_column: TextColumns,
+    header: bool | None,
+    trained_column: TextColumns | None,
+) -> tuple[list[int], bool]:
+    """Return the positions of the texts, and whether the first row is a header; raise ValueError if that is unclear."""
+    names, trained = [name.strip() for name in sample[0]], list_columns(trained_column)
+    columns = [column.strip() if isinstance(column, str) else column for column in list_columns(text_column)]
+    if columns == ["text"] and "text" not in names and trained and all(column in names for column in trained):
+        columns = trained
+    positions = [_find_text_column(sample, source, column, header) for column in columns]
+    if not positions or len(set(positions)) < len(positions):
+        raise ValueError(f"text_column is {text_column!r}, but must be a column, or a list of different columns")
+    if any(isinstance(column, str) for column in columns):  # a name is only found in a header
+        return positions, True
+    return positions, _check_header(sample, source, positions, header)
+
+
+def _find_text_column(sample: list[list[str]], source: str, text_column: Column, header: bool | None) -> int:
+    """Return the position of a column; raise ValueError if it is not there, or not unique."""
     names = [name.strip() for name in sample[0]]
     if isinstance(text_column, Integral) and not isinstance(text_column, bool) and 0 <= text_column < len(names):
-        return int(text_column), _check_header(sample, source, int(text_column), header)
+        return int(text_column)
     if header is False:
         raise ValueError(
             f"text_column is {text_column!r}, but must be a number from 0 to {len(names) - 1} with header=False"
         )
-    name = text_column.strip() if isinstance(text_column, str) else text_column
-    if name == "text" and name not in names and trained_column in names:
-        name = trained_column
-    positions = [i for i, column in enumerate(names) if column == name]
+    positions = [i for i, column in enumerate(names) if column == text_column]
     if len(positions) > 1:
         raise ValueError(
-            f"{source} has more than one column {name!r}: set text_column to the number of one of them, {positions}"
+            f"{source} has more than one column {text_column!r}: set text_column to the number of one of them, "
+            f"{positions}"
         )
     if positions:
-        return positions[0], True
+        return positions[0]
     if header or any(is_header(sample, i) for i in range(len(names))):
         raise ValueError(
             f"{source} has no column {text_column!r}: set text_column to one of {_format_cells(names)}, or to its "
@@ -150,11 +167,11 @@ def _find_text_column(
     )
 
 
-def _check_header(sample: list[list[str]], source: str, column: int, header: bool | None) -> bool:
+def _check_header(sample: list[list[str]], source: str, columns: list[int], header: bool | None) -> bool:
     """Return whether the first row is a header; raise ValueError if `header` is None and it may also be a text."""
     if header is not None:
         return bool(header)
-    if is_header(sample, column):
+    if any(is_header(sample, column) for column in columns):
         return True
     first_row = [cell.strip() for cell in sample[0]]
     raise ValueError(
@@ -163,9 +180,13 @@ def _check_header(sample: list[list[str]], source: str, column: int, header: boo
     )
 
 
-def _print_text_column(name: str, path: Path, text_column: str | int, trained_column: str | int | None) -> None:
-    """Print which column the texts are read from, unless it was requested by name and had that name in training."""
-    has_other_name = isinstance(trained_column, str) and trained_column.strip() != name
-    if has_other_name or name != text_column:
-        in_training = f"; in training they were in {trained_column!r}" if has_other_name else ""
-        print(f"{path}: the texts are read from the column {name!r}{in_training}")
+def _print_text_columns(
+    names: list[str], path: Path, text_column: TextColumns, trained_column: TextColumns | None
+) -> None:
+    """Print which columns the texts are read from, unless they were requested by name and were those in training."""
+    trained = [column.strip() for column in list_columns(trained_column) if isinstance(column, str)]
+    has_other_names = trained not in ([], names)
+    if has_other_names or names != list_columns(text_column):
+        columns = "the column" if len(names) == 1 else "the columns"
+        in_training = f"; in training they were in {_format_cells(trained)}" if has_other_names else ""
+        print(f"{path}: the texts are read from {columns} {_format_cells(names)}{in_training}")

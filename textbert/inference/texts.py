@@ -1,4 +1,4 @@
-"""The texts that `Classifier.predict` accepts."""
+"""The texts that `Classifier.predict` and `Classifier.predict_table` accept."""
 
 import io
 import os
@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
+
+from textbert.data.columns import TextColumns, join_texts, list_columns
 
 
 def validate_texts(texts: Any) -> list[str]:
@@ -35,3 +37,22 @@ def _find_hint(texts: Any) -> str:
         os.PathLike | io.IOBase: "pass the texts in it, or use predict_file",
     }
     return next((hint for kind, hint in hints.items() if isinstance(texts, kind)), "")
+
+
+def take_texts(table: pd.DataFrame, text_column: TextColumns, trained_column: TextColumns | None = None) -> list[str]:
+    """Return the texts in a column of a table, or those of several columns joined as in training.
+
+    trained_column : the columns used in training; if the table has these, but others are read, that is printed
+
+    Raises ValueError if a column is missing or not unique, and TypeError as `validate_texts` does.
+    """
+    columns, trained = list_columns(text_column), list_columns(trained_column)
+    if not columns:
+        raise ValueError("text_column is [], but must be a column, or a list of columns")
+    for column in columns:
+        if list(table.columns).count(column) != 1 or columns.count(column) > 1:
+            names = ", ".join(map(repr, table.columns))
+            raise ValueError(f"expected one column {column!r}, got the columns {names}")
+    if trained and columns != trained and all(column in table.columns for column in trained):
+        print(f"the texts are read from {columns}; in training they were in {trained}, which the table has, too")
+    return [join_texts(parts) for parts in zip(*(validate_texts(table[column]) for column in columns))]

@@ -38,6 +38,11 @@ def _is_column(value: Any) -> bool:
     return _is_name(value) or (type(value) is int and value >= 0)
 
 
+def _are_columns(value: Any) -> bool:
+    is_list = isinstance(value, list) and value != [] and all(map(_is_column, value))
+    return is_list and len(set(value)) == len(value)
+
+
 def _has_legacy_settings(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() <= {"max_seq_length", "label_names", "vocabulary"}
 
@@ -74,6 +79,12 @@ TASK = Rule(
 FILE = none_or(Rule("a file name", _is_name))
 
 COLUMN = none_or(Rule("a column name, or the number of a column, from 0", _is_column))
+
+TEXT_COLUMNS = replace(
+    COLUMN,
+    description=f"{COLUMN.description}, or a list of columns to join",
+    is_valid=lambda v: COLUMN.is_valid(v) or _are_columns(v),
+)
 
 CLASSES = none_or(replace(TWO_CLASSES, description='two lists of labels, such as [["1", "2"], ["4", "5"]]'))
 
@@ -124,9 +135,10 @@ PARAMETERS = (
     Parameter("TASK_NAME", "data_prep train evaluate", "sample", TASK),
     Parameter("TRAIN_FILE", "data_prep", None, FILE),
     Parameter("TEST_FILE", "data_prep", None, FILE),
-    Parameter("TEXT_COLUMN", "data_prep", None, COLUMN),
+    Parameter("TEXT_COLUMN", "data_prep", None, TEXT_COLUMNS),
     Parameter("LABEL_COLUMN", "data_prep", None, COLUMN),
     Parameter("ID_COLUMN", "data_prep", None, COLUMN),
+    Parameter("GROUP_COLUMN", "data_prep", None, COLUMN),
     Parameter("CLASSES", "data_prep", None, CLASSES),
     Parameter("LABEL_NAMES", "data_prep", None, none_or(TWO_NAMES)),
     Parameter("ENCODING", "data_prep", "utf-8", ENCODING),

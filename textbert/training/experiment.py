@@ -188,7 +188,7 @@ class Experiment:
 
         texts : those of `rows`, in their order; equal ones are in the same fold
         num_folds : 0 for no cross-validation
-        groups : array of the same length as `rows`; texts of equal values are in the same fold, too
+        groups : those of `rows`, each of which is in one fold, see `split_folds`; None for no groups
 
         Returns a dict for each fold.
         """
