@@ -16,11 +16,18 @@ TRAIN = {
     **{"GRADIENT_ACCUMULATION_STEPS": 1, "WARMUP_PROPORTION": 0.1, "VALIDATION_SHARE": 0.1, "TRAIN_ROWS": None},
     **{"CLASS_WEIGHTS": None, "FALSE_POSITIVE_COST": 1.0, "R_DROP": 0.0, "ADVERSARIAL_EPSILON": 0.0},
     **{"ADVERSARIAL_SHARE": 1.0, "PATIENCE": None, "TARGET_ACCURACY": None},
-    **{"SEARCH_LEARNING_RATES": [], "SEARCH_EPOCHS": [], "FOLDS": 0, "CHECKPOINT_MINUTES": 5, "TRACK_WITH": None},
+    **{
+        "SEARCH_LEARNING_RATES": [],
+        "SEARCH_EPOCHS": [],
+        "FOLDS": 0,
+        "LEARNING_CURVE": [],
+        "CHECKPOINT_MINUTES": 5,
+        "TRACK_WITH": None,
+    },
 }
 
 NOT_AFFECTING_TRAINING = {"EVAL_BATCH_SIZE", "RESUME", "CHECKPOINT_MINUTES", "TRACK_WITH"} | {
-    *("FALSE_POSITIVE_COST", "TARGET_ACCURACY", "SEARCH_LEARNING_RATES", "SEARCH_EPOCHS", "FOLDS")
+    *("FALSE_POSITIVE_COST", "TARGET_ACCURACY", "SEARCH_LEARNING_RATES", "SEARCH_EPOCHS", "FOLDS", "LEARNING_CURVE")
 }
 
 NOTEBOOKS = ("data_prep", "train", "evaluate")
@@ -76,6 +83,7 @@ GOOD = {
     "SEARCH_LEARNING_RATES": [[], [2e-5], [1e-4, 5e-4, 0.5]],
     "SEARCH_EPOCHS": [[], [1], [2, 4, 1000]],
     "FOLDS": [0, 2, 5, 100],
+    "LEARNING_CURVE": [[], [0.5], [0.25, 0.5, 0.999]],
     "TRACK_WITH": [None],
 }
 GOOD_DATA = {
@@ -121,6 +129,7 @@ BAD = {
     "SEARCH_LEARNING_RATES": [None, 2e-5, [0.0], [2e-5, 1], ["2"], [float("nan")], (2e-5,), [[2e-5]]],
     "SEARCH_EPOCHS": [None, 3, [0], [2, 2.5], ["0"], [True], [1001], (1, 2)],
     "FOLDS": [1, -2, 2.5, None, "1", True, False, 101],
+    "LEARNING_CURVE": [None, 0.5, [0.0], [1.0], [0.5, 2], ["half"], [float("nan")], (0.5,)],
     "TRACK_WITH": ["", "Tensorboard", "all", True, ["wandb"], 1],
 }
 BAD_DATA = {

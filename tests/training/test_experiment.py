@@ -217,6 +217,23 @@ def test_folds_are_held_out_once_with_the_settings_of_the_run(start, calls, monk
     assert not {row // 3 for row in calls[3].rows[1]} & {row // 3 for row in calls[4].rows[1]}
 
 
+def test_learning_curve_trains_on_nested_stratified_parts(start, calls, monkeypatch, capsys):
+    experiment, _ = start()
+    examples = [SimpleNamespace(text_a=text or "empty") for text in TEXTS]
+    run = experiment.run(calls.append, TRAIN_ROWS, VALIDATION_ROWS)
+    table = experiment.learning_curve(calls.append, examples, run, [0.5, 0.25])
+    quarter, half = (call.train_rows.tolist() for call in calls[1:])
+    labels = experiment.setup.labels
+    assert set(quarter) < set(half) < set(TRAIN_ROWS) and labels[quarter].tolist().count(1) == 1
+    assert sorted(labels[half].tolist()) == [0, 0, 1, 1]
+    assert table["texts"].tolist() == [2, 4, 8]
+    assert table.columns.tolist() == ["texts", "MCC", "standard error", "MCC of word counts"]
+    assert "From 4 to 8 texts the MCC changes by +0.00 (95 % interval" in capsys.readouterr().out
+    again = experiment.learning_curve(calls.append, examples, run, [0.25, 0.5])
+    assert again.equals(table) and len(calls) == 3 and capsys.readouterr().out.count("already done") == 2
+    assert experiment.learning_curve(calls.append, examples, run, []) is None and len(calls) == 3
+
+
 def test_held_out_rows_are_predicted_by_the_model_that_did_not_learn_from_them(start, tokenizers, tmp_path, capsys):
     (tmp_path / "cache").mkdir()
     experiment, fine_tune = start(dropout=0)

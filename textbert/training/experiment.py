@@ -17,12 +17,14 @@ from textbert.data.splits import split_folds
 from textbert.evaluation.calibration import default_threshold, fit_calibration, probabilities
 from textbert.evaluation.metrics import choose_threshold, get_eval_report
 from textbert.features.batching import BatchSampler
+from textbert.features.examples import Example
 from textbert.features.features import Features
 from textbert.model.state_dict import StateDict
 from textbert.training.batches import TrainingSetup
 from textbert.training.checkpoints import Checkpoint, TrialCache, get_checkpoint_path, get_run_config, training_lock
 from textbert.training.config import DATA_PARAMETERS, TrainingConfig
 from textbert.training.distributed import experiment_tracker, predict_distributed
+from textbert.training.learning_curve import evaluate_parts, nested_parts
 from textbert.training.packing import PackingList, write_run
 from textbert.training.trainer import Run
 from textbert.utils.display import format_duration
@@ -220,6 +222,30 @@ class Experiment:
         else:
             self.accelerator.print("FOLDS is 0: no cross-validation")
         return folds
+
+    def learning_curve(
+        self, fine_tune: FineTune, examples: Sequence[Example], run: Run, fractions: Sequence[float]
+    ) -> pd.DataFrame | None:
+        """Train on nested, stratified parts of a run's training rows, with its settings; print what that has given.
+
+        examples : all examples, as their rows are numbered
+        fractions : of the training rows, such as [0.25, 0.5]
+
+        Returns a DataFrame with a row for each number of texts, the last that of the run: its MCC on the validation
+        rows, with its standard error, and that of the TF-IDF baseline. None without fractions.
+        """
+        if not fractions:
+            self.accelerator.print("LEARNING_CURVE is empty: no learning curve")
+            return None
+        labels, held_out = self.setup.labels, run.validation_rows
+        parts = nested_parts(run.train_rows, labels[run.train_rows], sorted(fractions), run.config.random_seed)
+        logits = [self._try(f"{len(part):,} texts", fine_tune, run.config, part, held_out)["logits"] for part in parts]
+        self.setup.model.load_state_dict(run.best_weights)
+        logits.append(predict_distributed(self.setup.model, self.setup.features, 64, held_out).tolist())
+        texts, parts = [example.text_a for example in examples], [*parts, run.train_rows]
+        table, gain = evaluate_parts(texts, labels, parts, held_out, logits, run.config.class_weights)
+        self.accelerator.print(table.round(3).to_string(index=False), gain, sep="\n")
+        return table
 
     def validate(self, rows: np.ndarray, batch_size: int = 64) -> dict[str, Any]:
         """Return the metrics of `get_eval_report` on some rows, for the model's current weights and a threshold of 0.5.
