@@ -1,6 +1,7 @@
 # make tutorial   set up, then run the three notebooks on the sample, or on data/tickets/ with TASK_NAME=tickets; others of
 #                 their parameters: PARAMETERS="ENCODING=cp1252 MAX_SEQ_LENGTH=128"; only the later notebooks: FROM=train
-# make test       set up, then test
+# make test       set up, then run the fast tests, in minutes
+# make test-all   set up, then run all tests
 # make lab        set up, then open JupyterLab on the notebooks
 # make notebooks  run the committed notebooks and clean their output
 # make lint       check style, spelling and types
@@ -14,7 +15,7 @@ PARAMETERS ?=
 BIN := .venv/bin
 NOTEBOOKS := data_prep train evaluate
 
-.PHONY: tutorial test lab notebooks lint versions fuzz setup
+.PHONY: tutorial test test-all lab notebooks lint versions fuzz setup
 .DELETE_ON_ERROR:
 
 # valid in any Python, so that one that is too old shows the message
@@ -41,8 +42,13 @@ setup: .venv/ready
 tutorial: setup
 	@$(BIN)/python -m textbert.notebook.tutorial --from $(FROM) TASK_NAME=$(TASK_NAME) "$$PARAMETERS"
 
+PYTEST := $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
+
 test: setup
-	$(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+test-all: setup
+	$(PYTEST)
 
 lab: setup
 	$(BIN)/jupyter lab

@@ -25,6 +25,8 @@ from playwright.sync_api import TimeoutError as BrowserTimeout
 import tools
 from textbert.training import checkpoints
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT = 900  # seconds for each wait; only to end a test that hangs, even on a very busy machine
 SCREENSHOTS = ROOT / "outputs" / "browser"
 TINY = {"TASK_NAME": "tiny", "BERT_MODEL": "tiny-bert", "MAX_SEQ_LENGTH": 64}

@@ -215,6 +215,7 @@ def compare_models(run):
 USES = {"predict(texts).round": use_classifier, "predict_table(table": use_tables, "text_b=": use_functions_of_2019}
 USES |= {"legacy =": use_an_archive_of_2019, "def score": use_engines, "TrainingConfig(": use_training}
 USES |= {"run_tutorial": use_the_notebooks, "mcnemar(": compare_models}
+TRAINING = ("TrainingConfig(", "run_tutorial")  # these train, which takes longer
 SERVED = (SERVICE, *MODELS.values())  # by tests/inference/test_service.py
 
 
@@ -223,7 +224,9 @@ def find_uncovered(blocks):
     return [code for code in blocks if not any(words in code for words in (*USES, *SERVED))]
 
 
-@pytest.mark.parametrize("words", USES)
+@pytest.mark.parametrize(
+    "words", [pytest.param(words, marks=pytest.mark.slow if words in TRAINING else ()) for words in USES]
+)
 def test_a_block_of_python_runs(run, words):
     USES[words](run)
 

@@ -38,6 +38,7 @@ def copy_source(folder):
     return folder
 
 
+@pytest.mark.slow
 def test_installed_package_predicts(tmp_path):
     source = copy_source(tmp_path / "project")
     builder = venv.EnvBuilder(symlinks=True)
@@ -62,6 +63,7 @@ def list_modules(code):
     return set(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split())
 
 
+@pytest.mark.slow
 def test_import_textbert_is_cheap_and_its_classifier_costs_what_it_needs():
     package = list_modules("import textbert")
     assert "textbert" in package and not {"torch", "pandas", "numpy"} & package

@@ -122,7 +122,7 @@ def test_files_are_written_together(tables, tmp_path):
     assert paths["dev"].read_text() == "b1\t1\ta\tfifth\nb2\t0\ta\tsixth\n"
     assert (tmp_path / "report.csv").read_text() == "a text that,train,dev\nis odd,0,1\n"
     info = {"label_names": names, "text_column": "text", "id_column": "key", "classes": classes}
-    info |= {"group_column": None, "time_column": None}
+    info |= {"group_column": None, "time_column": None, "near_duplicates": None}
     assert json.loads((tmp_path / "labels.json").read_text()) == info | {"tables": tables.sources}
     assert tsv.find_changed_tables(tmp_path) == []
 

@@ -106,11 +106,12 @@ def test_label_names(tmp_path):
 
 def test_task_info(tmp_path):
     unknown = {"label_names": ["0", "1"], "text_column": None, "id_column": "id"}
-    unknown |= {"group_column": None, "time_column": None, "classes": None, "tables": {}}
+    unknown |= {"group_column": None, "time_column": None, "near_duplicates": None, "classes": None, "tables": {}}
     assert tsv.read_task_info(tmp_path) == unknown
     files.write_text(
         tmp_path / "labels.json",
-        '{"label_names": ["bad", "good"], "id_column": [1], "classes": [["a"], ["a"]], "tables": 3}',
+        '{"label_names": ["bad", "good"], "id_column": [1], "classes": [["a"], ["a"]], "tables": 3, '
+        '"near_duplicates": []}',
     )
     assert tsv.read_task_info(tmp_path) == unknown | {"label_names": ["bad", "good"]}
     (tmp_path / "train.csv").write_text("1,a\n")
@@ -119,6 +120,7 @@ def test_task_info(tmp_path):
         "id_column": None,
         "group_column": "customer",
         "time_column": 3,
+        "near_duplicates": "together",
         "classes": [["1"], ["4", "5"]],
     }
     about |= {"tables": {"train": tsv.describe_table(tmp_path / "train.csv")}}

@@ -33,7 +33,7 @@ def needs(model):
     return pytest.mark.skipif(bool(missing), reason=f"optional: pip install {' '.join(missing)}")
 
 
-pytestmark = needs("Classifier")
+pytestmark = [pytest.mark.slow, needs("Classifier")]
 EACH_MODEL = [pytest.param(model, marks=needs(model)) for model in MODELS]
 
 

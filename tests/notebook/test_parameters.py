@@ -93,6 +93,7 @@ GOOD_DATA = {
     "ESCAPED_NEWLINES": [None, True, False],
     "DEV_SHARE": [0.01, 0.5],
     "CLEAN_TRAIN": [True, False],
+    "NEAR_DUPLICATES": [None, "report", "together"],
 }
 BAD = {
     "TASK_NAME": ["", "a/b", "..", ".hidden", "a b", "é", "x\n", None, "x" * 300, "a\\b", ["sample"]],
@@ -140,6 +141,7 @@ BAD_DATA = {
     "DEV_SHARE": [0, 0.0, 0.51, 1, -0.1, float("nan"), None, "0.7", True],
     "ESCAPED_NEWLINES": [0, 1, "maybe", []],
     "CLEAN_TRAIN": [None, 1, "maybe"],
+    "NEAR_DUPLICATES": ["", "Together", True, ["report"], 0.6],
 }
 
 

@@ -20,13 +20,15 @@ from textbert.model.state_dict import read_weights
 from textbert.notebook.guard import StaleCellError, find_names
 from textbert.notebook.parameters import get_parameters
 
+pytestmark = pytest.mark.slow
+
 CHANGED = {
     "data_prep": {
         **{"TRAIN_FILE": "other.csv", "TEST_FILE": "third.csv", "LABEL_COLUMN": "verdict"},
         **{"TEXT_COLUMN": ["summary", "text"]},
         **{"CLASSES": [["good"], ["bad"]], "LABEL_NAMES": ["no", "yes"], "ENCODING": "cp1252", "DEV_SHARE": 0.4},
         **{"RANDOM_SEED": 7, "CLEAN_TRAIN": True, "ESCAPED_NEWLINES": True, "GROUP_COLUMN": "customer"},
-        **{"TIME_COLUMN": "date"},
+        **{"TIME_COLUMN": "date", "NEAR_DUPLICATES": None},
     },
     "train": {
         **{"MAX_SEQ_LENGTH": 7, "TRUNCATION": "tail", "TRAIN_BATCH_SIZE": 8, "LEARNING_RATE": 1e-3, "RANDOM_SEED": 7},

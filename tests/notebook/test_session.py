@@ -89,6 +89,7 @@ def test_cells_in_a_kernel():
         assert expected in names + outputs and bool(outputs) == bool(expected), source
 
 
+@pytest.mark.slow
 def test_only_the_main_process_prints():
     code = (
         "from textbert.training import distributed as d\nprint(d.silence_other_processes())\nraise SystemExit('error')"

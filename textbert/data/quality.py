@@ -8,11 +8,14 @@ import numpy as np
 import pandas as pd
 
 from textbert.data.mojibake import is_mojibake
+from textbert.data.near_duplicates import describe_differences
 from textbert.data.normalization import hash_text
 
 HTML = r"</?[a-zA-Z][^<>]*>|&[a-zA-Z]{2,8};|&#\d+;"  # tags and entities
 
 REPEATED, CONTRADICTORY, LEAKED = "repeats an earlier text", "appears with both labels", "is in both train and dev"
+
+HAS_NEAR_DUPLICATE = "has a near duplicate in train"
 
 HAS_HTML, HAS_MOJIBAKE = "has HTML", "has mojibake (wrong encoding)"
 
@@ -21,6 +24,7 @@ ADVICE = {
     REPEATED: "counts twice; CLEAN_TRAIN drops it",
     CONTRADICTORY: "no model can learn this: correct the label, or CLEAN_TRAIN drops it",
     LEAKED: "train-test overlap (data leakage): the metrics on dev will be too good; CLEAN_TRAIN drops it from train",
+    HAS_NEAR_DUPLICATE: 'nearly data leakage, if it is in dev; NEAR_DUPLICATES = "together" splits no such texts',
     HAS_HTML: "BERT reads tags as text; it learns to ignore <br />, but remove boilerplate",
     HAS_MOJIBAKE: "the file was once read in the wrong encoding: get it again, or set ENCODING",
 }
@@ -29,22 +33,37 @@ ADVICE = {
 NOT_MULTILINGUAL = ("ETHIOPIC", "KHMER", "LAO", "TIBETAN", "SINHALA", "ORIYA", "THAANA", "CHEROKEE", "SYRIAC")
 
 
-def find_issues(data: pd.DataFrame) -> pd.DataFrame:
+def _has_near_duplicate(split: pd.Series, hashes: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return for each of n rows whether there is another text of its group in train, as an array of n booleans."""
+    in_train = pd.DataFrame({"hash": hashes, "group": groups})[(split == "train").to_numpy()].drop_duplicates()
+    others = in_train["group"].value_counts().reindex(groups, fill_value=0).to_numpy()
+    return others - np.isin(hashes, in_train["hash"]) > 0
+
+
+def find_issues(data: pd.DataFrame, near_groups: pd.Series | None = None) -> pd.DataFrame:
     """Return which texts have which issues; texts are compared by `normalize_text`.
 
     data : DataFrame with the columns split ("train" or "dev"), text and binary (the label as 0 or 1)
+    near_groups : group numbers of `find_near_duplicates` for at least the index of `data`, None if unknown
 
-    Returns a boolean DataFrame with the same index and a column for each of `ADVICE`.
+    Returns a boolean DataFrame with the same index and a column for each of `ADVICE`; that of near duplicates is only
+    there if these are known.
     """
     hashes = data["text"].map(hash_text).to_numpy()
+    issues = {
+        REPEATED: pd.DataFrame({"split": data["split"], "hash": hashes}).duplicated(),
+        CONTRADICTORY: data["binary"].groupby(hashes).transform("nunique") > 1,
+        LEAKED: data["split"].groupby(hashes).transform("nunique") > 1,
+    }
+    if near_groups is not None:
+        issues[HAS_NEAR_DUPLICATE] = _has_near_duplicate(data["split"], hashes, near_groups[data.index].to_numpy())
     return pd.DataFrame(
         {
-            REPEATED: pd.DataFrame({"split": data["split"], "hash": hashes}).duplicated(),
-            CONTRADICTORY: data["binary"].groupby(hashes).transform("nunique") > 1,
-            LEAKED: data["split"].groupby(hashes).transform("nunique") > 1,
+            **issues,
             HAS_HTML: data["text"].str.contains(HTML).astype(bool),
             HAS_MOJIBAKE: data["text"].map(is_mojibake).astype(bool),
-        }
+        },
+        data.index,
     )
 
 
@@ -69,6 +88,32 @@ def list_examples(data: pd.DataFrame, issues: pd.DataFrame, limit: int = 2) -> p
     examples["text"] = examples["text"].str[:200]
     examples.insert(2, "issues", name_issues(issues[is_example]))
     return examples
+
+
+def describe_near_duplicates(
+    data: pd.DataFrame, issues: pd.DataFrame, near_groups: pd.Series | None, limit: int = 3
+) -> list[str]:
+    """Return lines on how many near duplicates there are and, for at most `limit` groups, on what differs in them.
+
+    data, near_groups : see `find_issues`; data also has the column row
+    issues : result of `find_issues` with the same arguments
+    """
+    if near_groups is None:
+        return ["NEAR_DUPLICATES is None: near duplicates are not looked for"]
+    groups, has_one, is_dev = near_groups[data.index], issues[HAS_NEAR_DUPLICATE], data["split"] == "dev"
+    sizes, dev_count = groups[groups.isin(groups[has_one])].value_counts(), (has_one & is_dev).sum()
+    largest = sizes.max() if len(sizes) else 0
+    lines = [
+        f"Near duplicates: {sizes.sum():,} texts in {len(sizes):,} groups, the largest of {largest:,}; "
+        f"{dev_count:,} of {is_dev.sum():,} texts of dev ({dev_count / max(is_dev.sum(), 1):.1%}) have one in train"
+    ]
+    shown = data[has_one].sort_values("split", kind="stable").groupby(groups, sort=False).head(1)[:limit]
+    for index, text in shown["text"].items():
+        in_train = data[(groups == groups[index]) & ~is_dev]
+        other = next(row for row in in_train.itertuples() if hash_text(row.text) != hash_text(text))
+        place = f"{shown['split'][index]}, row {shown['row'][index]:,}"
+        lines.append(f"  {place}; train, row {other.row:,}: {describe_differences(text, other.text)}")
+    return lines
 
 
 def drop_from_train(data: pd.DataFrame, issues: pd.DataFrame) -> pd.DataFrame:

@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from textbert.data import labels
 from textbert.data.columns import Column, TextColumns, infer_columns
 from textbert.data.groups import describe_groups, encode_groups
 from textbert.data.ids import agree_on_ids
+from textbert.data.near_duplicates import find_components, find_near_duplicates
 from textbert.data.public_datasets import has_yelp_format
 from textbert.data.splits import split_latest, split_train_validation
 from textbert.data.tables import find_data_files, read_table
@@ -143,7 +145,28 @@ def has_escaped_newlines(task: str, setting: bool | None = None) -> bool:
     return has_yelp_format(task) if setting is None else setting
 
 
-def hold_out_dev_set(rows: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
+def group_near_duplicates(rows: pd.DataFrame, setting: str | None) -> pd.Series | None:
+    """Return the groups of `find_near_duplicates` with the index of `rows`; None if `setting`, NEAR_DUPLICATES, is."""
+    return None if setting is None else pd.Series(find_near_duplicates(rows["text"]), rows.index)
+
+
+def find_groups(rows: pd.DataFrame, near_groups: pd.Series | None) -> np.ndarray | None:
+    """Return the group of each of n rows that is to be on one side of a split, numbers from 0; None for no groups.
+
+    rows : DataFrame; those with the same value in the column group, if there is one, are in the same group
+    near_groups : result of `group_near_duplicates`; rows of the same value are in the same group, too
+    """
+    groups = encode_groups(rows["group"]) if "group" in rows else None
+    if near_groups is None:
+        return groups
+    near = near_groups[rows.index].to_numpy()
+    if groups is None:
+        return near
+    count = groups.max(initial=-1) + 1
+    return find_components(groups, count + near, count + near.max(initial=-1) + 1)[groups]
+
+
+def hold_out_dev_set(rows: pd.DataFrame, share: float, seed: int, near_groups: pd.Series | None = None) -> pd.DataFrame:
     """Return the rows with a dev set: unchanged if there is one, else with the split "dev" for some of them.
 
     About `share` of the texts, a fraction, are held out: the latest if there are times, see `split_latest`, else at
@@ -152,21 +175,26 @@ def hold_out_dev_set(rows: pd.DataFrame, share: float, seed: int) -> pd.DataFram
 
     rows : DataFrame with the columns split, text and binary (the label as 0 or 1) and, if there are groups or times,
         group or time
+    near_groups : result of `group_near_duplicates` if near duplicates are to be on the same side, otherwise None
     """
-    groups = encode_groups(rows["group"]) if "group" in rows else None
-    if groups is not None:
-        print(*describe_groups(rows["group"], groups, rows["split"]), sep="\n")
-    data = rows
+    if "group" in rows:
+        print(*describe_groups(rows["group"], encode_groups(rows["group"]), rows["split"]), sep="\n")
+    data, groups = rows, find_groups(rows, near_groups)
     if not (rows["split"] == "dev").any():
         texts, binary = rows["text"].tolist(), rows["binary"].to_numpy()
         if "time" in rows:
+            if near_groups is not None:
+                raise ValueError(
+                    "NEAR_DUPLICATES is 'together', but with a TIME_COLUMN the latest rows are the dev set, whatever "
+                    "they resemble: set NEAR_DUPLICATES to 'report'"
+                )
             positions = split_latest(texts, binary, rows["time"], share)
         else:
             positions = split_train_validation(texts, binary, share, seed, groups)
         data = pd.concat([rows.iloc[part].assign(split=split) for split, part in zip(SPLITS, positions)])
     if "time" in data:
         print(*describe_times(data["time"], data["split"]), sep="\n")
-    elif groups is None and data is not rows:
+    elif groups is None and data is not rows:  # else the split has printed it
         left_out = len(rows) - len(data)
         print(f"{left_out:,} texts ({left_out / len(rows):.1%}) are contained in texts of both sets and left out")
     return data
@@ -179,6 +207,7 @@ def write_files(
     label_names: list[str],
     issues: pd.DataFrame,
     report_path: Path,
+    near_groups: pd.Series | None = None,
 ) -> dict[str, Path]:
     """Write train.tsv, dev.tsv, labels.json and the report on issues; return the paths of the first two by split.
 
@@ -189,14 +218,14 @@ def write_files(
     rows : DataFrame with the column split and those of BERT's TSV, with the index that they have in `tables.rows`
     classes, label_names : the two results of `choose_classes`
     issues : table of `count_issues`
+    near_groups : as in `hold_out_dev_set`
     """
     names = ("text_column", "id_column", "group_column", "time_column")
     about: dict[str, Any] = {name: getattr(tables, name) for name in names}
     about |= {"classes": classes, "tables": tables.sources}
+    about["near_duplicates"] = None if near_groups is None else "together"
     frames = {split: rows[rows["split"] == split] for split in SPLITS}
     report = issues.to_csv(index_label="a text that")
-    groups = None
-    if tables.group_column is not None:
-        groups = encode_groups(tables.rows["group"].loc[frames["train"].index])
+    groups = find_groups(tables.rows.loc[frames["train"].index], near_groups)
     write_task(frames, label_names, tables.data_dir, about, {report_path: report}, groups)
     return {split: tables.data_dir / f"{split}.tsv" for split in SPLITS}

@@ -183,6 +183,7 @@ def read_task_info(data_dir: str | Path) -> dict[str, Any]:
     id_column : name or number of the column of ids, None if they are row numbers, "id" if unknown
     group_column, time_column : name or number of the column of groups, and of that of times, None if there are none
     classes : the labels of classes 0 and 1 in the table, two lists, None if unknown
+    near_duplicates : "together" if near duplicates are to be on the same side of a split, otherwise None
     tables : dict from "train" and "dev" to `describe_table` of the tables that were read, {} if unknown
     """
     content = _read_object(Path(data_dir, "labels.json"))
@@ -194,11 +195,14 @@ def read_task_info(data_dir: str | Path) -> dict[str, Any]:
             info[name] = defaults[name]
     classes, tables = content.get("classes"), content.get("tables")
     info["classes"] = None if find_violation(classes, TWO_CLASSES) else classes
+    info["near_duplicates"] = "together" if content.get("near_duplicates") == "together" else None
     return {"label_names": read_label_names(data_dir), **info, "tables": tables if isinstance(tables, dict) else {}}
 
 
 def read_groups(data_dir: str | Path, rows: np.ndarray | None = None) -> np.ndarray | None:
-    """Return the number of the group of each row of `train.tsv`, None if data_prep.ipynb had no GROUP_COLUMN.
+    """Return the number of the group of each row of `train.tsv`, None if data_prep.ipynb made none.
+
+    They are those of GROUP_COLUMN, united with those of near duplicates if NEAR_DUPLICATES is "together".
 
     rows : array of the rows to return, None for all
 
@@ -206,8 +210,10 @@ def read_groups(data_dir: str | Path, rows: np.ndarray | None = None) -> np.ndar
     """
     path, tsv = Path(data_dir, GROUPS_FILE), Path(data_dir, "train.tsv")
     if not is_file(path):
-        if column := read_task_info(data_dir)["group_column"]:
-            raise ValueError(f"{path} is missing, which has the groups of {column!r}. Run data_prep.ipynb again")
+        info = read_task_info(data_dir)
+        if info["near_duplicates"] or info["group_column"] is not None:
+            source = "near duplicates" if info["group_column"] is None else repr(info["group_column"])
+            raise ValueError(f"{path} is missing, which has the groups of {source}. Run data_prep.ipynb again")
         return None
     content = _read_object(path)
     if content.get("train.tsv") != hash_file(tsv):

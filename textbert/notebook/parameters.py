@@ -146,6 +146,7 @@ PARAMETERS = (
     Parameter("ESCAPED_NEWLINES", "data_prep", None, none_or(TRUE_OR_FALSE)),
     Parameter("DEV_SHARE", "data_prep", 0.2, FRACTION),
     Parameter("CLEAN_TRAIN", "data_prep", False, TRUE_OR_FALSE),
+    Parameter("NEAR_DUPLICATES", "data_prep", "report", none_or(one_of("report", "together"))),
     Parameter("BERT_MODEL", "data_prep train", "all-MiniLM-L6-v2", MODEL),
     Parameter("MAX_SEQ_LENGTH", "data_prep train", 256, LENGTH),
     Parameter("TRUNCATION", "train", "head", one_of(*TRUNCATIONS)),
