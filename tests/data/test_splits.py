@@ -438,7 +438,7 @@ def test_a_text_of_too_many_groups_is_left_out_of_training(capsys):
     texts[::5] = ["Thank you"] * 20  # of each group; all of them together cannot be divided
     train, validation = split_train_validation(texts, labels, 0.2, 1, np.arange(100) // 5)
     assert len(validation) == 20 and len(train) == 64 and not {*range(0, 100, 5)} & {*train}
-    assert "; 16 rows left out, with texts of both\n" in capsys.readouterr().out
+    assert "; 16 rows left out, whose texts are on both sides\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,9 @@ def list_columns(columns: TextColumns | None) -> list[Column]:
 def join_texts(parts: Sequence[str]) -> str:
     """Return the texts that a row has in several columns as one text, for training as well as for prediction.
 
-    They are joined by a line break, which BERT reads as a space; parts without visible characters are skipped. A single
-    part is returned as it is.
+    They are joined by a space, and parts that are empty or white space are skipped. A single part is returned as it is.
     """
-    return parts[0] if len(parts) == 1 else "\n".join(part for part in parts if part.strip())
+    return parts[0] if len(parts) == 1 else " ".join(part for part in parts if part.strip())
 
 
 def infer_columns(

@@ -158,7 +158,9 @@ def _describe_groups(splits: tuple[np.ndarray, np.ndarray], groups: np.ndarray, 
         share = np.mean(labels[rows] == label)
         parts.append(f"{len(np.unique(groups[rows])):,} with {len(rows):,} rows {name}, {share:.1%} of class {label}")
     left_out = len(groups) - sum(map(len, splits))
-    return f"groups: {'; '.join(parts)}" + (f"; {left_out:,} rows left out, with texts of both" if left_out else "")
+    return f"groups: {'; '.join(parts)}" + (
+        f"; {left_out:,} rows left out, whose texts are on both sides" if left_out else ""
+    )
 
 
 def split_train_validation(
