@@ -2,6 +2,7 @@
 
     python tests/benchmarks/bench_predict.py cache/sample.tar.gz [--rows 200] [--rounds 3] [--data imdb sst2]
     python tests/benchmarks/bench_predict.py cache/sample.tar.gz --pieces 512 1024 4096 8192
+    python tests/benchmarks/bench_predict.py cache/sample.tar.gz --single [--rows 200]
 
 All take texts, of IMDB's test file cut at 256 word pieces and of SST-2's, and give answers, in turns on two cores; the
 figures are medians over the rounds. Each way takes part where its packages are importable; the project needs none:
@@ -15,7 +16,8 @@ figures are medians over the rounds. Each way takes part where its packages are 
 - a core each: ONNX Runtime again, but each core has batches of its own, as ours have
 - onnx-int8: ONNX Runtime with the file of `export.quantize_onnx`
 
-With `--pieces` no peer takes part, but ours with other numbers of word pieces in a batch.
+With `--pieces` no peer takes part, but ours with other numbers of word pieces in a batch. With `--single` a text is
+asked at a time, as a service does, and the time from the start of a process to its first answer is measured.
 
 Texts come from the folder BERT_TEST_DATA (default: ../shared/data).
 """
@@ -23,6 +25,7 @@ Texts come from the folder BERT_TEST_DATA (default: ../shared/data).
 import argparse
 import logging
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -43,6 +46,7 @@ from textbert.model.prediction import MAX_TOKENS_PER_CPU_BATCH, one_thread_per_b
 
 NAMES = ("input_ids", "token_type_ids", "attention_mask")
 CORES = 2
+SINGLE = ("pipeline", "ONNX Runtime")  # the peers of a service
 
 
 def read_texts(data, rows):
@@ -130,8 +134,11 @@ def open_openvino(path, cores):
     return lambda inputs: model(inputs)[0]
 
 
-def gather_ways(classifier, folder, texts):
-    """Return a dict from a name to a function from texts to answers; says which peers are left out, and why."""
+def gather_ways(classifier, folder, texts, names=()):
+    """Return a dict from a name to a function from texts to answers; says which peers are left out, and why.
+
+    Only peers with these `names` take part, if there are any.
+    """
     ways = {"ours": lambda texts: classifier.predict(texts, progress=False)}
     model, peer, int8 = folder / "huggingface", folder / "peer.onnx", folder / "onnx" / "model-int8.onnx"
     kind = "onnx-int8", folder
@@ -149,11 +156,48 @@ def gather_ways(classifier, folder, texts):
     }
     export.export(classifier, "huggingface", folder)
     for name, make in peers.items():
+        if names and name not in names:
+            continue
         try:
             ways[name] = make()
         except ImportError as error:
             print(f"skipped: {name} ({error})")
     return ways
+
+
+def race_single(data, ways, texts):
+    """Let all ways take turns with one text after the other; print the 50th and 99th percentile of the milliseconds."""
+    seconds = {name: [] for name in ways}
+    for turn, text in enumerate(texts):
+        for name in list(ways)[:: -1 if turn % 2 else 1]:
+            start = time.perf_counter()
+            ways[name]([text])
+            seconds[name].append(time.perf_counter() - start)
+    ours = np.array(seconds["ours"][10:])  # the first texts cost more
+    for name, taken in seconds.items():
+        p50, p99 = 1000 * np.percentile(taken[10:], (50, 99))
+        ratio = np.median(np.array(taken[10:]) / ours)
+        print(f"{data:5} {name:13} p50 {p50:6.1f} ms, p99 {p99:6.1f} ms; ours takes 1/{ratio:.2f} of its time", flush=True)
+
+
+FIRST_ANSWERS = {
+    "ours": "from textbert import Classifier; Classifier.load(sys.argv[1], 'cpu').predict(['good'])",
+    "pipeline": "import transformers; transformers.pipeline('text-classification', sys.argv[2], device='cpu')('good')",
+}
+
+
+def race_start(archive, folder, rounds):
+    """Print the seconds from the start of a process to its first answer, ours and the pipeline's in turns."""
+    seconds = {name: [] for name in FIRST_ANSWERS}
+    for turn in range(rounds + 1):
+        for name in list(seconds)[:: -1 if turn % 2 else 1]:
+            start = time.perf_counter()
+            command = [sys.executable, "-c", f"import sys; {FIRST_ANSWERS[name]}", archive, folder / "huggingface"]
+            subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+            seconds[name].append(time.perf_counter() - start)
+    for name, taken in seconds.items():
+        ratio = median(other / ours for other, ours in zip(taken[1:], seconds["ours"][1:]))
+        print(f"start {name:13} {median(taken[1:]):.1f} s to the first answer; ours takes 1/{ratio:.2f} of its time")
 
 
 def gather_sizes(classifier, sizes):
@@ -190,6 +234,7 @@ def main():
     parser.add_argument("--data", nargs="+", choices=["imdb", "sst2"], default=["imdb", "sst2"])
     parser.add_argument("--rows", type=int, default=200, help="texts of IMDB; of SST-2 five times as many")
     parser.add_argument("--rounds", type=int, default=3, help="turns that each way gets")
+    parser.add_argument("--single", action="store_true", help="one text at a time; ours, the pipeline, ONNX Runtime")
     parser.add_argument("--pieces", type=int, nargs="+", help="in a batch, in place of the peers")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -202,8 +247,14 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for data in options.data:
             texts = read_texts(data, options.rows * (5 if data == "sst2" else 1))
-            sizes = options.pieces and gather_sizes(classifier, options.pieces)
-            race(data, sizes or gather_ways(classifier, Path(folder), texts), texts, options.rounds)
+            if options.pieces:
+                race(data, gather_sizes(classifier, options.pieces), texts, options.rounds)
+            elif options.single:
+                race_single(data, gather_ways(classifier, Path(folder), texts, SINGLE), texts[: options.rows])
+            else:
+                race(data, gather_ways(classifier, Path(folder), texts), texts, options.rounds)
+        if options.single:
+            race_start(Path(options.archive).resolve(), Path(folder), options.rounds)
 
 
 if __name__ == "__main__":
