@@ -1,10 +1,11 @@
 """How long does the search for near duplicates take, in how much memory, and what does it find?
 
-    python tests/benchmarks/bench_near_duplicates.py [--texts 560000] [--only yelp|planted|peers ...]
+    python tests/benchmarks/bench_near_duplicates.py [--texts 560000] [--only yelp|planted|hostile|peers ...]
 
 yelp: seconds and peak memory of `find_near_duplicates` on Yelp-sized texts made of IMDB sentences, in a process of its
 own. planted: of IMDB reviews, each changed in one way, how many are found together with the original (recall), and how
-many of the pairs that are found are similar (precision). peers: 25,000 IMDB reviews with the same definition of
+many of the texts in groups are similar to another one there (precision). hostile: templates, texts just below the
+threshold, and phrases of SST-2 that are contained in each other. peers: 25,000 IMDB reviews with the same definition of
 similarity, by this project, datasketch and rensa; the last two take part if they are importable, and the project does
 not need them:
 
@@ -15,17 +16,18 @@ Reads IMDB reviews from the folder BERT_TEST_DATA (default: ../shared/data).
 """
 
 import argparse
+import gzip
 import importlib.util
 import random
 import re
 import resource
 import sys
 import time
-from itertools import islice, pairwise
+from itertools import islice, pairwise, product
 from multiprocessing import get_context
 
 import numpy as np
-from bench_features import ROOT, SEED, make_yelp_sized, read_imdb
+from bench_features import DATA, ROOT, SEED, make_yelp_sized, read_imdb
 
 sys.path.insert(0, str(ROOT))
 from textbert.data.near_duplicates import (
@@ -133,6 +135,34 @@ def count_similar_neighbours(texts, groups):
     return good / sum(map(len, shared))
 
 
+def make_hostile():
+    """Yield (description, texts) of texts of which many are alike."""
+    rng = np.random.default_rng(SEED)
+    vocabulary = np.array([f"word{i}" for i in range(3000)])
+    templates = rng.choice(vocabulary, (20, 60))
+    copies = templates[np.arange(100_000) % 20]
+    np.put_along_axis(copies, rng.integers(60, size=(100_000, 4)), rng.choice(vocabulary, (100_000, 4)), axis=1)
+    yield "copies of 20 templates", [" ".join(words) for words in copies]
+    common = " ".join(rng.choice(vocabulary, 40))
+    yield "just below the threshold", [f"{common} {' '.join(words)}" for words in rng.choice(vocabulary, (50_000, 22))]
+    parts = ("the", "my", "our", "a"), vocabulary[:50], vocabulary[50:100], vocabulary[100:110]
+    yield "short, from one template", ["{} {} was {} today {}".format(*words) for words in product(*parts)]
+    path = DATA / "sst2" / "train.tsv.gz"
+    if path.is_file():
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            yield "phrases of SST-2", [line.split("\t")[1].strip() for line in islice(file, 1, None)]
+
+
+def measure_hostile():
+    """Search hostile input and print what it took."""
+    for description, texts in make_hostile():
+        start = time.process_time()
+        sizes = np.bincount(find_near_duplicates(texts))
+        seconds = time.process_time() - start
+        found = f"{(sizes > 1).sum():,} groups, the largest of {sizes.max():,}"
+        print(f"{len(texts):,} texts, {description}: {seconds:.1f} s of CPU time; {found}")
+
+
 def group_with_datasketch(texts):
     """Return groups by datasketch's MinHashLSH, its candidates verified as ours are."""
     from datasketch import MinHash, MinHashLSH
@@ -193,7 +223,8 @@ def main():
     """Run what is wanted."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--texts", type=int, default=560_000)
-    parser.add_argument("--only", nargs="+", choices=("yelp", "planted", "peers"), default=("yelp", "planted", "peers"))
+    kinds = ("yelp", "planted", "hostile", "peers")
+    parser.add_argument("--only", nargs="+", choices=kinds, default=kinds)
     options = parser.parse_args()
     if "peers" in options.only:
         for name in PEERS:
@@ -201,6 +232,8 @@ def main():
                 run_alone(measure_peer, name)
     if "planted" in options.only:
         measure_planted()
+    if "hostile" in options.only:
+        measure_hostile()
     if "yelp" in options.only:
         run_alone(measure_yelp, options.texts)
 

@@ -272,8 +272,8 @@ def rows():
 
 @pytest.mark.parametrize(("setting", "expected"), [("report", False), ("together", True), (None, False)])
 def test_held_out_texts_and_the_report(rows, setting, expected):
-    groups = task.group_near_duplicates(rows, setting)
-    data = task.hold_out_dev_set(rows, 0.25, 1, groups if setting == "together" else None)
+    groups, together = task.group_near_duplicates(rows, setting)
+    data = task.hold_out_dev_set(rows, 0.25, 1, together)
     if setting != "together":
         assert data.equals(task.hold_out_dev_set(rows, 0.25, 1))
     dev, train = (data["text"][data["split"] == split] for split in ("dev", "train"))
@@ -301,7 +301,8 @@ def test_equal_texts_are_no_near_duplicates():
         ("dev", 0, "quite other"),
     ]
     data = pd.DataFrame(rows, columns=["split", "binary", "text"]).assign(row=range(1, 6))
-    groups = task.group_near_duplicates(data, "report")
+    groups, together = task.group_near_duplicates(data, "report")
+    assert together is None
     issues = quality.find_issues(data, groups)
     assert issues[quality.HAS_NEAR_DUPLICATE].tolist() == [False, False, False, True, False]
     assert quality.describe_near_duplicates(data, issues, groups) == [
@@ -315,7 +316,7 @@ def test_equal_texts_are_no_near_duplicates():
 
 def test_groups_of_a_column_and_near_duplicates_are_united(rows):
     """A customer with one of two versions of a text brings the other one, and all else that its customer wrote."""
-    groups = task.group_near_duplicates(rows, "together")
+    groups = task.group_near_duplicates(rows, "together")[1]
     assert task.find_groups(rows, None) is None and task.find_groups(rows, groups).tolist() == groups.tolist()
     customers = rows.assign(group=["a", "b", "b", *map(str, range(len(rows) - 4)), "c"])
     assert partition(task.find_groups(customers, None)) == {
@@ -332,7 +333,7 @@ def test_train_reads_the_groups(make_file, tmp_path):
     tables = task.read_tables(tmp_path)
     classes, names = task.choose_classes(tables)
     labelled = task.add_binary_labels(tables.rows, classes)
-    near_groups = task.group_near_duplicates(labelled, "together")
+    near_groups = task.group_near_duplicates(labelled, "together")[1]
     data = task.hold_out_dev_set(labelled, 0.3, 1, near_groups)
     bert_rows = data.assign(label=data["binary"], alpha="a", id=data["row"])
     arguments = tables, bert_rows, classes, names, pd.DataFrame(), tmp_path / "report.csv"

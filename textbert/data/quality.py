@@ -24,7 +24,7 @@ ADVICE = {
     REPEATED: "counts twice; CLEAN_TRAIN drops it",
     CONTRADICTORY: "no model can learn this: correct the label, or CLEAN_TRAIN drops it",
     LEAKED: "train-test overlap (data leakage): the metrics on dev will be too good; CLEAN_TRAIN drops it from train",
-    HAS_NEAR_DUPLICATE: 'nearly data leakage, if it is in dev; NEAR_DUPLICATES = "together" splits no such texts',
+    HAS_NEAR_DUPLICATE: 'almost data leakage, if in dev; NEAR_DUPLICATES = "together" keeps them on one side',
     HAS_HTML: "BERT reads tags as text; it learns to ignore <br />, but remove boilerplate",
     HAS_MOJIBAKE: "the file was once read in the wrong encoding: get it again, or set ENCODING",
 }

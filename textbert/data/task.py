@@ -145,16 +145,25 @@ def has_escaped_newlines(task: str, setting: bool | None = None) -> bool:
     return has_yelp_format(task) if setting is None else setting
 
 
-def group_near_duplicates(rows: pd.DataFrame, setting: str | None) -> pd.Series | None:
-    """Return the groups of `find_near_duplicates` with the index of `rows`; None if `setting`, NEAR_DUPLICATES, is."""
-    return None if setting is None else pd.Series(find_near_duplicates(rows["text"]), rows.index)
+def group_near_duplicates(rows: pd.DataFrame, setting: str | None) -> tuple[pd.Series | None, pd.Series | None]:
+    """Return (the groups of near duplicates among rows, the same if they are to be on the same side of a split).
+
+    Both are None, or a Series of the numbers of `find_near_duplicates` with the index of `rows`.
+
+    rows : DataFrame with the column text
+    setting : NEAR_DUPLICATES: "report" for the first of the two, "together" for both, None for neither
+    """
+    if setting is None:
+        return None, None
+    groups = pd.Series(find_near_duplicates(rows["text"]), rows.index)
+    return groups, groups if setting == "together" else None
 
 
 def find_groups(rows: pd.DataFrame, near_groups: pd.Series | None) -> np.ndarray | None:
     """Return the group of each of n rows that is to be on one side of a split, numbers from 0; None for no groups.
 
     rows : DataFrame; those with the same value in the column group, if there is one, are in the same group
-    near_groups : result of `group_near_duplicates`; rows of the same value are in the same group, too
+    near_groups : second result of `group_near_duplicates`; rows of the same value are in the same group, too
     """
     groups = encode_groups(rows["group"]) if "group" in rows else None
     if near_groups is None:
@@ -175,7 +184,7 @@ def hold_out_dev_set(rows: pd.DataFrame, share: float, seed: int, near_groups: p
 
     rows : DataFrame with the columns split, text and binary (the label as 0 or 1) and, if there are groups or times,
         group or time
-    near_groups : result of `group_near_duplicates` if near duplicates are to be on the same side, otherwise None
+    near_groups : second result of `group_near_duplicates`
     """
     if "group" in rows:
         print(*describe_groups(rows["group"], encode_groups(rows["group"]), rows["split"]), sep="\n")
