@@ -132,7 +132,7 @@ def grouped(make_file, tmp_path):
     """The tables of a single file of ten customers with six rows each."""
     lines = [f"C{i // 6},{('no', 'yes')[i % 3 == 0]},text {i} of {i * i}\n" for i in range(60)]
     make_file("customer,escalated,text\n" + "".join(lines), "tickets.csv")
-    return task.read_tables(tmp_path, group_column="customer")
+    return task.read_tables(tmp_path, columns={"group": "customer"})
 
 
 def test_groups_are_kept_from_the_table_to_train(grouped, tmp_path, capsys):
@@ -157,7 +157,7 @@ def test_groups_are_kept_from_the_table_to_train(grouped, tmp_path, capsys):
 
 def test_groups_of_two_files_are_compared(grouped, make_file, tmp_path, capsys):
     make_file("customer,escalated,text\nc1,no,one\nC77,yes,two\n,no,three\n", "test.csv")
-    tables = task.read_tables(tmp_path, group_column="customer", train_file="tickets.csv")
+    tables = task.read_tables(tmp_path, "tickets.csv", columns={"group": "customer"})
     labelled = task.add_binary_labels(tables.rows, [["no"], ["yes"]])
     capsys.readouterr()
     assert task.hold_out_dev_set(labelled, 0.2, 1) is labelled
@@ -170,7 +170,7 @@ def test_groups_of_two_files_are_compared(grouped, make_file, tmp_path, capsys):
 def test_the_latest_rows_are_held_out(make_file, tmp_path, capsys):
     lines = [f"{i % 28 + 1}.{i // 28 + 1}.2025 8:00,{('no', 'yes')[i % 3 == 0]},text {i} of {i * i}" for i in range(60)]
     make_file("\n".join(["created,escalated,text", *lines[::-1]]), "tickets.csv")
-    tables = task.read_tables(tmp_path, time_column="created")
+    tables = task.read_tables(tmp_path, columns={"time": "created"})
     assert tables.time_column == "created" and tables.rows["time"].iat[0] == pd.Timestamp("2025-03-04 08:00")
     labelled = task.add_binary_labels(tables.rows, [["no"], ["yes"]])
     capsys.readouterr()
@@ -183,7 +183,7 @@ def test_the_latest_rows_are_held_out(make_file, tmp_path, capsys):
         "train: from 2025-01-01 08:00 to 2025-02-20 08:00\ndev: from 2025-02-21 08:00 to 2025-03-04 08:00\n"
     )
     make_file("created,escalated,text\n2025-02-19,no,one\n2025-05-01,yes,two\n", "test.csv")
-    tables = task.read_tables(tmp_path, "tickets.csv", time_column=0)
+    tables = task.read_tables(tmp_path, "tickets.csv", columns={"time": 0})
     labelled = task.add_binary_labels(tables.rows, [["no"], ["yes"]])
     capsys.readouterr()
     assert task.hold_out_dev_set(labelled, 0.2, 1) is labelled
@@ -195,4 +195,4 @@ def test_the_latest_rows_are_held_out(make_file, tmp_path, capsys):
 
 def test_groups_and_times_exclude_each_other(tmp_path):
     with pytest.raises(ValueError, match="GROUP_COLUMN is 'customer' and TIME_COLUMN is 0, but the rows of a group"):
-        task.read_tables(tmp_path, group_column="customer", time_column=0)
+        task.read_tables(tmp_path, columns={"group": "customer", "time": 0})

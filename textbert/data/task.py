@@ -1,5 +1,6 @@
 """The tables of a task: read together, with their classes and a dev set, and written as BERT's TSV."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,37 +71,35 @@ def read_tables(
     data_dir: str | Path,
     train_file: str | None = None,
     test_file: str | None = None,
-    text_column: TextColumns | None = None,
-    label_column: Column | None = None,
-    id_column: Column | None = None,
+    columns: Mapping[str, TextColumns | None] | None = None,
     encoding: str = "utf-8",
-    group_column: Column | None = None,
-    time_column: Column | None = None,
 ) -> TaskTables:
     """Read the one or two tables in a folder, and print for each which columns are used.
+
+    columns : dict from "text", "label", "id", "group" or "time" to a column, or to a list of columns of the text
 
     For the parameters and errors see `find_data_files`, `infer_columns`, `read_table` and `parse_times`. Groups and
     times exclude each other: the rows of a group are usually on both sides of a date.
     """
+    chosen: dict[str, Any] = {f"{name}_column": column for name, column in {"id": None, **(columns or {})}.items()}
+    group_column, time_column = chosen.get("group_column"), chosen.get("time_column")
     if group_column is not None and time_column is not None:
         raise ValueError(
             f"GROUP_COLUMN is {group_column!r} and TIME_COLUMN is {time_column!r}, but the rows of a group may be on "
             "both sides of a date: set one of them to None"
         )
     paths = find_data_files(data_dir, train_file, test_file)
-    frames, columns, sources = {}, {}, {}
+    frames, used, sources = {}, {}, {}
     for split, path in zip(SPLITS, paths):
         if path is None:
             continue
         sources[split] = describe_table(path)
-        frames[split], columns[split] = infer_columns(
-            read_table(path, encoding), path.name, text_column, label_column, id_column, group_column, time_column
-        )
+        frames[split], used[split] = infer_columns(read_table(path, encoding), path.name, **chosen)
         if time_column is not None:
-            frames[split]["time"] = parse_times(frames[split]["time"], path.name, columns[split]["time"])
-        print(f"{path.name}: {len(frames[split]):,} rows, columns used: {columns[split]}")
-    frames, id_name = agree_on_ids(frames, columns)
-    names = columns["train"]
+            frames[split]["time"] = parse_times(frames[split]["time"], path.name, used[split]["time"])
+        print(f"{path.name}: {len(frames[split]):,} rows, columns used: {used[split]}")
+    frames, id_name = agree_on_ids(frames, used)
+    names = used["train"]
     return TaskTables(Path(data_dir), frames, sources, names["text"], id_name, names.get("group"), names.get("time"))
 
 
