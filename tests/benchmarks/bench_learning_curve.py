@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from loop import read_parameters
 
 import tools
+from textbert.data.labelled_texts import LabelledTexts
 from textbert.data.normalization import hash_text
 from textbert.evaluation.baseline import make_baseline, predict_baseline, tune_baseline
 
@@ -53,7 +54,8 @@ def read_texts(task):
 def predict_tfidf(texts, labels, dev_texts):
     """Train the baseline of evaluate.ipynb; return (probabilities of class 1, threshold)."""
     baseline = make_baseline()
-    tuning = tune_baseline(baseline, texts, labels)[0]
+    train = LabelledTexts(ROOT, [str(row) for row in range(len(texts))], texts, labels)
+    tuning = tune_baseline(baseline, train)[0]
     baseline.fit(texts, labels)
     return predict_baseline(baseline, dev_texts, tuning), tuning["threshold"]
 

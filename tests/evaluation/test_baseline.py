@@ -1,27 +1,34 @@
 """The TF-IDF baseline: tuned as BERT is, and able to learn from any text."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from textbert.data.labelled_texts import LabelledTexts
 from textbert.evaluation.baseline import assign_folds, make_baseline, predict_baseline, tune_baseline
 from textbert.evaluation.summary import compare_thresholds
+
+
+def label_texts(texts, labels, groups=None):
+    return LabelledTexts(Path("train.tsv"), [str(row) for row in range(len(texts))], texts, labels, groups=groups)
 
 
 def test_the_baseline_is_tuned_as_bert_is():
     rng = np.random.default_rng(0)
     labels = (rng.random(1500) < 0.08).astype(int)
     texts = [" ".join(f"w{w}" for w in rng.geometric(0.05 if label else 0.03, 12)) for label in labels]
-    baseline = make_baseline()
-    parameters, description = tune_baseline(baseline, texts, labels)
+    baseline, train = make_baseline(), label_texts(texts, labels)
+    parameters, description = tune_baseline(baseline, train)
     assert parameters["threshold"] < 0.5 and parameters["intercept"] == 0
     assert f"its threshold is {parameters['threshold']:.3f}: " in description
-    assert tune_baseline(baseline, texts, labels, None, 4.0)[0]["threshold"] == 0.8
-    weighted, _ = tune_baseline(make_baseline("balanced"), texts, labels, "balanced")
+    assert tune_baseline(baseline, train, None, 4.0)[0]["threshold"] == 0.8
+    weighted, _ = tune_baseline(make_baseline("balanced"), train, "balanced")
     assert weighted["intercept"] < -1
-    assert "from 150 held-out predictions" in tune_baseline(baseline, texts, labels, max_cv_texts=1000)[1]
-    defaults, description = tune_baseline(baseline, ["a b", "a b", "c d"], [1, 1, 0])
+    assert "from 150 held-out predictions" in tune_baseline(baseline, train, max_cv_texts=1000)[1]
+    defaults, description = tune_baseline(baseline, label_texts(["a b", "a b", "c d"], np.array([1, 1, 0])))
     assert defaults == {"temperature": 1.0, "intercept": 0.0, "threshold": 0.5} and "too few" in description
     y_probs = {"words": predict_baseline(baseline.fit(texts, labels), texts, parameters)}
     (sentence,) = compare_thresholds(labels, y_probs, {"words": parameters["threshold"]}, "yes")
@@ -80,6 +87,6 @@ def test_a_baseline_is_tuned_on_other_groups():
     groups = np.repeat(np.arange(30), 10)
     labels = groups % 2
     texts = [f"author{group}x common{row}y" for row, group in enumerate(groups)]
-    easy, _ = tune_baseline(make_baseline(), texts, labels)
-    hard, _ = tune_baseline(make_baseline(), texts, labels, groups=groups)
+    easy, _ = tune_baseline(make_baseline(), label_texts(texts, labels))
+    hard, _ = tune_baseline(make_baseline(), label_texts(texts, labels, groups))
     assert hard["temperature"] > 3 * easy["temperature"]

@@ -7,6 +7,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from textbert.data.groups import get_groups_by_text, unite_groups
+from textbert.data.labelled_texts import LabelledTexts
 from textbert.data.normalization import hash_text
 from textbert.data.words import WORD
 from textbert.evaluation.calibration import default_threshold, fit_calibration, format_threshold, probabilities
@@ -82,31 +83,29 @@ def _get_logits(baseline: Pipeline, texts: list[str]) -> np.ndarray:
 
 def tune_baseline(
     baseline: Pipeline,
-    texts: list[str],
-    labels: np.ndarray,
+    train: LabelledTexts,
     class_weights: str | None = None,
     false_positive_cost: float = 1.0,
     seed: int = 0,
     max_cv_texts: int = 10_000,
-    groups: np.ndarray | None = None,
 ) -> tuple[dict[str, float], str]:
     """Fit the calibration and decision threshold of a baseline, by the rules of train.ipynb, on held-out predictions.
 
     These come from 3-fold cross-validation, or with more than `max_cv_texts` texts from a single held-out tenth. Equal
-    texts stay together, and so do `groups`, see `assign_folds`. Labels are 0 and 1, of shape (n,). The baseline must be
-    fitted again afterwards, on all texts.
+    texts stay together, and so do groups, see `assign_folds`. The baseline must be fitted again afterwards, on all
+    texts.
 
     Returns (dict with temperature, intercept and threshold, a description of them). If a class has fewer than two
     different texts, they are 1.0, 0.0 and 0.5.
     """
-    labels, folds = np.asarray(labels), 3 if len(texts) <= max_cv_texts else 10
-    splits = assign_folds(texts, labels, folds, seed, groups)[: 3 if folds == 3 else 1]
+    labels, folds = train.labels, 3 if len(train) <= max_cv_texts else 10
+    splits = assign_folds(train.texts, labels, folds, seed, train.groups)[: 3 if folds == 3 else 1]
     if not splits:
         return {"temperature": 1.0, "intercept": 0.0, "threshold": 0.5}, "there are too few to fit its threshold"
     fold_logits = []
     for training_rows, held_out_rows in splits:
-        baseline.fit([texts[row] for row in training_rows], labels[training_rows])
-        fold_logits.append(_get_logits(baseline, [texts[row] for row in held_out_rows]))
+        baseline.fit(train.select(training_rows).texts, labels[training_rows])
+        fold_logits.append(_get_logits(baseline, train.select(held_out_rows).texts))
     logits, y_true = np.concatenate(fold_logits), labels[np.concatenate([held_out for _, held_out in splits])]
     temperature, intercept = fit_calibration(logits, y_true, class_weights)
     y_prob = probabilities(logits, temperature, intercept)[:, 1]
