@@ -62,10 +62,10 @@ class Service:
         return json.loads(body)
 
     def is_healthy(self):
-        """Return whether the server answers that it is; False if it refuses the connection."""
+        """Return whether the server answers that it is; False if it refuses or closes the connection."""
         try:
             return self.request("GET", "/health") == (200, b'{"status":"ok"}')
-        except ConnectionRefusedError:
+        except ConnectionError:
             return False
 
     def wait(self, condition, description):
@@ -80,6 +80,7 @@ class Service:
 def serve(folder, port=0, workers=1, **environment):
     """Context manager that runs the server as the page says, and yields it when it is healthy; port 0 is a free one."""
     command = [sys.executable, "-m", *shlex.split(START), "--workers", str(workers), "--port", str(port)]
+    command += ["--timeout-worker-healthcheck", str(TIMEOUT)]  # a busy machine keeps workers from answering in 5 s
     log = folder / "log"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     with open(log, "w") as file:

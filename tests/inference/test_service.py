@@ -214,6 +214,32 @@ def test_a_stopped_server_answers_what_it_was_asked_and_can_be_restarted(folder,
         check(restarted.predict(TEXTS), classifier, TEXTS)
 
 
+SLOW_MODEL = """
+from pathlib import Path
+from time import sleep
+
+def predict(texts):
+    Path("begun").touch()
+    while not Path("go").exists():
+        sleep(0.01)
+    return [{"label": "good", "probability": 0.9} for _ in texts]
+"""
+
+
+def test_a_server_that_predicts_is_healthy_and_can_be_stopped(archive, tmp_path):
+    write_service(tmp_path, "Classifier", archive)
+    (tmp_path / "model.py").write_text(SLOW_MODEL)
+    with ThreadPoolExecutor(1) as pool, serve(tmp_path) as service:
+        predictions = pool.submit(service.predict, [TEXT])
+        service.wait((tmp_path / "begun").exists, "the prediction to begin")
+        assert service.is_healthy()
+        service.process.send_signal(signal.SIGTERM)
+        service.wait(lambda: not service.is_healthy(), "the port to close")
+        assert not predictions.done()
+        (tmp_path / "go").touch()
+        assert predictions.result(600) == [{"label": "good", "probability": 0.9}]
+
+
 def test_workers_have_a_process_and_a_model_each(folder, classifier):
     with serve(folder, workers=2, **ONE_THREAD) as service:
         with ThreadPoolExecutor(8) as pool:
