@@ -5,13 +5,17 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psutil
-from pages import take_block
+from pages import ROOT, take_block
+
+from textbert.inference.classifier import Classifier
+from textbert.inference.export import export
 
 TIMEOUT = 600  # seconds; a busy machine starts processes slowly
 SERVICE = "FastAPI("  # what only its block contains
@@ -19,12 +23,19 @@ MODELS = {"Classifier": '.to_dict("records")', "ONNX": "InferenceSession("}
 START = next(line for line in take_block("uvicorn", "bash").splitlines() if line.startswith("uvicorn"))
 
 
-def write_service(folder, model):
-    """Write service.py, its page and one of `MODELS` as model.py to a folder, and return the folder."""
+def write_service(folder, model, archive):
+    """Write service.py, its page, one of `MODELS` as model.py and what that reads to a folder; return the folder."""
     (folder / "page").mkdir(parents=True)
     (folder / "service.py").write_text(take_block(SERVICE), encoding="utf-8")
     (folder / "model.py").write_text(take_block(MODELS[model]), encoding="utf-8")
     (folder / "page/index.html").write_text(take_block("fetch(", "html"), encoding="utf-8")
+    if model == "Classifier":
+        (folder / "cache").mkdir()
+        shutil.copy(archive, folder / "cache/sample.tar.gz")
+    else:
+        path = export(Classifier.load(archive, "cpu"), "onnx", folder)
+        for name in ("model.onnx", "tokenizer.json"):
+            path.with_name(name).rename(folder / name)
     return folder
 
 
@@ -51,10 +62,10 @@ class Service:
         return json.loads(body)
 
     def is_healthy(self):
-        """Return whether the server answers that it is; False if it refuses the connection."""
+        """Return whether the server answers that it is; False if it refuses or closes the connection."""
         try:
             return self.request("GET", "/health") == (200, b'{"status":"ok"}')
-        except ConnectionRefusedError:
+        except ConnectionError:
             return False
 
     def wait(self, condition, description):
@@ -69,9 +80,11 @@ class Service:
 def serve(folder, port=0, workers=1, **environment):
     """Context manager that runs the server as the page says, and yields it when it is healthy; port 0 is a free one."""
     command = [sys.executable, "-m", *shlex.split(START), "--workers", str(workers), "--port", str(port)]
+    command += ["--timeout-worker-healthcheck", str(TIMEOUT)]  # a busy machine keeps workers from answering in 5 s
     log = folder / "log"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     with open(log, "w") as file:
-        process = psutil.Popen(command, cwd=folder, env=os.environ | environment, stdout=file, stderr=file)
+        process = psutil.Popen(command, cwd=folder, env=environment, stdout=file, stderr=file)
     service = Service(port, process)
 
     def is_listening():
@@ -85,7 +98,8 @@ def serve(folder, port=0, workers=1, **environment):
         yield service
     finally:
         family = [*process.children(recursive=True), process] if process.is_running() else []
-        process.terminate() if process.poll() is None else None
+        if process.is_running():
+            process.terminate()
         for survivor in psutil.wait_procs(family, timeout=20)[1]:
             survivor.kill()
         process.wait()

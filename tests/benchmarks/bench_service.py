@@ -9,7 +9,6 @@ requirements-extras.txt.
 """
 
 import argparse
-import shutil
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,26 +16,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-from bench_use import ROOT, read_texts
+from bench_use import read_texts
 from services import MODELS, serve, write_service
 
 from textbert.inference.classifier import Classifier
-from textbert.inference.export import export
 
 CLIENTS = (1, 8)
-
-
-def write_files(folder, model, archive, classifier):
-    """Write the service with one of `MODELS` to a new folder, and return the folder."""
-    write_service(folder, model)
-    if model == "Classifier":
-        (folder / "cache").mkdir()
-        shutil.copy(archive, folder / "cache/sample.tar.gz")
-    else:
-        path = export(classifier, "onnx", folder / "exported")
-        for name in ("model.onnx", "tokenizer.json"):
-            path.with_name(name).rename(folder / name)
-    return folder
 
 
 def time_requests(send, requests, clients):
@@ -98,8 +83,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         services = {}
         for model in MODELS:
-            files = write_files(Path(folder, model), model, options.archive, classifier)
-            services[model] = stack.enter_context(serve(files, PYTHONPATH=str(ROOT)))
+            services[model] = stack.enter_context(serve(write_service(Path(folder, model), model, options.archive)))
         check_answers(services, classifier, reviews[:100])
         ways = {"predict": (lambda texts: classifier.predict(texts, progress=False), 1)}
         for model, service in services.items():

@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import pytest
-from conftest import ROOT, SETTINGS
+from conftest import SETTINGS
 from pages import take_block
 from services import MODELS, SERVICE, serve, write_service
 from tiny import TEXTS, teach
 
-from textbert.inference.export import export
+from textbert.inference.classifier import Classifier
 from textbert.model.archive import pack_model, write_archive
 from textbert.model.loading import save_model
 
@@ -25,6 +25,7 @@ PACKAGES = {"Classifier": ["fastapi", "uvicorn"]}
 PACKAGES["ONNX"] = [*PACKAGES["Classifier"], "onnx", "onnxscript", "onnxruntime", "tokenizers"]
 REQUESTS = 200
 TEXT = "good soup"
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
 def needs(model):
@@ -38,36 +39,30 @@ EACH_MODEL = [pytest.param(model, marks=needs(model)) for model in MODELS]
 
 
 @pytest.fixture(scope="module")
-def classifier(bert_files, tmp_path_factory):
-    """A tiny Classifier that knows "good" from "bad", with a calibration and a threshold of its own."""
-    return teach(bert_files, tmp_path_factory.mktemp("taught"))
-
-
-def write_files(folder, model, classifier):
-    """Write the service with a classifier, as one of `MODELS`, to a folder; return the environment that it needs."""
-    write_service(folder, model)
-    if model == "ONNX":
-        path = export(classifier, "onnx", folder / "exported")
-        for name in ("model.onnx", "tokenizer.json"):
-            path.with_name(name).rename(folder / name)
-        return {"PYTHONPATH": ""}
-    save_model(classifier.model, classifier.tokenizer, folder / "saved", classifier.settings)
-    pack_model(folder / "saved", folder / "cache/sample.tar.gz")
-    return {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-
-@pytest.fixture(scope="module", params=EACH_MODEL)
-def files(request, classifier, tmp_path_factory):
-    """The folder of the service with each model in turn, and its environment."""
-    folder = tmp_path_factory.mktemp("service")
-    return folder, write_files(folder, request.param, classifier)
+def archive(bert_files, tmp_path_factory):
+    """The archive of a tiny classifier that knows "good" from "bad", with a calibration and a threshold of its own."""
+    folder = tmp_path_factory.mktemp("taught")
+    taught = teach(bert_files, folder)
+    save_model(taught.model, taught.tokenizer, folder / "saved", taught.settings | {"intercept": 0.2})
+    pack_model(folder / "saved", folder / "sample.tar.gz")
+    return folder / "sample.tar.gz"
 
 
 @pytest.fixture(scope="module")
-def service(files):
+def classifier(archive):
+    return Classifier.load(archive, "cpu")
+
+
+@pytest.fixture(scope="module", params=EACH_MODEL)
+def folder(request, archive, tmp_path_factory):
+    """The folder of the service with each model in turn."""
+    return write_service(tmp_path_factory.mktemp("service"), request.param, archive)
+
+
+@pytest.fixture(scope="module")
+def service(folder):
     """A running server with each model in turn."""
-    folder, environment = files
-    with serve(folder, **environment) as service:
+    with serve(folder, **ONE_THREAD) as service:
         yield service
 
 
@@ -197,10 +192,9 @@ def test_a_client_that_goes_away_does_no_harm(service):
     assert service.is_healthy() and len(service.predict([TEXT])) == 1
 
 
-def test_a_stopped_server_answers_what_it_was_asked_and_can_be_restarted(files, classifier):
-    folder, environment = files
+def test_a_stopped_server_answers_what_it_was_asked_and_can_be_restarted(folder, classifier):
     body = json.dumps(TEXTS).encode()
-    with serve(folder, **environment) as service:
+    with serve(folder, **ONE_THREAD) as service:
         connections = [begin_request(service, body) for _ in range(20)]
         assert service.is_healthy()  # so those above have arrived, too
         service.process.send_signal(signal.SIGTERM)
@@ -215,14 +209,39 @@ def test_a_stopped_server_answers_what_it_was_asked_and_can_be_restarted(files, 
             assert response.status == 200
             check(json.loads(response.read()), classifier, TEXTS)
         assert service.process.wait(600) in (0, -signal.SIGTERM)
-    with serve(folder, service.port, **environment) as restarted:
+    with serve(folder, service.port, **ONE_THREAD) as restarted:
         assert restarted.port == service.port
         check(restarted.predict(TEXTS), classifier, TEXTS)
 
 
-def test_workers_have_a_process_and_a_model_each(files, classifier):
-    folder, environment = files
-    with serve(folder, workers=2, **environment) as service:
+SLOW_MODEL = """
+from pathlib import Path
+from time import sleep
+
+def predict(texts):
+    Path("begun").touch()
+    while not Path("go").exists():
+        sleep(0.01)
+    return [{"label": "good", "probability": 0.9} for _ in texts]
+"""
+
+
+def test_a_server_that_predicts_is_healthy_and_can_be_stopped(archive, tmp_path):
+    write_service(tmp_path, "Classifier", archive)
+    (tmp_path / "model.py").write_text(SLOW_MODEL)
+    with ThreadPoolExecutor(1) as pool, serve(tmp_path) as service:
+        predictions = pool.submit(service.predict, [TEXT])
+        service.wait((tmp_path / "begun").exists, "the prediction to begin")
+        assert service.is_healthy()
+        service.process.send_signal(signal.SIGTERM)
+        service.wait(lambda: not service.is_healthy(), "the port to close")
+        assert not predictions.done()
+        (tmp_path / "go").touch()
+        assert predictions.result(600) == [{"label": "good", "probability": 0.9}]
+
+
+def test_workers_have_a_process_and_a_model_each(folder, classifier):
+    with serve(folder, workers=2, **ONE_THREAD) as service:
         with ThreadPoolExecutor(8) as pool:
             for predictions in pool.map(service.predict, [TEXTS] * 40):
                 check(predictions, classifier, TEXTS)
@@ -235,11 +254,11 @@ def test_workers_have_a_process_and_a_model_each(files, classifier):
 
 
 @pytest.mark.parametrize("model", [EACH_MODEL[-1]])
-def test_the_onnx_file_needs_neither_torch_nor_this_package(classifier, tmp_path, model):
-    environment = {**os.environ, **write_files(tmp_path, model, classifier)}
+def test_the_onnx_file_needs_neither_torch_nor_this_package(archive, tmp_path, model):
+    write_service(tmp_path, model, archive)
     code = "import sys, service, model; model.predict(['good', 'bad']); print(*sys.modules)"
-    command = [sys.executable, "-c", code]
-    process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    options = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": ""}, "capture_output": True, "text": True}
+    process = subprocess.run([sys.executable, "-c", code], check=True, **options)
     packages = {name.split(".")[0] for name in process.stdout.split()}
     assert {"onnxruntime", "tokenizers", "fastapi"} <= packages
     assert not packages & {"torch", "textbert", "pytorch_pretrained_bert", "transformers", "pandas", "tools"}
@@ -263,10 +282,10 @@ def test_the_request_on_the_page_is_answered(service):
 @pytest.fixture(scope="module")
 def marked_service(bert_files, tmp_path_factory):
     """A running server whose classes have names that would be HTML."""
-    folder = write_service(tmp_path_factory.mktemp("marked"), "Classifier")
+    folder = tmp_path_factory.mktemp("marked")
     names = ["<b>bad</b>", "<img src=x onerror=document.title='attacked'>"]
-    write_archive(bert_files(classifier=SETTINGS | {"label_names": names}), folder / "cache/sample.tar.gz")
-    with serve(folder, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1") as service:
+    write_archive(bert_files(classifier=SETTINGS | {"label_names": names}), folder / "sample.tar.gz")
+    with serve(write_service(folder, "Classifier", folder / "sample.tar.gz"), **ONE_THREAD) as service:
         yield service
 
 
