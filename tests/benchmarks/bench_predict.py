@@ -177,7 +177,9 @@ def race_single(data, ways, texts):
     for name, taken in seconds.items():
         p50, p99 = 1000 * np.percentile(taken[10:], (50, 99))
         ratio = np.median(np.array(taken[10:]) / ours)
-        print(f"{data:5} {name:13} p50 {p50:6.1f} ms, p99 {p99:6.1f} ms; ours takes 1/{ratio:.2f} of its time", flush=True)
+        print(
+            f"{data:5} {name:13} p50 {p50:6.1f} ms, p99 {p99:6.1f} ms; ours takes 1/{ratio:.2f} of its time", flush=True
+        )
 
 
 FIRST_ANSWERS = {
