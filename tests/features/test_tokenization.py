@@ -16,14 +16,14 @@ import pytest
 from conftest import make_vocabulary
 from hypothesis import example, given
 from hypothesis import strategies as st
-from pytorch_pretrained_bert.tokenization import BertTokenizer
+from pytorch_pretrained_bert.tokenization import BasicTokenizer, BertTokenizer, WordpieceTokenizer
 from reference import HARD_TEXTS, as_tuple, convert, reference
 
 import tools
 from textbert.data import quality
 from textbert.features import tokenization
 from textbert.features.storage import get_fingerprint
-from textbert.features.token_cache import TokenCache
+from textbert.features.token_cache import SharedCache, TokenCache
 from textbert.features.tokenization import TRUNCATIONS, measure_unknown_tokens
 
 # characters that BERT's cleaning and Python's str.split treat differently are drawn more often than by chance
@@ -253,7 +253,7 @@ def test_a_token_that_is_not_in_the_vocabulary(vocabulary):
 # ---------- One example at a time -------------------------------------------------------------------------------------
 
 
-def convert_one(text, tokenizer, size=12):
+def convert_one(text, tokenizer, size=30):
     feature = tools.convert_example_to_feature(
         (tools.InputExample(0, text, label="1"), {"1": 1}, size, tokenizer, "classification")
     )
@@ -269,6 +269,14 @@ def replace_token(tokenizer):
     tokenizer.vocab["goo"] = tokenizer.vocab.pop("good")
 
 
+def replace_token_in_the_middle(tokenizer):
+    vocabulary = tokenizer.vocab
+    last, last_id = next(reversed(vocabulary.items()))
+    vocabulary["goo"] = vocabulary["good"]
+    del vocabulary["good"], vocabulary[last]
+    vocabulary[last] = last_id
+
+
 CHANGES = {
     "ids": swap_ids,
     "a token": replace_token,
@@ -278,6 +286,19 @@ CHANGES = {
     "never_split": lambda t: setattr(t.basic_tokenizer, "never_split", ("[SEP]", "GOODER")),
     "accents": lambda t: setattr(t.basic_tokenizer, "_run_strip_accents", lambda text: text),
     "word length": lambda t: setattr(t.wordpiece_tokenizer, "max_input_chars_per_word", 3),
+    # keys whose number, first and last one stay the same
+    "a token in the middle": replace_token_in_the_middle,
+    "a token in another order": lambda t: t.vocab.move_to_end("good") or swap_ids(t),
+    "two tokens with one id": lambda t: t.vocab.update({"good": t.vocab["food"]}),
+    "unknown token": lambda t: setattr(t.wordpiece_tokenizer, "unk_token", "[MASK]"),
+    "another basic tokenizer": lambda t: setattr(t, "basic_tokenizer", BasicTokenizer(do_lower_case=False)),
+    "another wordpiece tokenizer": lambda t: setattr(
+        t, "wordpiece_tokenizer", WordpieceTokenizer(t.vocab, max_input_chars_per_word=3)
+    ),
+    "an equal vocabulary, which is edited": lambda t: setattr(t, "vocab", t.vocab.copy()) or swap_ids(t),
+    "the vocabulary of the wordpiece tokenizer": lambda t: setattr(
+        t.wordpiece_tokenizer, "vocab", {token: 0 for token in t.vocab if token != "good"}
+    ),
     "another vocabulary": lambda t: setattr(t, "vocab", {token: 2 * i for token, i in t.vocab.items()}),
     "tokenize": lambda t: setattr(t, "tokenize", lambda text: ["good"]),
 }
@@ -285,14 +306,52 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_the_cache_of_a_tokenizer_is_dropped_when_it_changes(vocabulary, change):
-    text = "Good gooder café food GOODER [SEP]"
+    text = "Good food café ¿ gooder GOODER [SEP]"
     tokenizer, other = BertTokenizer(str(vocabulary)), BertTokenizer(str(vocabulary))
     before = convert_one(text, tokenizer)
-    assert convert_one(text, tokenizer) == convert_one(text, other) == before
+    for _ in range(3):  # the cache is filled at the second call
+        assert convert_one(text, tokenizer) == convert_one(text, other) == before
     change(tokenizer)
-    assert convert_one(text, tokenizer) != before
+    for _ in range(3):
+        assert convert_one(text, tokenizer) != before
     assert convert_one(text, other) == before
     assert convert_one(text, pickle.loads(pickle.dumps(other))) == before
+
+
+def test_a_cache_that_saw_an_edit_and_its_undoing(vocabulary):
+    """`good` shares its id with `food` for a while; the ids in the cache are never those of that while."""
+    tokenizer = BertTokenizer(str(vocabulary))
+    good = tokenizer.vocab["good"]
+    for token_id in (good, good, tokenizer.vocab["food"], tokenizer.vocab["food"], good, good):
+        tokenizer.vocab["good"] = token_id
+        convert_one("good food", tokenizer)
+
+
+def test_never_split_is_a_list_that_changes(vocabulary):
+    tokenizer = BertTokenizer(str(vocabulary), never_split=["[SEP]"])
+    for _ in range(3):
+        convert_one("GOOD food [SEP]", tokenizer)
+    tokenizer.basic_tokenizer.never_split.append("GOOD")
+    convert_one("GOOD food [SEP]", tokenizer)
+
+
+def test_batches_and_single_examples_share_a_cache(vocabulary):
+    """Several calls for one batch each, as `Classifier.predict` makes them, notice a change, too."""
+    tokenizer = BertTokenizer(str(vocabulary))
+    pairs = [("Good gooder", None), ("food", "the good soup")]
+    for _ in range(3):
+        check(pairs, 12, tokenizer, "head")
+        convert_one("good", tokenizer)
+    assert sorted(SharedCache.find(tokenizer)) == ["Good", "food", "good", "gooder", "soup", "the"]
+    swap_ids(tokenizer)
+    for _ in range(3):
+        check(pairs, 12, tokenizer, "head")
+
+
+def test_more_calls_than_tokens(vocabulary):
+    tokenizer = BertTokenizer(str(vocabulary))
+    for _ in range(2 * len(tokenizer.vocab) + 5):
+        convert_one("good food", tokenizer)
 
 
 def test_examples_in_threads_and_pools(tokenizers):

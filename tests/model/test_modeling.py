@@ -1,5 +1,7 @@
 """The model with fused kernels computes what the library's model computes."""
 
+import copy
+import io
 import itertools
 
 import numpy as np
@@ -221,3 +223,77 @@ def test_real_weights(length):
     inputs = make_mixed_inputs(length, vocabulary=30_522)
     with torch.inference_mode():
         torch.testing.assert_close(ours(**inputs), library(**inputs), rtol=0, atol=1e-5)
+
+
+def attention_of(model):
+    return model.bert.encoder.layer[0].attention.self
+
+
+def is_view(model):
+    """Return True if the first layer's matmul for query, key and value copies no weight."""
+    attention = attention_of(model)
+    return attention._concatenate("weight").data_ptr() == attention.query.weight.data_ptr()
+
+
+def edit_data(model):
+    """Change weights as the optimizers of 2019 do, which torch does not count as a new version of a tensor."""
+    for parameter in model.parameters():
+        parameter.data.add_(0.1)
+
+
+def replace_key(model):
+    key = attention_of(model).key
+    key.weight = torch.nn.Parameter(key.weight.detach() * 2)
+
+
+def swap_storages(model):
+    """Let the key's weights be those of the value, in one storage, but in another order."""
+    attention = attention_of(model)
+    attention.key.weight.data, attention.value.weight.data = attention.value.weight.data, attention.key.weight.data
+
+
+CHANGES = {
+    "load_state_dict": (lambda model: model.load_state_dict(make_models(spread=0.3)[0].state_dict()), True),
+    "in place": (edit_data, True),
+    "a new parameter": (replace_key, False),
+    "swapped": (swap_storages, False),
+    "transposed": (lambda m: setattr(attention_of(m).key.weight, "data", attention_of(m).key.weight.data.T), False),
+    "another dtype and back": (lambda model: model.double().float(), False),
+    "training": (lambda model: model.requires_grad_(False).requires_grad_(True), True),
+}
+
+
+@pytest.mark.parametrize(("change", "stays_view"), CHANGES.values(), ids=CHANGES)
+def test_logits_follow_the_weights(change, stays_view):
+    """Without gradients the weights of query, key and value are not copied, and never those of another time."""
+    inputs = make_inputs(padded=True, pairs=False)
+    _, ours = make_models()
+    ours.eval()
+    with torch.inference_mode():
+        assert is_view(ours)
+        before = ours(**inputs)
+    change(ours)
+    with torch.inference_mode():
+        assert is_view(ours) == stays_view
+        after = ours(**inputs)
+    library, _ = make_models()
+    library.load_state_dict(ours.state_dict())
+    with torch.inference_mode():
+        torch.testing.assert_close(after, library.eval()(**inputs), rtol=0, atol=1e-4)
+    assert torch.equal(after, ours(**inputs).detach())  # with gradients they are copied, which changes no bit
+    assert torch.equal(before, after) == (change in (CHANGES["training"][0], CHANGES["another dtype and back"][0]))
+
+
+def test_copies_of_a_model_are_independent():
+    inputs = make_inputs(padded=True, pairs=False)
+    _, ours = make_models()
+    duplicate = copy.deepcopy(ours.eval())
+    buffer = io.BytesIO()
+    torch.save(ours.state_dict(), buffer)
+    with torch.inference_mode():
+        before = ours(**inputs)
+        edit_data(duplicate)
+        assert torch.equal(ours(**inputs), before) and not torch.equal(duplicate(**inputs), before)
+        buffer.seek(0)
+        duplicate.load_state_dict(torch.load(buffer))
+        assert torch.equal(duplicate(**inputs), before)
