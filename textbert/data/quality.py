@@ -36,8 +36,8 @@ NOT_MULTILINGUAL = ("ETHIOPIC", "KHMER", "LAO", "TIBETAN", "SINHALA", "ORIYA", "
 def _has_near_duplicate(split: pd.Series, hashes: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Return for each of n rows whether there is another text of its group in train, as an array of n booleans."""
     in_train = pd.DataFrame({"hash": hashes, "group": groups})[(split == "train").to_numpy()].drop_duplicates()
-    others = in_train["group"].value_counts().reindex(groups, fill_value=0).to_numpy()
-    return others - np.isin(hashes, in_train["hash"]) > 0
+    counts = in_train["group"].value_counts().reindex(groups, fill_value=0).to_numpy()
+    return counts - np.isin(hashes, in_train["hash"]) > 0
 
 
 def find_issues(data: pd.DataFrame, near_groups: pd.Series | None = None) -> pd.DataFrame:
@@ -107,11 +107,11 @@ def describe_near_duplicates(
         f"Near duplicates: {sizes.sum():,} texts in {len(sizes):,} groups, the largest of {largest:,}; "
         f"{dev_count:,} of {is_dev.sum():,} texts of dev ({dev_count / max(is_dev.sum(), 1):.1%}) have one in train"
     ]
-    shown = data[has_one].sort_values("split", kind="stable").groupby(groups, sort=False).head(1)[:limit]
-    for index, text in shown["text"].items():
+    examples = data[has_one].sort_values("split", kind="stable").groupby(groups, sort=False).head(1)[:limit]
+    for index, text in examples["text"].items():
         in_train = data[(groups == groups[index]) & ~is_dev]
         other = next(row for row in in_train.itertuples() if hash_text(row.text) != hash_text(text))
-        place = f"{shown['split'][index]}, row {shown['row'][index]:,}"
+        place = f"{examples['split'][index]}, row {examples['row'][index]:,}"
         lines.append(f"  {place}; train, row {other.row:,}: {describe_differences(text, other.text)}")
     return lines
 
