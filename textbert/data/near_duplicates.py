@@ -11,7 +11,7 @@ import hashlib
 import unicodedata
 from collections.abc import Iterable, Iterator
 from difflib import SequenceMatcher
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
@@ -69,17 +69,10 @@ def describe_differences(text: str, other: str, limit: int = 3) -> str:
     limit : number of differences; each side is shortened to 40 characters
     """
     words, other_words = text.split()[:500], other.split()[:500]
-    differences = [
-        tuple(
-            shorten(" ".join(part), 40, placeholder=" ...")
-            for part in (words[start:end], other_words[other_start:other_end])
-        )
-        for tag, start, end, other_start, other_end in SequenceMatcher(
-            None, words, other_words, autojunk=False
-        ).get_opcodes()
-        if tag != "equal"
-    ]
-    return "; ".join(f"{old!r} → {new!r}" for old, new in differences[:limit]) or "nothing in their first 500 words"
+    changes = SequenceMatcher(None, words, other_words, autojunk=False).get_opcodes()
+    differences = [(words[a:b], other_words[c:d]) for tag, a, b, c, d in changes if tag != "equal"]
+    lines = (" → ".join(repr(shorten(" ".join(part), 40, placeholder=" ...")) for part in pair) for pair in differences)
+    return "; ".join(islice(lines, limit)) or "nothing in their first 500 words"
 
 
 class _WordHashes(dict[str, int]):
