@@ -33,10 +33,10 @@ sys.path.insert(0, str(ROOT))
 from textbert.data.near_duplicates import (
     MIN_WORDS,
     THRESHOLD,
+    extract_words,
     find_components,
     find_near_duplicates,
     jaccard_similarity,
-    split_words,
 )
 
 PLANTED = 5_000  # reviews for each kind of change
@@ -170,7 +170,7 @@ def group_with_datasketch(texts):
     lsh, hashes = MinHashLSH(params=(64, 4), num_perm=256), []
     for row, text in enumerate(texts):
         hashes.append(MinHash(num_perm=256))
-        hashes[-1].update_batch([" ".join(pair).encode() for pair in pairwise(split_words(text))])
+        hashes[-1].update_batch([" ".join(pair).encode() for pair in pairwise(extract_words(text))])
         lsh.insert(row, hashes[-1])
     pairs = {(min(row, other), max(row, other)) for row, each in enumerate(hashes) for other in lsh.query(each)}
     return verify(texts, pairs)
@@ -183,7 +183,7 @@ def group_with_rensa(texts):
     lsh, hashes = RMinHashLSH(threshold=THRESHOLD, num_perm=256, num_bands=64), []
     for row, text in enumerate(texts):
         hashes.append(RMinHash(num_perm=256, seed=SEED))
-        hashes[-1].update([" ".join(pair) for pair in pairwise(split_words(text))])
+        hashes[-1].update([" ".join(pair) for pair in pairwise(extract_words(text))])
         lsh.insert(row, hashes[-1])
     pairs = {(min(row, other), max(row, other)) for row, each in enumerate(hashes) for other in lsh.query(each)}
     return verify(texts, pairs)
@@ -191,7 +191,7 @@ def group_with_rensa(texts):
 
 def verify(texts, pairs):
     """Return the connected components of those pairs that are near duplicates."""
-    sets = {row: set(pairwise(split_words(texts[row]))) for pair in pairs if pair[0] != pair[1] for row in pair}
+    sets = {row: set(pairwise(extract_words(texts[row]))) for pair in pairs if pair[0] != pair[1] for row in pair}
     near = [(i, j) for i, j in pairs if i != j and len(sets[i] & sets[j]) >= THRESHOLD * len(sets[i] | sets[j])]
     return find_components(*np.array(near or np.empty((0, 2), int)).T, len(texts))
 
@@ -201,7 +201,7 @@ PEERS = {"this project": find_near_duplicates, "datasketch": group_with_datasket
 
 def measure_peer(name):
     """Search 25,000 IMDB reviews and print what it took."""
-    texts = [text for text in islice(read_imdb(), 25_000) if len(split_words(text)) >= MIN_WORDS]
+    texts = [text for text in islice(read_imdb(), 25_000) if len(extract_words(text)) >= MIN_WORDS]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start, cpu_start = time.perf_counter(), time.process_time()
     groups = PEERS[name](texts)

@@ -21,10 +21,10 @@ from textbert.data.near_duplicates import (
     MIN_WORDS,
     THRESHOLD,
     describe_differences,
+    extract_words,
     find_components,
     find_near_duplicates,
     jaccard_similarity,
-    split_words,
 )
 from textbert.data.normalization import normalize_text
 from textbert.data.splits import split_folds, split_train_validation
@@ -48,13 +48,13 @@ def similarity_of_sets(items, others):
 
 
 def similarity(text, other):
-    return similarity_of_sets(*(set(pairwise(split_words(each))) for each in (text, other)))
+    return similarity_of_sets(*(set(pairwise(extract_words(each))) for each in (text, other)))
 
 
 def are_near(text, other):
     if normalize_text(text) == normalize_text(other):
         return True
-    return min(len(split_words(each)) for each in (text, other)) >= MIN_WORDS and similarity(text, other) >= THRESHOLD
+    return min(len(extract_words(each)) for each in (text, other)) >= MIN_WORDS and similarity(text, other) >= THRESHOLD
 
 
 def find_groups(texts):
@@ -356,7 +356,7 @@ def join_exactly(texts):
 
     Of the bigrams that two such texts share, the k rarest are among the rarest |x| - 0.6 |x| + k of either text x.
     """
-    words = [split_words(text) for text in texts]
+    words = [extract_words(text) for text in texts]
     ids, ends = pd.factorize(np.array(list(chain.from_iterable(words)), object))[0], np.cumsum(list(map(len, words)))
     bigrams = np.delete(ids[:-1] * len(ids) + ids[1:], ends[:-1] - 1)  # each as one number
     _, column, frequency = np.unique(bigrams, return_inverse=True, return_counts=True)
@@ -383,7 +383,7 @@ def test_groups_of_imdb_are_those_of_an_exact_join():
     if not IMDB.is_file():
         pytest.skip(f"{IMDB} is absent: set BERT_TEST_DATA to the folder that holds imdb/")
     with gzip.open(IMDB, "rt", encoding="utf-8", newline="") as file:
-        texts = list({" ".join(split_words(text)): text for _, text in csv.reader(file)}.values())
+        texts = list({" ".join(extract_words(text)): text for _, text in csv.reader(file)}.values())
     groups = find_near_duplicates(texts)
     pairs = join_exactly(texts)
     assert len(pairs) > 10

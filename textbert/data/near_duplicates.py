@@ -11,7 +11,7 @@ import hashlib
 import unicodedata
 from collections.abc import Iterable, Iterator
 from difflib import SequenceMatcher
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
@@ -52,15 +52,15 @@ class _Separators(dict[int, str]):
 _SEPARATORS = _Separators()
 
 
-def split_words(text: str) -> list[str]:
+def extract_words(text: str) -> list[str]:
     """Return the words of a text that are compared: without case and punctuation, letter by letter as in Chinese."""
     return separate_letters(fold_text(text)).translate(_SEPARATORS).split()
 
 
 def jaccard_similarity(text: str, other: str) -> float:
     """Return the Jaccard similarity of the sets of word bigrams of two texts, from 0 to 1; 0 if both are empty."""
-    bigrams, others = (set(pairwise(split_words(each))) for each in (text, other))
-    return len(bigrams & others) / max(len(bigrams | others), 1)
+    bigrams, other_bigrams = (set(pairwise(extract_words(each))) for each in (text, other))
+    return len(bigrams & other_bigrams) / max(len(bigrams | other_bigrams), 1)
 
 
 def describe_differences(text: str, other: str, limit: int = 3) -> str:
@@ -68,18 +68,11 @@ def describe_differences(text: str, other: str, limit: int = 3) -> str:
 
     limit : number of differences; each side is shortened to 40 characters
     """
-    words, others = text.split()[:500], other.split()[:500]
-    differences = [
-        tuple(
-            shorten(" ".join(part), 40, placeholder=" ...")
-            for part in (words[start:end], others[other_start:other_end])
-        )
-        for tag, start, end, other_start, other_end in SequenceMatcher(
-            None, words, others, autojunk=False
-        ).get_opcodes()
-        if tag != "equal"
-    ]
-    return "; ".join(f"{old!r} → {new!r}" for old, new in differences[:limit]) or "nothing in their first 500 words"
+    words, other_words = text.split()[:500], other.split()[:500]
+    changes = SequenceMatcher(None, words, other_words, autojunk=False).get_opcodes()
+    differences = [(words[a:b], other_words[c:d]) for tag, a, b, c, d in changes if tag != "equal"]
+    lines = (" → ".join(repr(shorten(" ".join(part), 40, placeholder=" ...")) for part in pair) for pair in differences)
+    return "; ".join(islice(lines, limit)) or "nothing in their first 500 words"
 
 
 class _WordHashes(dict[str, int]):
@@ -138,7 +131,7 @@ def _sign(texts: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     word_hashes = _WordHashes()
     for start in range(0, len(texts), BLOCK_TEXTS):
         block = slice(start, start + BLOCK_TEXTS)
-        words = list(map(split_words, texts[block]))
+        words = list(map(extract_words, texts[block]))
         is_long[block] = [len(each) >= MIN_WORDS for each in words]
         identities = map(_get_identity, texts[block], words)
         hashes[block] = [hash_text(identity, str) for identity in identities]
@@ -187,7 +180,7 @@ def _build_matrix(texts: list[str]) -> "csr_array":
 
     word_hashes = _WordHashes()
     blocks = (texts[start : start + BLOCK_TEXTS] for start in range(0, len(texts), BLOCK_TEXTS))
-    parts = [_hash_bigrams(list(map(split_words, block)), word_hashes) for block in blocks]
+    parts = [_hash_bigrams(list(map(extract_words, block)), word_hashes) for block in blocks]
     columns = np.concatenate([bigrams for bigrams, _ in parts]).view(np.int64) & (2**62 - 1)
     bounds = np.append(0, np.cumsum(np.concatenate([np.diff(bounds) for _, bounds in parts])))
     matrix = csr_array((np.ones(len(columns), bool), columns, bounds), (len(texts), 2**62))

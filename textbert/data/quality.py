@@ -107,11 +107,11 @@ def describe_near_duplicates(
         f"Near duplicates: {sizes.sum():,} texts in {len(sizes):,} groups, the largest of {largest:,}; "
         f"{dev_count:,} of {is_dev.sum():,} texts of dev ({dev_count / max(is_dev.sum(), 1):.1%}) have one in train"
     ]
-    pairs = data[has_one].sort_values("split", kind="stable").groupby(groups, sort=False).head(1)[:limit]
-    for index, text in pairs["text"].items():
+    examples = data[has_one].sort_values("split", kind="stable").groupby(groups, sort=False).head(1)[:limit]
+    for index, text in examples["text"].items():
         in_train = data[(groups == groups[index]) & ~is_dev]
         other = next(row for row in in_train.itertuples() if hash_text(row.text) != hash_text(text))
-        place = f"{pairs['split'][index]}, row {pairs['row'][index]:,}"
+        place = f"{examples['split'][index]}, row {examples['row'][index]:,}"
         lines.append(f"  {place}; train, row {other.row:,}: {describe_differences(text, other.text)}")
     return lines
 
