@@ -24,6 +24,8 @@ from textbert.model.archive import read_archive
 from textbert.utils import errors
 from textbert.utils import files as utils_files
 
+pytestmark = pytest.mark.slow
+
 KILLS = 100 if settings.get_current_profile_name() == "fuzz" else 8
 LIMIT = 300  # seconds; a stage takes a few, and one that hangs must be noticed
 TINY = {"TASK_NAME": "tiny", "BERT_MODEL": "models/tiny-bert.tar.gz", "MAX_SEQ_LENGTH": 12}
@@ -49,8 +51,6 @@ from textbert.inference import export
 from textbert.model import sources
 from textbert.evaluation import report
 from textbert.model.archive import read_archive
-
-pytestmark = pytest.mark.slow
 
 distributed.choose_mixed_precision = lambda: "no"
 torch.set_num_threads(1)

@@ -119,6 +119,7 @@ def test_train_leaves_a_model_that_the_library_loads(workspace, printed):
         **{"RESUME": True, "CHECKPOINT_MINUTES": 5, "CLASS_WEIGHTS": None, "FALSE_POSITIVE_COST": 1.0},
         **{"R_DROP": 0.0, "ADVERSARIAL_EPSILON": 0.0, "ADVERSARIAL_SHARE": 1.0, "PATIENCE": None, "FOLDS": 0},
         **{"SEARCH_LEARNING_RATES": [], "SEARCH_EPOCHS": [], "TARGET_ACCURACY": None, "TRACK_WITH": None},
+        "LEARNING_CURVE": [],
         **TRAINING,
     }
 

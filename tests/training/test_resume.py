@@ -22,6 +22,8 @@ from papermill.exceptions import PapermillExecutionError
 import tools
 from textbert.model import archive
 
+pytestmark = pytest.mark.slow
+
 PARAMETERS = {
     "TASK_NAME": "tiny",
     "BERT_MODEL": "tiny-bert",
@@ -43,7 +45,6 @@ import accelerate, matplotlib.pyplot, pandas, scipy.optimize, sklearn.metrics, s
 import tools
 from textbert.training import distributed, trainer
 
-pytestmark = pytest.mark.slow
 
 distributed.choose_mixed_precision = lambda: "no"
 torch.set_num_threads(1)
