@@ -1,6 +1,7 @@
 # make tutorial   set up, then run the three notebooks on the sample, or on data/tickets/ with TASK_NAME=tickets; others of
 #                 their parameters: PARAMETERS="ENCODING=cp1252 MAX_SEQ_LENGTH=128"; only the later notebooks: FROM=train
-# make test       set up, then test
+# make test       set up, then run the fast tests, in minutes
+# make test-all   set up, then run all tests
 # make lab        set up, then open JupyterLab on the notebooks
 # make notebooks  run the committed notebooks and clean their output
 # make lint       check style, spelling and types
@@ -14,7 +15,7 @@ PARAMETERS ?=
 BIN := .venv/bin
 NOTEBOOKS := data_prep train evaluate
 
-.PHONY: tutorial test lab notebooks lint versions fuzz setup
+.PHONY: tutorial test test-all lab notebooks lint versions fuzz setup
 .DELETE_ON_ERROR:
 
 # valid in any Python, so that one that is too old shows the message
@@ -26,13 +27,14 @@ REMAKE := { echo "the virtual environment .venv does not work (was it moved?): d
 setup: .venv/ready
 	@$(BIN)/pip --version >/dev/null 2>&1 || $(REMAKE)
 
-# bytecode is compiled on all cores (pip uses one), without the packages' own tests; `ready` is created last, so that an
-# interrupted setup is resumed
+# the package itself is installed, too, so that scripts anywhere find it; bytecode is compiled on all cores (pip uses
+# one), without the packages' own tests; `ready` is created last, so that an interrupted setup is resumed
 .venv/ready: requirements.txt
 	@$(PYTHON) -c '$(NEW_ENOUGH)'
 	@[ ! -e .venv/bin ] || $(BIN)/python -c '$(NEW_ENOUGH)' || $(REMAKE)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --only-binary :all: -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@$(BIN)/python -m compileall -qq -j 0 -x "/tests?/" .venv || true  # templates for other versions of Python fail
 	@echo "$$($(BIN)/python -m pip list --disable-pip-version-check | tail -n +3 | wc -l) packages installed in .venv, $$(du -sh .venv | cut -f 1)"
 	@touch $@
@@ -40,8 +42,13 @@ setup: .venv/ready
 tutorial: setup
 	@$(BIN)/python -m textbert.notebook.tutorial --from $(FROM) TASK_NAME=$(TASK_NAME) "$$PARAMETERS"
 
+PYTEST := $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
+
 test: setup
-	$(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+test-all: setup
+	$(PYTEST)
 
 lab: setup
 	$(BIN)/jupyter lab

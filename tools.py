@@ -24,8 +24,9 @@ from textbert.features.batching import collate
 from textbert.features.conversion import convert_batches, convert_pairs, may_start_workers, worker_pool
 from textbert.features.examples import check_examples, encode_example_labels
 from textbert.features.features import Features, InputFeatures
+from textbert.features.lazy_tokenizer import get_twin
 from textbert.features.storage import check_labels_match, get_fingerprint, load_features, load_if_current, save_features
-from textbert.features.tokenization import TokenizationConfig, count_tokens, encode_single
+from textbert.features.tokenization import TokenizationConfig, count_tokens, encode_pairs
 from textbert.inference.classifier import Classifier
 from textbert.model.archive import get_archive_path, pack_model
 from textbert.model.loading import clone_state_dict, load_model, load_tokenizer, reinitialize_pooler
@@ -182,10 +183,10 @@ def convert_example_to_feature(
     example, label_map, max_seq_length, tokenizer, output_mode = example_row
     check_examples([example])
     labels = encode_example_labels([example], label_map, output_mode)
-    config = TokenizationConfig(tokenizer, max_seq_length)
+    config = TokenizationConfig(get_twin(tokenizer), max_seq_length)
     config.validate(pairs=example.text_b is not None)
-    ids, length_a = encode_single(config, example.text_a, example.text_b)
-    return Features(ids, np.array([len(ids)]), np.array([length_a]), labels, max_seq_length)[0]
+    ((ids, length_a),), dtype = encode_pairs(config, [(example.text_a, example.text_b)], "<u4")
+    return InputFeatures.pad(np.frombuffer(ids, dtype).tolist(), length_a, labels[0].item(), max_seq_length)
 
 
 def _convert_tsv(tsv: Path, config: TokenizationConfig, output_mode: str, processes: int | None) -> Features:

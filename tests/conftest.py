@@ -332,6 +332,24 @@ def test_data():
     return find
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """A headless chromium; skips where there is none, unless BERT_TEST_BROWSER names one."""
+    from playwright.sync_api import sync_playwright  # few tests need it
+
+    name = os.environ.get("BERT_TEST_BROWSER")
+    path = shutil.which(name or "chromium")
+    if not (name or path):
+        pytest.skip(
+            "chromium is not installed: install it, or set BERT_TEST_BROWSER to the path of a Chromium-based browser"
+        )
+    assert path, f"BERT_TEST_BROWSER is {name}, which is not installed"
+    with sync_playwright() as playwright:
+        instance = playwright.chromium.launch(executable_path=path, args=["--disable-gpu", "--disable-quic"])
+        yield instance
+        instance.close()
+
+
 @pytest.fixture
 def fresh_accelerator():
     """Reset the state of accelerate, which otherwise lasts as long as the process, before and after a test."""

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -22,10 +21,11 @@ import psutil
 import pytest
 from conftest import ROOT, make_project
 from playwright.sync_api import TimeoutError as BrowserTimeout
-from playwright.sync_api import sync_playwright
 
 import tools
 from textbert.training import checkpoints
+
+pytestmark = pytest.mark.slow
 
 TIMEOUT = 900  # seconds for each wait; only to end a test that hangs, even on a very busy machine
 SCREENSHOTS = ROOT / "outputs" / "browser"
@@ -67,22 +67,6 @@ SET_FONT = """@font-face { font-family: Ours; src: url(data:font/ttf;base64,%s) 
 .jp-OutputArea * { font-family: Ours !important }"""
 COUNT_FONTS = "() => document.fonts.load('12px Ours').then(fonts => fonts.length)"
 RED = '[data-mime-type="application/vnd.jupyter.stderr"]'  # errors and stderr
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A headless browser."""
-    name = os.environ.get("BERT_TEST_BROWSER")
-    path = shutil.which(name or "chromium")
-    if not (name or path):
-        pytest.skip(
-            "chromium is not installed: install it, or set BERT_TEST_BROWSER to the path of a Chromium-based browser"
-        )
-    assert path, f"BERT_TEST_BROWSER is {name}, which is not installed"
-    with sync_playwright() as playwright:
-        instance = playwright.chromium.launch(executable_path=path, args=["--disable-gpu", "--disable-quic"])
-        yield instance
-        instance.close()
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ import pytest
 import yaml
 from accelerate.state import AcceleratorState
 from conftest import ROOT, SETTINGS, copy_code, make_reviews, write_script
+from pages import BLOCK, DOCS, PAGES, find_blocks, read_page, take_block
+from services import MODELS, SERVICE
 
 from textbert import Classifier
 from textbert.data.tsv import clean_text, write_task
@@ -26,29 +28,12 @@ from textbert.model.archive import read_archive, write_archive
 from textbert.notebook.parameters import check_parameters, get_parameters
 from textbert.notebook.tutorial import NOTEBOOKS, assign_parameters, parse_parameters
 
-DOCS = sorted(ROOT.glob("docs/*.md"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
 FOLDERS = ("data", "data/sample", "cache", "outputs", "tests", "tests/benchmarks")
 LINKING = [*PAGES, ROOT / "CHANGELOG.md", *(ROOT / folder / "README.md" for folder in FOLDERS)]
 LINKING += sorted(ROOT.glob("*.ipynb"))
 MAX_LINES = {"README.md": 120, "CONTRIBUTING.md": 60, **{f"docs/{path.name}": 150 for path in DOCS}}
-BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.M | re.S)
 COMMANDS = {"cd", "cp", "git", "make", "source", "mkdir", "papermill", "jupyter", "torchrun", "python", "pip"}
-COMMANDS |= {".venv/bin/python"}
-
-
-def read_page(path):
-    """Return the Markdown of a page; of a notebook that of its text cells."""
-    content = path.read_text(encoding="utf-8")
-    if path.suffix != ".ipynb":
-        return content
-    cells = json.loads(content)["cells"]
-    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-
-
-def find_blocks():
-    """Return all code blocks as a list of (language, code)."""
-    return [block.groups() for page in PAGES for block in BLOCK.finditer(read_page(page))]
+COMMANDS |= {".venv/bin/python", "uvicorn", "curl"}
 
 
 def find_python():
@@ -98,12 +83,6 @@ def run(folder, monkeypatch):
     yield execute
     for name in ("bert_tools", "score"):
         sys.modules.pop(name, None)
-
-
-def take_block(words):
-    """Return the only block of Python that contains `words`."""
-    (block,) = [code for code in find_python() if words in code]
-    return block
 
 
 def use_classifier(run):
@@ -223,17 +202,31 @@ def use_the_notebooks(run):
     assert json.loads((folder / "outputs/mytask/config.json").read_text())["classifier"]["best_epoch"] <= 2
 
 
+def compare_models(run):
+    table = pd.DataFrame({"id": ["1", "2", "3"], "label": [1, 0, 1], "alpha": "a", "text": TEXTS[:3]})
+    Path("data/mytask2").mkdir(parents=True)
+    write_task({"dev": table}, ["bad", "good"], "data/mytask2")
+    for task in ("mytask", "mytask2"):
+        shutil.copy("cache/sample.tar.gz", f"cache/{task}.tar.gz")
+    names = run(take_block("mcnemar("))
+    assert len(names["dev"]) == 3 and (names["only_old"], names["only_new"], names["p_value"]) == (0, 0, 1)
+
+
 USES = {"predict(texts).round": use_classifier, "predict_table(table": use_tables, "text_b=": use_functions_of_2019}
 USES |= {"legacy =": use_an_archive_of_2019, "def score": use_engines, "TrainingConfig(": use_training}
-USES |= {"run_tutorial": use_the_notebooks}
+USES |= {"run_tutorial": use_the_notebooks, "mcnemar(": compare_models}
+TRAINING = ("TrainingConfig(", "run_tutorial")  # these train, which takes longer
+SERVED = (SERVICE, *MODELS.values())  # by tests/inference/test_service.py
 
 
 def find_uncovered(blocks):
     """Return the blocks of Python that no test runs."""
-    return [code for code in blocks if not any(words in code for words in USES)]
+    return [code for code in blocks if not any(words in code for words in (*USES, *SERVED))]
 
 
-@pytest.mark.parametrize("words", USES)
+@pytest.mark.parametrize(
+    "words", [pytest.param(words, marks=pytest.mark.slow if words in TRAINING else ()) for words in USES]
+)
 def test_a_block_of_python_runs(run, words):
     USES[words](run)
 
@@ -241,7 +234,7 @@ def test_a_block_of_python_runs(run, words):
 def test_each_block_of_python_is_run():
     assert len(find_python()) >= len(USES) and not find_uncovered(find_python())
     assert find_uncovered(["print('a block that nobody runs')"])
-    assert {language for language, _ in find_blocks()} == {"bash", "python", "text"}
+    assert {language for language, _ in find_blocks()} == {"bash", "html", "python", "text"}
 
 
 def test_the_output_in_readme_is_that_of_the_notebook():

@@ -50,6 +50,8 @@ from textbert.model import sources
 from textbert.evaluation import report
 from textbert.model.archive import read_archive
 
+pytestmark = pytest.mark.slow
+
 distributed.choose_mixed_precision = lambda: "no"
 torch.set_num_threads(1)
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree")

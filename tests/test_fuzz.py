@@ -719,6 +719,7 @@ def tiny(bert_files):
     return Tiny(tiny_files(bert_files))
 
 
+@pytest.mark.slow
 @given(change=changes_to_a_bert())
 @example(change=("nothing", []))
 @example(change=("config", {"hidden_size": 10**6}))
@@ -856,6 +857,7 @@ def test_the_command_line_ends_in_0_or_in_2_with_one_line(shell, monkeypatch, ca
     assert not list(shell.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [[], ["--data-dir", b"\xff", "--model", "x"], ["--data-dir", "task", "--model", "x.tar.gz", "--processes", "0"]],
@@ -924,6 +926,7 @@ PARAMETERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", RUNS)
 def test_a_notebook_with_a_hostile_task_ends_well_or_in_a_documented_error(folder, tiny, task):
     make, notebooks, message = RUNS[task]

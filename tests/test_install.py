@@ -38,6 +38,7 @@ def copy_source(folder):
     return folder
 
 
+@pytest.mark.slow
 def test_installed_package_predicts(tmp_path):
     source = copy_source(tmp_path / "project")
     builder = venv.EnvBuilder(symlinks=True)
@@ -62,6 +63,7 @@ def list_modules(code):
     return set(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split())
 
 
+@pytest.mark.slow
 def test_import_textbert_is_cheap_and_its_classifier_costs_what_it_needs():
     package = list_modules("import textbert")
     assert "textbert" in package and not {"torch", "pandas", "numpy"} & package
@@ -124,6 +126,14 @@ def test_make_accepts_a_newer_python_and_resumes_an_interrupted_setup(tmp_path, 
     for _ in range(2):
         status, _ = make_setup(tmp_path, version)
         assert status and (tmp_path / "calls").read_text().splitlines()[-1] == "-m venv .venv"
+
+
+@pytest.mark.skipif(not (ROOT / ".venv/ready").exists(), reason="make has not set up .venv")
+def test_script_in_another_folder_finds_the_package(tmp_path):
+    python = ROOT / ".venv/bin/python"
+    (tmp_path / "script.py").write_text("import textbert\nprint(textbert.__file__)")
+    process = subprocess.run([python, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert Path(process.stdout.strip()).parts[-2:] == ("textbert", "__init__.py")
 
 
 @needs_make

@@ -46,6 +46,7 @@ def test_a_legacy_archive_gives_the_same_predictions():
     assert len(classifier.validation) == 9
 
 
+@pytest.mark.slow
 def test_training_resumes_from_a_legacy_checkpoint(tmp_path):
     (tmp_path / "textbert").symlink_to(ROOT / "textbert")
     shutil.copy(ROOT / "tools.py", tmp_path)

@@ -166,6 +166,7 @@ def read_tsv(path):
     return [(int(own) if own.isdecimal() else own, int(label), text) for own, label, _, text in rows]
 
 
+@pytest.mark.slow
 def test_names_of_the_classes_change_no_text(workspace, printed):
     """LABEL_NAMES only names; ESCAPED_NEWLINES decides about the two characters that Yelp writes for a line break."""
     shutil.copytree(workspace / "data/tiny", workspace / "data/named", ignore=shutil.ignore_patterns("*.tsv", "*.pkl"))
@@ -199,12 +200,14 @@ def planted(workspace):
     return task
 
 
+@pytest.mark.slow
 def test_another_encoding_is_an_error_that_names_it(workspace, planted):
     with pytest.raises(PapermillExecutionError, match=r"line 66: its byte 6 \(0xe9\) is not UTF-8.*'cp1252'"):
         run(workspace, "data_prep", TASK_NAME="planted")
     assert sorted(path.name for path in planted.iterdir()) == ["test.csv.gz", "train.csv.gz"]
 
 
+@pytest.mark.slow
 def test_planted_problems_are_found_and_cleaned_by_parameters_alone(workspace, planted):
     output = run(workspace, "data_prep", **TINY, TASK_NAME="planted", ENCODING="cp1252", CLEAN_TRAIN=True)
     assert "train.csv.gz: 67 rows, columns used: {'label': 'target', 'text': 'review'}" in output
@@ -257,6 +260,7 @@ def stars(workspace):
     return task
 
 
+@pytest.mark.slow
 def test_stars_are_an_error_that_says_how_to_make_two_classes(workspace, stars):
     with pytest.raises(PapermillExecutionError, match=r"5 different labels.*'1' 30 times \(first in row 1\).*CLASSES"):
         run(workspace, "data_prep", TASK_NAME="stars")
@@ -269,6 +273,7 @@ def stars_printed(workspace, stars):
     return run(workspace, "data_prep", **TINY, TASK_NAME="stars", CLASSES=[[1, 2], [4, 5]], DEV_SHARE=0.3)
 
 
+@pytest.mark.slow
 def test_classes_are_merged_and_a_dev_set_is_held_out(workspace, stars, stars_printed):
     assert "train: 28 rows with other labels are left out" in stars_printed
     assert "label 0, the negative class: '1 or 2', from ['1', '2']" in stars_printed
@@ -287,6 +292,7 @@ def test_classes_are_merged_and_a_dev_set_is_held_out(workspace, stars, stars_pr
     assert report.loc["is in both train and dev", ["train", "dev"]].sum() == 0
 
 
+@pytest.mark.slow
 def test_training_with_all_options(workspace, stars, stars_printed):
     """Class weights, patience, targets, a search and folds at once; predictions have the label names."""
     parameters = {
@@ -337,6 +343,7 @@ def test_training_with_all_options(workspace, stars, stars_printed):
     assert set(predictions["label"]) == {"1 or 2", "4 or 5"} >= set(predictions["predicted"])
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_model_and_another_seed_another(workspace, printed):
     first = weights(workspace)
     assert "features loaded from" in run(workspace, "train", **TRAINING)
@@ -345,6 +352,7 @@ def test_same_seed_gives_the_same_model_and_another_seed_another(workspace, prin
     assert any(not torch.equal(first[name], tensor) for name, tensor in weights(workspace).items())
 
 
+@pytest.mark.slow
 def test_every_cell_can_be_run_twice(workspace, printed):
     files = ("data/tiny/train.tsv", "data/tiny/dev.tsv", "data/tiny/train_features.pkl")
     run_all(workspace)
@@ -356,6 +364,7 @@ def test_every_cell_can_be_run_twice(workspace, printed):
     assert (workspace / "outputs/tiny/report/eval_results.txt").read_text() == results
 
 
+@pytest.mark.slow
 def test_converter_and_notebook_make_the_same_features(workspace, printed):
     pickled = workspace / "data/tiny/train_features.pkl"
     by_notebook = digest(pickled)
@@ -416,6 +425,7 @@ def test_converter_refuses(workspace, printed, arguments, message):
     assert sorted(path.name for path in (workspace / "data/tiny").iterdir()) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("notebook", "parameters", "message"),
     [
@@ -433,6 +443,7 @@ def test_notebooks_refuse(workspace, printed, notebook, parameters, message):
         run(workspace, notebook, **parameters)
 
 
+@pytest.mark.slow
 def test_evaluate_refuses_a_model_that_was_not_fine_tuned(workspace, printed):
     shutil.copytree(workspace / "data/tiny", workspace / "data/raw", dirs_exist_ok=True)
     shutil.copy(workspace / "cache/tiny-bert.tar.gz", workspace / "cache/raw.tar.gz")
@@ -462,6 +473,7 @@ def test_tools_and_the_package_featurize_and_predict_from_a_notebook(workspace, 
     assert "".join(printed) == "True True\n"
 
 
+@pytest.mark.slow
 def test_a_script_without_main_guard_can_use_workers(tmp_path, tokenizers):
     with open(tmp_path / "tokenizer.pkl", "wb") as file:
         pickle.dump(tokenizers["uncased"], file)

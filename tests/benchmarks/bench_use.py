@@ -2,13 +2,14 @@
 
     python tests/benchmarks/bench_use.py sample
     python tests/benchmarks/bench_use.py sample --texts imdb --export
-    python tests/benchmarks/bench_use.py sample --planted
+    python tests/benchmarks/bench_use.py sample --planted 0 1 2 --folds 3
 
 The first command compares `Classifier.predict` and `predict_file` with the bare evaluation loop. `--export` checks the
 folder for transformers and the ONNX file with its tokenizer (pip install transformers onnx onnxscript onnxruntime).
 `--texts imdb` uses the first film reviews of IMDB's test file, from the folder named by BERT_TEST_DATA (default
-../shared/data), instead of the task's own training texts. `--planted` flips 3 % of the task's training labels, trains
-on them (minutes), and prints how many of them are among the first 5 % of the label issues.
+../shared/data), instead of the task's own training texts. `--planted` flips 3 % of the task's training labels, once for
+each seed, trains on them with a cross-validation (a quarter of an hour or more), and prints how many of them are among
+the first 5 % of the label issues, with and without what the cross-validation held out.
 """
 
 import argparse
@@ -29,9 +30,11 @@ import exports  # noqa: E402 (found by the line above)
 
 import tools  # noqa: E402
 from textbert.data import tables  # noqa: E402
+from textbert.data.labelled_texts import read_labelled_texts  # noqa: E402
 from textbert.evaluation.baseline import make_baseline  # noqa: E402
 from textbert.evaluation.label_issues import find_label_issues  # noqa: E402
 from textbert.inference import export  # noqa: E402
+from textbert.inference.task_classifier import predict_held_out  # noqa: E402
 
 TEST_DATA = Path(os.environ.get("BERT_TEST_DATA", ROOT.parent / "shared" / "data"))
 
@@ -82,10 +85,11 @@ def check_exports(classifier, texts):
         print(f"tokenizer.json: {len(texts):,} texts, {len(other)} tokenized differently {other[:10]}")
 
 
-def plant_label_errors(task, fraction, seed=0):
+def plant_label_errors(task, fraction, seed):
     """Copy a task to data/<task>-planted/ and flip a fraction of its training labels; return their rows."""
     source, target = ROOT / "data" / task, ROOT / "data" / f"{task}-planted"
     target.mkdir(exist_ok=True)
+    (ROOT / "outputs" / target.name).mkdir(parents=True, exist_ok=True)
     (target / "test.csv").write_bytes((source / "test.csv").read_bytes())
     frame = tables.read_table(source / "train.csv").set_axis(["label", "text"], axis=1)
     planted = np.random.default_rng(seed).choice(len(frame), round(fraction * len(frame)), replace=False)
@@ -95,19 +99,31 @@ def plant_label_errors(task, fraction, seed=0):
 
 
 def rank_planted(task, planted, fraction=0.05):
-    """Print how many planted rows are at the top of the label issues, ranked by both models and by each alone."""
+    """Print how many planted rows are at the top of the label issues, depending on what BERT's voice is based on."""
     classifier = tools.Classifier.load(tools.get_archive_path(task, ROOT / "cache"))
-    examples = tools.BinaryClassificationProcessor().get_train_examples(ROOT / "data" / task)
-    texts, labels = [e.text_a for e in examples], np.array([int(e.label) for e in examples])
-    logits = tools.predict_logits(classifier.model, classifier.convert(texts), 64)
-    y_prob = classifier.predictions_from_logits(logits)["probability"].to_numpy()
-    table = find_label_issues(texts, labels, y_prob, make_baseline())
-    top = round(fraction * len(texts))
-    print(f"{len(planted)} of {len(texts):,} labels flipped; of these among the first {top} ({fraction:.0%}) issues:")
-    rankings = {"both": table} | {c: table.sort_values(c, kind="stable") for c in ("baseline", "bert")}
-    for name, ranking in rankings.items():
-        hits = int(np.isin(ranking["row"][:top], planted).sum())
-        print(f"  {name:9} {hits} ({hits / len(planted):.0%}); by chance {fraction * len(planted):.1f}")
+    train = read_labelled_texts(ROOT / "data" / task / "train.tsv")
+    y_probs = {"TF-IDF and BERT out of fold": predict_held_out(classifier, train)}
+    classifier.out_of_fold = None
+    y_probs["TF-IDF, and BERT on the validation set"] = predict_held_out(classifier, train)
+    y_probs["TF-IDF, and BERT on all that it knows by heart"] = classifier.predict(train.texts)["probability"]
+    y_probs["TF-IDF"] = np.full(len(train), np.nan)
+    rankings = {name: find_label_issues(train.texts, train.labels, y, make_baseline()) for name, y in y_probs.items()}
+    rankings["BERT out of fold"] = rankings["TF-IDF and BERT out of fold"].sort_values("bert", kind="stable")
+    top = round(fraction * len(train))
+    print(f"{len(planted)} of {len(train):,} labels flipped; of these among the first {top} ({fraction:.0%}) issues:")
+    for name, table in rankings.items():
+        hits = int(np.isin(table["row"][:top], planted).sum())
+        print(f"  {name:48} {hits} ({hits / len(planted):.0%}); by chance {fraction * len(planted):.1f}", flush=True)
+
+
+def find_planted(task, seed, folds):
+    """Plant label errors, run data_prep and train on them, and print how many are found."""
+    planted, task = plant_label_errors(task, 0.03, seed), f"{task}-planted"
+    for notebook, parameters in (("data_prep", {}), ("train", {"FOLDS": folds, "RESUME": False})):
+        copy, parameters = ROOT / "outputs" / task / f"{notebook}.ipynb", {"TASK_NAME": task, **parameters}
+        papermill.execute_notebook(ROOT / f"{notebook}.ipynb", copy, parameters, cwd=ROOT, progress_bar=False)
+    print(f"planted with seed {seed}, {folds} folds")
+    rank_planted(task, planted)
 
 
 def main():
@@ -117,17 +133,12 @@ def main():
     parser.add_argument("--texts", choices=["task", "imdb"], default="task")
     parser.add_argument("--rows", type=int, default=1000, help="how many texts")
     parser.add_argument("--export", action="store_true")
-    parser.add_argument("--planted", action="store_true")
+    parser.add_argument("--planted", type=int, nargs="+", metavar="SEED")
+    parser.add_argument("--folds", type=int, default=5)
     options = parser.parse_args()
     if options.planted:
-        planted, task = plant_label_errors(options.task, 0.03), f"{options.task}-planted"
-        (ROOT / "outputs" / task).mkdir(parents=True, exist_ok=True)
-        for notebook in ("data_prep", "train"):
-            copy = ROOT / "outputs" / task / f"{notebook}.ipynb"
-            papermill.execute_notebook(
-                ROOT / f"{notebook}.ipynb", copy, {"TASK_NAME": task}, cwd=ROOT, progress_bar=False
-            )
-        rank_planted(task, planted)
+        for seed in options.planted:
+            find_planted(options.task, seed, options.folds)
         return
     classifier = tools.Classifier.load(tools.get_archive_path(options.task, ROOT / "cache"))
     texts = read_texts(options.task, options.texts, options.rows)

@@ -25,7 +25,7 @@ def test_texts_are_joined_in_the_order_given():
     for columns, order in ((["subject", "body"], (2, 3)), (["body", 2], (3, 2)), ([3, "subject"], (3, 2))):
         frame, names = infer_columns(table, "train.csv", columns, "escalated")
         assert names == {"label": "escalated", "text": [HEADER[i] for i in order]}
-        expected = ["\n".join(row[i] for i in order if row[i].strip()) for row in table[1:].to_numpy().tolist()]
+        expected = [" ".join(row[i] for i in order if row[i].strip()) for row in table[1:].to_numpy().tolist()]
         assert frame["text"].tolist() == expected and len(frame) == 12  # a ticket without a body stays
         assert frame["text"].tolist()[4] == ""
     one = infer_columns(table, "train.csv", ["body"], "escalated")
@@ -68,7 +68,7 @@ def test_a_name_that_occurs_twice_is_refused():
 @given(st.lists(st.text(), min_size=2))
 def test_joining_skips_empty_parts_and_changes_nothing_else(parts):
     joined = join_texts(parts)
-    assert joined.replace("\n", "") == "".join(part for part in parts if part.strip()).replace("\n", "")
+    assert joined.replace(" ", "") == "".join(part for part in parts if part.strip()).replace(" ", "")
     assert joined.split() == " ".join(parts).split()
 
 
@@ -95,3 +95,13 @@ def test_a_column_of_groups_is_neither_label_nor_text_nor_id(capsys):
 def test_invalid_columns_of_groups_are_refused(column, message):
     with pytest.raises(ValueError, match=message):
         infer_columns(make_table(), "train.csv", ["subject", "body"], "escalated", group_column=column)
+
+
+def test_a_column_of_times_has_no_other_role():
+    table = make_table()
+    table.iloc[0, 4], table.iloc[1:, 4] = "created_id", [f"2025-03-{i + 1:02}" for i in range(12)]
+    frame, names = infer_columns(table, "train.csv", "body", "escalated", None, None, "created_id")
+    assert names == {"label": "escalated", "text": "body", "time": "created_id", "id": "nr"}
+    assert frame["time"].tolist()[0] == "2025-03-01"
+    with pytest.raises(ValueError, match="TIME_COLUMN is 'body', but that column holds the text"):
+        infer_columns(table, "train.csv", "body", "escalated", None, None, "body")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pytorch_pretrained_bert.tokenization import BasicTokenizer
 
 from textbert.data.normalization import hash_text, normalize_text
-from textbert.data.splits import split_folds, split_train_validation, stratified_sample
+from textbert.data.splits import split_folds, split_latest, split_train_validation, stratified_sample
 
 
 def fold(text):
@@ -438,7 +438,7 @@ def test_a_text_of_too_many_groups_is_left_out_of_training(capsys):
     texts[::5] = ["Thank you"] * 20  # of each group; all of them together cannot be divided
     train, validation = split_train_validation(texts, labels, 0.2, 1, np.arange(100) // 5)
     assert len(validation) == 20 and len(train) == 64 and not {*range(0, 100, 5)} & {*train}
-    assert "; 16 rows left out, with texts of both\n" in capsys.readouterr().out
+    assert "; 16 rows left out, whose texts are on both sides\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -462,3 +462,58 @@ def test_impossible_folds_of_groups_are_refused():
     for groups in ([1] * 30, np.arange(30) // 15):
         with pytest.raises(ValueError, match="fewer folds than 5, or no GROUP_COLUMN"):
             list(split_folds(texts, labels, 5, 0, groups))
+
+
+# ---------- Times -----------------------------------------------------------------------------------------------------
+
+
+@given(
+    rows=st.lists(st.tuples(fragments, st.integers(0, 99)), max_size=40),
+    share=st.sampled_from([0.1, 0.3, 0.5]),
+    seed=st.integers(0, 99),
+)
+def test_the_latest_are_held_out_and_no_text_leaks(rows, share, seed):
+    """Rows are left out only if their text is on the other side; the order of the rows does not matter."""
+    distinct, distinct_labels = make_texts(24)
+    texts = [*distinct, *(text for text, _ in rows)]
+    times = pd.Series(pd.to_datetime([*range(0, 96, 4), *(day for _, day in rows)], unit="D"))
+    labels = np.array([*distinct_labels, *(i % 2 for i in range(len(rows)))])
+    try:
+        train, validation = split_latest(texts, labels, times, share)
+    except ValueError as error:
+        assert f"has only one class: use another fraction than {share}, or no TIME_COLUMN" in str(error)
+        return
+    assert times[train].max() < times[validation].min()
+    for i in train:
+        assert not any(is_contained(texts[i], texts[j]) or is_contained(texts[j], texts[i]) for j in validation)
+    left_out = set(range(len(texts))) - {*train, *validation}
+    assert not left_out & set(range(24)) or len(rows)
+    boundary = times[validation].min() if not left_out else None
+    for row in left_out:
+        others = [i for i in range(len(texts)) if times[i] != times[row]]
+        assert any(is_contained(texts[row], texts[i]) for i in others), texts[row]
+    order = np.random.default_rng(seed).permutation(len(texts))
+    shuffled = split_latest([texts[i] for i in order], labels[order], times.iloc[order], share)
+    assert [sorted(order[part]) for part in shuffled] == [train.tolist(), validation.tolist()]
+    assert boundary is None or len(train) + len(validation) == len(texts)
+
+
+def test_texts_on_both_sides_of_the_boundary_by_hand(capsys):
+    texts = ["so good soup", "bad tea", "thank you", "all of it was bad", "thank you", "good soup", "bad", "nice"]
+    texts += [f"only {i}" for i in range(12)]
+    labels, times = [0, 1] * 10, pd.Series(pd.to_datetime([1, 2, 3, 4, 91, 92, 93, 94, *range(5, 17)], unit="D"))
+    train, validation = split_latest(texts, labels, times, 0.2)
+    # "thank you" is left out of training; "good soup" and "bad" are contained in earlier texts
+    assert train.tolist() == [0, 1, 3, *range(8, 20)] and validation.tolist() == [4, 7]
+    assert capsys.readouterr().out == (
+        "1 earlier rows are left out, whose text is among the later ones, too, or in one of them\n"
+        "2 later rows are left out, whose text is contained in an earlier one\n"
+    )
+
+
+def test_impossible_splits_by_time_are_refused():
+    texts, labels = make_texts(20)
+    with pytest.raises(ValueError, match="all 20 rows have the same time.*another fraction than 0.2, or no TIME_COL"):
+        split_latest(texts, labels, pd.Series(pd.to_datetime([5] * 20, unit="D")), 0.2)
+    with pytest.raises(ValueError, match="validation set of 4 rows has only one class"):
+        split_latest(texts, [0, 1] * 8 + [0] * 4, pd.Series(pd.to_datetime(range(20), unit="D")), 0.2)

@@ -121,8 +121,8 @@ def test_files_are_written_together(tables, tmp_path):
     assert paths == {"train": tmp_path / "train.tsv", "dev": tmp_path / "dev.tsv"}
     assert paths["dev"].read_text() == "b1\t1\ta\tfifth\nb2\t0\ta\tsixth\n"
     assert (tmp_path / "report.csv").read_text() == "a text that,train,dev\nis odd,0,1\n"
-    info = {"label_names": names, "text_column": "text", "id_column": "key", "group_column": None, "classes": classes}
-    info["near_duplicates"] = None
+    info = {"label_names": names, "text_column": "text", "id_column": "key", "classes": classes}
+    info |= {"group_column": None, "time_column": None, "near_duplicates": None}
     assert json.loads((tmp_path / "labels.json").read_text()) == info | {"tables": tables.sources}
     assert tsv.find_changed_tables(tmp_path) == []
 
@@ -165,3 +165,34 @@ def test_groups_of_two_files_are_compared(grouped, make_file, tmp_path, capsys):
         "12 groups, the largest of 7 rows\n1 rows have no group (''): each is a group of its own\n"
         "1 groups are in both train and dev: 1 of the 3 rows of dev\n"
     )
+
+
+def test_the_latest_rows_are_held_out(make_file, tmp_path, capsys):
+    lines = [f"{i % 28 + 1}.{i // 28 + 1}.2025 8:00,{('no', 'yes')[i % 3 == 0]},text {i} of {i * i}" for i in range(60)]
+    make_file("\n".join(["created,escalated,text", *lines[::-1]]), "tickets.csv")
+    tables = task.read_tables(tmp_path, time_column="created")
+    assert tables.time_column == "created" and tables.rows["time"].iat[0] == pd.Timestamp("2025-03-04 08:00")
+    labelled = task.add_binary_labels(tables.rows, [["no"], ["yes"]])
+    capsys.readouterr()
+    data = task.hold_out_dev_set(labelled, 0.2, 1)
+    assert data["split"].tolist() == ["train"] * 48 + ["dev"] * 12
+    assert data.equals(task.hold_out_dev_set(labelled, 0.2, 2))
+    assert capsys.readouterr().out.startswith(
+        "0 earlier rows are left out, whose text is among the later ones, too, or in one of them\n"
+        "0 later rows are left out, whose text is contained in an earlier one\n"
+        "train: from 2025-01-01 08:00 to 2025-02-20 08:00\ndev: from 2025-02-21 08:00 to 2025-03-04 08:00\n"
+    )
+    make_file("created,escalated,text\n2025-02-19,no,one\n2025-05-01,yes,two\n", "test.csv")
+    tables = task.read_tables(tmp_path, "tickets.csv", time_column=0)
+    labelled = task.add_binary_labels(tables.rows, [["no"], ["yes"]])
+    capsys.readouterr()
+    assert task.hold_out_dev_set(labelled, 0.2, 1) is labelled
+    assert capsys.readouterr().out == (
+        "train: from 2025-01-01 08:00 to 2025-03-04 08:00\ndev: from 2025-02-19 00:00 to 2025-05-01 00:00\n"
+        "14 rows of train are not earlier than the first of dev\n"
+    )
+
+
+def test_groups_and_times_exclude_each_other(tmp_path):
+    with pytest.raises(ValueError, match="GROUP_COLUMN is 'customer' and TIME_COLUMN is 0, but the rows of a group"):
+        task.read_tables(tmp_path, group_column="customer", time_column=0)

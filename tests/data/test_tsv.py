@@ -106,7 +106,7 @@ def test_label_names(tmp_path):
 
 def test_task_info(tmp_path):
     unknown = {"label_names": ["0", "1"], "text_column": None, "id_column": "id"}
-    unknown |= {"group_column": None, "classes": None, "tables": {}, "near_duplicates": None}
+    unknown |= {"group_column": None, "time_column": None, "near_duplicates": None, "classes": None, "tables": {}}
     assert tsv.read_task_info(tmp_path) == unknown
     files.write_text(
         tmp_path / "labels.json",
@@ -115,8 +115,14 @@ def test_task_info(tmp_path):
     )
     assert tsv.read_task_info(tmp_path) == unknown | {"label_names": ["bad", "good"]}
     (tmp_path / "train.csv").write_text("1,a\n")
-    about = {"text_column": [1, "body"], "id_column": None, "group_column": "customer", "classes": [["1"], ["4", "5"]]}
-    about |= {"near_duplicates": "together"}
+    about = {
+        "text_column": [1, "body"],
+        "id_column": None,
+        "group_column": "customer",
+        "time_column": 3,
+        "near_duplicates": "together",
+        "classes": [["1"], ["4", "5"]],
+    }
     about |= {"tables": {"train": tsv.describe_table(tmp_path / "train.csv")}}
     frames = {"train": make_frame(["one", "two"])}
     tsv.write_task(frames, ["bad", "good"], tmp_path, about, {tmp_path / "report.csv": "x,y\n"})

@@ -20,7 +20,7 @@ def test_the_baseline_is_tuned_as_bert_is():
     assert tune_baseline(baseline, texts, labels, None, 4.0)[0]["threshold"] == 0.8
     weighted, _ = tune_baseline(make_baseline("balanced"), texts, labels, "balanced")
     assert weighted["intercept"] < -1
-    assert "on 150 held-out predictions" in tune_baseline(baseline, texts, labels, max_cv_texts=1000)[1]
+    assert "from 150 held-out predictions" in tune_baseline(baseline, texts, labels, max_cv_texts=1000)[1]
     defaults, description = tune_baseline(baseline, ["a b", "a b", "c d"], [1, 1, 0])
     assert defaults == {"temperature": 1.0, "intercept": 0.0, "threshold": 0.5} and "too few" in description
     y_probs = {"words": predict_baseline(baseline.fit(texts, labels), texts, parameters)}

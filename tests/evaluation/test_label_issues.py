@@ -36,6 +36,19 @@ def test_label_confidence_by_hand():
     assert table["baseline"].tolist() == pytest.approx([0.5] * 20, abs=0.1)
 
 
+def test_bert_says_nothing_of_texts_that_it_was_trained_on(tmp_path):
+    texts = [f"w{i}x w{i}y {'good' if i % 2 else 'bad'}" for i in range(40)]
+    labels, y_prob = np.arange(40) % 2, np.full(40, np.nan)
+    labels[[6, 9]] = 1 - labels[[6, 9]]
+    assert set(find_label_issues(texts, labels, y_prob, make_baseline())["row"][:2]) == {6, 9}
+    y_prob[[6, 20]] = 0.25  # its label is 1, and that of row 20 is 0
+    table = find_label_issues(texts, labels, y_prob, make_baseline())
+    assert table["row"].iloc[0] == 6 and table.set_index("row")["bert"].dropna().to_dict() == {6: 0.25, 20: 0.75}
+    labelled = LabelledTexts(tmp_path, [f"t{i}" for i in range(40)], texts, labels, "ticket")
+    shown = tabulate_label_issues(labelled, y_prob, ["no", "yes"], 2)
+    assert shown[["ticket", "label", "BERT"]].to_numpy().tolist() == [["t6", "yes", 0.25], ["t9", "no", "–"]]
+
+
 def test_equal_texts_are_in_one_fold():
     texts = [f"w{i}x w{i}y {'good' if i % 2 else 'bad'}" for i in range(40)]
     labels = np.arange(40) % 2

@@ -383,7 +383,7 @@ def test_the_threshold_for_unequal_costs_has_the_lowest_cost():
 
 def read_interval(reason):
     number = r"([+-]\d\.\d{3})"
-    pattern = rf"the best on the validation set, (0\.\d{{3}}), changes its MCC by {number} to {number} \(95 % bootstrap"
+    pattern = rf"(0\.\d{{3}}) has the highest MCC and changes it by {number} to {number} \(95 % bootstrap"
     return [float(number) for number in re.match(pattern, reason).groups()]
 
 
@@ -442,7 +442,7 @@ def test_the_bootstrap_interval_equals_that_of_resampled_rows():
 )
 def test_no_better_threshold(y_prob, labels):
     result = metrics.choose_threshold(np.array(y_prob), np.array(labels))
-    assert result == (0.5, "no other threshold has a better validation MCC")
+    assert result == (0.5, "no other threshold has a higher MCC")
 
 
 def test_equal_probabilities_are_on_one_side_of_the_threshold():

@@ -1,40 +1,10 @@
-"""Plots: the architecture diagram shows a real model's sizes, curves name the classes, any name can be drawn."""
+"""Plots: curves name the classes, any name can be drawn."""
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pytest
-from pytorch_pretrained_bert.modeling import BertConfig, BertForSequenceClassification
 
-import tools
 from textbert.evaluation import metrics, plots
 from textbert.utils import display
-
-
-@pytest.mark.parametrize(
-    ("layers", "titles"), [(1, ["layer 1:"]), (4, ["layer 1:", "layer 2:", "layer 3:", "layer 4:"])]
-)
-def test_every_layer_of_a_small_model_is_drawn(layers, titles):
-    texts = read_diagram(layers)
-    assert [text[:8] for text in texts if text.startswith("layer ")] == titles
-    assert texts[:3] == ["[CLS]", "soup", "[SEP]"] and texts[-2] == "classifier: 2 logits"
-
-
-def test_weights_and_rates_are_those_of_the_model():
-    texts = read_diagram(6)
-    assert "layers 3 to 5: the same" in texts and sum("attention" in text for text in texts) == 3
-    # 8 x 2 weights and 2 biases; the learning rate of the embeddings is 0.8 to the power of 7 times the highest
-    assert texts[-1] == "18 weights\nlearning rate 1.0e-03"
-    embeddings = texts[texts.index("each token an embedding of size 8:\nword + position + segment") + 1]
-    assert embeddings == f"{8 * (50 + 16 + 2 + 2)} weights\nlearning rate {1e-3 * 0.8**7:.1e}"
-
-
-def read_diagram(layers):
-    config = BertConfig(50, 8, layers, 2, 16, max_position_embeddings=16)
-    model = BertForSequenceClassification(config, 2)
-    figure = plots.draw_bert(model, ["[CLS]", "soup", "[SEP]"], tools.make_optimizer(model, 1e-3))
-    texts = [text.get_text() for text in figure.axes[0].texts if text.get_text()]
-    plt.close(figure)
-    return texts
 
 
 def test_curves_name_the_classes():

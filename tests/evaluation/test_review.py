@@ -67,6 +67,22 @@ def test_review_on_other_examples_is_described():
     assert review.describe_review(labels, y_prob, 0.5, [0, 1]) == "All 60 texts are left to a person."
 
 
+def test_targets_are_compared_on_other_examples():
+    validation, held_out = draw(500, 1), draw(400, 5)
+    table = review.tabulate_targets(validation, held_out, 0.5, (0.51, 0.9, 0.999))
+    assert table["left to a person"].tolist()[::2] == ["none", "all"]
+    assert table["decided by the model"].tolist()[::2] == ["400 of 400", "0 of 400"]
+    assert table["accuracy on these"].iloc[2] == "–"
+    low, high = review.find_review_range(*validation, 0.5, 0.9)
+    assert table.loc[0.9, "left to a person"] == f"{low:.3f} to {high:.3f}"
+    y_prob, labels = held_out
+    is_right = ((y_prob >= 0.5) == labels)[(y_prob <= low) | (y_prob >= high)]
+    assert table.loc[0.9, "decided by the model"] == f"{len(is_right)} of 400"
+    interval = binomtest(int(is_right.sum()), len(is_right)).proportion_ci(method="wilson")
+    limits = f"(95 % interval {interval.low:.2f} to {interval.high:.2f})"
+    assert table.loc[0.9, "accuracy on these"] == f"{is_right.mean():.2f} {limits}"
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(30, 300), st.integers(0, 10**6), st.floats(0.05, 0.95), st.sampled_from([0.7, 0.9, [0.8, 0.6]]))
 def test_the_threshold_lies_in_the_range_and_rounding_moves_no_text(n, seed, threshold, target):

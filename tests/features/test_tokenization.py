@@ -23,7 +23,8 @@ import tools
 from textbert.data import quality
 from textbert.features import tokenization
 from textbert.features.storage import get_fingerprint
-from textbert.features.tokenization import TRUNCATIONS, TokenCache, measure_unknown_tokens
+from textbert.features.token_cache import TokenCache
+from textbert.features.tokenization import TRUNCATIONS, measure_unknown_tokens
 
 # characters that BERT's cleaning and Python's str.split treat differently are drawn more often than by chance
 unicode_texts = st.text(

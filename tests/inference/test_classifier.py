@@ -377,6 +377,7 @@ def test_predict_file_starts_again_if_anything_changed(classifier, source, tmp_p
     assert (tmp_path / "scored.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_predict_file_resumes_after_a_killed_process(classifier, bert_files, pack, tmp_path):
     """SIGKILL, wherever it strikes, and a second run give the file of one run."""
     archive = pack(bert_files(classifier=classifier.settings))

@@ -153,6 +153,17 @@ def test_onnxruntime_gives_the_same_probabilities(taught, tmp_path):
     assert found - {"onnx/tokenizer.json"} == {"onnx/model.onnx", "onnx/README.md"}
 
 
+@needs("onnx", "onnxscript", "onnxruntime")
+def test_the_metadata_of_an_onnx_file(taught, tmp_path, monkeypatch):
+    names = ['<b>"schlecht"</b>', "très bien\n"]
+    monkeypatch.setitem(taught.settings, "label_names", names)
+    monkeypatch.setitem(taught.settings, "threshold", 1 / 3)
+    path = export.export(taught, "onnx-int8", tmp_path)
+    for file in (path, path.with_name("model.onnx")):
+        metadata = export.open_onnx(file).get_modelmeta().custom_metadata_map
+        assert json.loads(metadata["label_names"]) == names and float(metadata["threshold"]) == 1 / 3
+
+
 # ---------- The tokenizer beside the ONNX file ------------------------------------------------------------------------
 
 CONTEXTS = [

@@ -92,15 +92,18 @@ def test_the_vocabulary_is_parsed_once(bert_files, pack, monkeypatch, load):
 def test_model_files_hold_what_an_archive_holds(bert_files, pack):
     files = {**bert_files(classifier=SETTINGS), "validation.csv": b"id,label,logit_0,logit_1\n007,1,-1.5,2.5\n"}
     files |= {"tokenizer_config.json": b'{"do_lower_case": true}', "seen.bin": np.array([7, -3], "<i8").tobytes()}
+    files |= {"out_of_fold.csv": b"logit_0,logit_1,text_hash\n-1.5,2.5,-9223372036854775808\n"}
     path = pack(files)
     model_files = load_model_files(path)
     assert (model_files.source, model_files.config) == (path, json.loads(files["config.json"]))
     assert model_files.vocabulary == files["vocab.txt"].decode().split("\n")[:-1]
     assert model_files.tokenizer_config == {"do_lower_case": True} and model_files.weights == files["pytorch_model.bin"]
     assert model_files.validation.to_numpy().tolist() == [["007", 1, -1.5, 2.5]]
+    assert model_files.out_of_fold.to_numpy().tolist() == [[-(2**63), -1.5, 2.5]]
     assert model_files.training_hashes.tolist() == [-3, 7]
     without = ModelFiles.parse(bert_files(), "tiny")
-    assert without.tokenizer_config == {} and without.validation is without.training_hashes is None
+    assert without.tokenizer_config == {}
+    assert without.validation is without.out_of_fold is without.training_hashes is None
     with pytest.raises(dataclasses.FrozenInstanceError):
         model_files.config = {}
 

@@ -104,6 +104,7 @@ def test_without_index_and_hub_the_message_has_a_hint(tmp_path, monkeypatch, whe
 # ---------- Models from the hub ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_several_processes_download_a_model_once(tmp_path, server, hub_files):
     """Real processes, configured by the hub's own environment variables."""
     server.add_model("me/tiny", hub_files)

@@ -86,6 +86,7 @@ GOOD_DATA = {
     "LABEL_COLUMN": [None, "label", 0, 3],
     "ID_COLUMN": [None, "Ticket ID", 0],
     "GROUP_COLUMN": [None, "customer", 1],
+    "TIME_COLUMN": [None, "created at", 2],
     "CLASSES": [None, [["1", "2"], ["4", "5"]], [[1], [2, "3"]], [["no"], ["yes"]], [[False], [True]]],
     "LABEL_NAMES": [None, ["no", "yes"], ["", " "]],
     "ENCODING": ["utf-8", "cp1252", "latin-1", "UTF-16", "utf_8_sig", "shift_jis"],
@@ -130,6 +131,7 @@ BAD_DATA = {
     "LABEL_COLUMN": ["", -2, 0.5, False],
     "ID_COLUMN": ["", -1, True, ["id"]],
     "GROUP_COLUMN": ["", -1, False, ["customer"]],
+    "TIME_COLUMN": ["", -1, False, ["created"]],
     "CLASSES": [
         *([], [["1"]], [["1"], []], [["1"], ["2"], ["3"]], "12", ["1", "2"], [["1"], "2"], {"1": "2"}),
         *([["1", "2"], ["2", "3"]], [["1", "1"], ["2"]], [[1], ["1"]], (("1",), ("2",)), True),

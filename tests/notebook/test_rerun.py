@@ -20,12 +20,15 @@ from textbert.model.state_dict import read_weights
 from textbert.notebook.guard import StaleCellError, find_names
 from textbert.notebook.parameters import get_parameters
 
+pytestmark = pytest.mark.slow
+
 CHANGED = {
     "data_prep": {
-        **{"TRAIN_FILE": "other.csv", "TEST_FILE": "third.csv", "TEXT_COLUMN": "summary", "LABEL_COLUMN": "verdict"},
+        **{"TRAIN_FILE": "other.csv", "TEST_FILE": "third.csv", "LABEL_COLUMN": "verdict"},
+        **{"TEXT_COLUMN": ["summary", "text"]},
         **{"CLASSES": [["good"], ["bad"]], "LABEL_NAMES": ["no", "yes"], "ENCODING": "cp1252", "DEV_SHARE": 0.4},
         **{"RANDOM_SEED": 7, "CLEAN_TRAIN": True, "ESCAPED_NEWLINES": True, "GROUP_COLUMN": "customer"},
-        "NEAR_DUPLICATES": None,
+        **{"TIME_COLUMN": "date", "NEAR_DUPLICATES": None},
     },
     "train": {
         **{"MAX_SEQ_LENGTH": 7, "TRUNCATION": "tail", "TRAIN_BATCH_SIZE": 8, "LEARNING_RATE": 1e-3, "RANDOM_SEED": 7},
@@ -72,10 +75,11 @@ def project(tmp_path_factory, bert_files):
         (folder / f"data/tiny/{name}.tsv").write_text("".join(lines))
     (folder / "data/raw").mkdir()
     for name, dish in (("train", "soup"), ("other", "cake"), ("third", "tea")):
-        lines = ["label,text,summary,verdict,customer\n"]
+        lines = ["label,text,summary,verdict,customer,date\n"]
         for i in range(48):
             label, verdict = ("bad", "good")[i % 2], ("yes", "no")[i % 3 == 0]
-            lines.append(f"{label},{label} caf\u00e9 with {dish}\\n{i - i % 9},{dish} of day {i},{verdict},C{i // 9}\n")
+            texts = f"{label} caf\u00e9 with {dish}\\n{i - i % 9},{dish} of day {i}"
+            lines.append(f"{label},{texts},{verdict},C{i // 9},2025-{i % 5 + 1:02}-{i % 9 + 10}\n")
         (folder / f"data/raw/{name}.csv").write_text("".join(lines), encoding="utf-8")
     archive.write_archive(bert_files(), folder / "cache/tiny-bert.tar.gz")
     os.environ["TQDM_DISABLE"] = "1"

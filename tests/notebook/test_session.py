@@ -12,6 +12,7 @@ from nbclient import NotebookClient
 from test_parameters import TRAIN
 
 from textbert.notebook.guard import Guard, StaleCellError
+from textbert.notebook.parameters import get_parameters
 from textbert.notebook.session import Notebook, start_notebook
 
 
@@ -20,6 +21,8 @@ def test_table_of_parameters_shows_which_are_not_the_default():
     assert table.index.tolist()[:2] == ["TASK_NAME", "BERT_MODEL"] and set(table.index) == set(TRAIN)
     assert table.loc["SEARCH_EPOCHS"].tolist() == ["[3]", "[]"]
     assert table.loc["TRUNCATION"].tolist() == ["'head'", ""] and table.loc["FOLDS"].tolist() == ["0", ""]
+    defaults = {name: parameter.default for name, parameter in get_parameters("train").items()}
+    assert Notebook("train", defaults).show_parameters().columns.tolist() == ["value"]
 
 
 def test_parameters_are_the_current_ones_checked():
@@ -86,6 +89,7 @@ def test_cells_in_a_kernel():
         assert expected in names + outputs and bool(outputs) == bool(expected), source
 
 
+@pytest.mark.slow
 def test_only_the_main_process_prints():
     code = (
         "from textbert.training import distributed as d\nprint(d.silence_other_processes())\nraise SystemExit('error')"

@@ -3,10 +3,13 @@
 import json
 
 import nbformat
+import pytest
 from conftest import ROOT, make_project
 from jupyter_client.manager import start_new_kernel
 
 from textbert.model.archive import read_archive
+
+pytestmark = pytest.mark.slow
 
 PARAMETERS = """
 TASK_NAME, BERT_MODEL, MAX_SEQ_LENGTH = "tiny", "tiny-bert", 12

@@ -64,6 +64,7 @@ def test_each_parameter_goes_to_the_notebooks_that_have_it(project):
     assert injected["train"] == [model, "NUM_TRAIN_EPOCHS = 2", task] and injected["evaluate"] == [task]
 
 
+@pytest.mark.slow
 def test_program_begins_with_a_later_notebook(project, capsys):
     archive, tsv = project / "cache/tiny.tar.gz", project / "data/tiny/train.tsv"
     before = archive.stat().st_mtime_ns, tsv.stat().st_mtime_ns
@@ -76,6 +77,7 @@ def test_program_begins_with_a_later_notebook(project, capsys):
     assert "3 · Evaluate, and use it" in printed and "2 · Fine-tune BERT" not in printed
 
 
+@pytest.mark.slow
 def test_failing_cell_ends_it_with_one_line(project):
     process = run(project, "TASK_NAME=nowhere", PYTHONIOENCODING="ascii")  # the encoding of a pipe on some machines
     assert process.returncode == 1 and "1 \\xb7 Prepare the data" in process.stdout
@@ -170,7 +172,8 @@ def test_make_passes_the_parameters_on(options, expected, tmp_path):
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
     (tmp_path / ".venv/ready").touch()
-    environment = {name: value for name, value in os.environ.items() if name not in ("TASK_NAME", "FROM", "PARAMETERS")}
+    from_make = ("TASK_NAME", "FROM", "PARAMETERS", "MAKEFLAGS", "MAKELEVEL")  # the tests may be started by make
+    environment = {name: value for name, value in os.environ.items() if name not in from_make}
     command = ["make", "-f", ROOT / "Makefile", "tutorial", *options]
     process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     expected = expected or ["train", "TASK_NAME=t", """CLASSES=[['1'], ["2"]]  TEXT_COLUMN=a's b"""]

@@ -136,7 +136,7 @@ def test_run_that_was_stopped_for_good_has_the_best_of_its_finished_epochs(start
     run = experiment.last_run
     assert run.best_epoch == 1 and run.history.equals(whole_run.history[:1]) and run.losses == whole_run.losses[:3]
     experiment.setup.model.load_state_dict(run.best_weights)
-    search, best_run = experiment.search(fine_tune, TRAIN_ROWS, VALIDATION_ROWS, [], [], run)
+    search, best_run = experiment.search(fine_tune, run, [], [])
     assert best_run is run and [row["kept epoch"] for row in search] == [1]
 
 
@@ -150,8 +150,8 @@ class FakeRun:
 
     def __init__(self, setup, config, train_rows, validation_rows, checkpoint, tracker, plan):
         self.config, self.checkpoint = config, checkpoint
-        self.rows = train_rows, validation_rows
-        self.best_epoch = config.num_train_epochs
+        self.rows = self.train_rows, self.validation_rows = train_rows, validation_rows
+        self.best_epoch, self.best_weights = config.num_train_epochs, setup.initial_state
         score = self.scores.get((config.learning_rate, config.num_train_epochs), 0.25)
         self.summary = {"kept epoch": self.best_epoch, "validation MCC": score}
 
@@ -168,7 +168,7 @@ def test_search_tries_each_combination_once_and_trains_the_winner_again(start, c
     monkeypatch.setattr(FakeRun, "scores", scores)
     experiment, _ = start()
     first_run = experiment.run(calls.append, TRAIN_ROWS, VALIDATION_ROWS)
-    search, run = experiment.search(calls.append, TRAIN_ROWS, VALIDATION_ROWS, [1e-3, 1e-2], [2, 3], first_run)
+    search, run = experiment.search(calls.append, first_run, [1e-3, 1e-2], [2, 3])
     tried = [(call.config.learning_rate, call.config.num_train_epochs) for call in calls]
     assert tried == [(1e-3, 2), (1e-3, 3), (1e-2, 2), (1e-2, 3), (1e-3, 3)]  # the first of two equal ones wins
     assert [call.checkpoint and call.checkpoint.path.name for call in calls] == [
@@ -181,7 +181,7 @@ def test_search_tries_each_combination_once_and_trains_the_winner_again(start, c
     assert [tuple(row.values()) for row in search] == [(rate, n, n, mcc) for (rate, n), mcc in scores.items()]
     capsys.readouterr()
     again, _ = start()  # after an interruption
-    repeated, _ = again.search(calls.append, TRAIN_ROWS, VALIDATION_ROWS, [1e-3, 1e-2], [2, 3], first_run)
+    repeated, _ = again.search(calls.append, first_run, [1e-3, 1e-2], [2, 3])
     assert repeated == search and len(calls) == 6
     assert capsys.readouterr().out.count("already done") == 3
 
@@ -190,7 +190,7 @@ def test_search_tries_each_combination_once_and_trains_the_winner_again(start, c
 def test_empty_list_stands_for_the_value_of_the_first_run(start, calls, rates, epochs, count):
     experiment, _ = start()
     first_run = experiment.run(calls.append, TRAIN_ROWS, VALIDATION_ROWS)
-    search, run = experiment.search(calls.append, TRAIN_ROWS, VALIDATION_ROWS, rates, epochs, first_run)
+    search, run = experiment.search(calls.append, first_run, rates, epochs)
     assert len(search) == len(calls) == count and run is first_run  # of equal ones the first is kept
 
 
@@ -217,6 +217,32 @@ def test_folds_are_held_out_once_with_the_settings_of_the_run(start, calls, monk
     assert not {row // 3 for row in calls[3].rows[1]} & {row // 3 for row in calls[4].rows[1]}
 
 
+def test_held_out_rows_are_predicted_by_the_model_that_did_not_learn_from_them(start, tokenizers, tmp_path, capsys):
+    (tmp_path / "cache").mkdir()
+    experiment, fine_tune = start(dropout=0)
+    run = experiment.run(fine_tune, TRAIN_ROWS, VALIDATION_ROWS)
+    folds = experiment.cross_validate(fine_tune, TEXTS, ROWS, 3, run)
+    for fold, (train, held_out) in zip(
+        folds, split_folds(TEXTS, experiment.setup.labels, 3, PARAMETERS["RANDOM_SEED"])
+    ):
+        assert list(fold) == ["rows held out", "kept epoch", "validation MCC"]
+        model = experiment.setup.model
+        model.load_state_dict(experiment.train(fine_tune, run.config, train, held_out).best_weights)
+        logits = tools.predict_logits(model, experiment.setup.features, 64, held_out)
+        np.testing.assert_array_equal(experiment.out_of_fold.loc[held_out], logits)
+    capsys.readouterr()
+    again, fine_tune = start(dropout=0)  # after an interruption the folds are read from a file
+    again.cross_validate(fine_tune, TEXTS, ROWS, 3, run)
+    assert again.out_of_fold.equals(experiment.out_of_fold) and "already done" in capsys.readouterr().out
+    pack(again, run, tokenizers["uncased"], tmp_path)
+    table = tools.Classifier.load(tmp_path / "cache/tiny.tar.gz", "cpu").out_of_fold
+    assert sorted(table["text_hash"]) == sorted(hash_text(TEXTS[row]) for row in experiment.out_of_fold.index)
+    again.cross_validate(fine_tune, TEXTS, ROWS, 0, run)
+    pack(again, run, tokenizers["uncased"], tmp_path)
+    assert tools.Classifier.load(tmp_path / "cache/tiny.tar.gz", "cpu").out_of_fold is None
+    assert not (tmp_path / "tiny/out_of_fold.csv").exists()
+
+
 def test_interrupted_search_with_real_runs_gives_the_same_results(start, tmp_path):
     def search(stop_after=None):
         experiment, fine_tune = start({"validate": lambda rows: make_report(0.5)})
@@ -229,7 +255,7 @@ def test_interrupted_search_with_real_runs_gives_the_same_results(start, tmp_pat
 
         with fake_loss(loss):
             first_run = experiment.run(fine_tune, TRAIN_ROWS, VALIDATION_ROWS)
-            return experiment.search(fine_tune, TRAIN_ROWS, VALIDATION_ROWS, [1e-2], [1, 2], first_run)[0]
+            return experiment.search(fine_tune, first_run, [1e-2], [1, 2])[0]
 
     with pytest.raises(KeyboardInterrupt):
         search(stop_after=8)  # 4 steps of the first run, 2 of the first trial, in the second one

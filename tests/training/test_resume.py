@@ -43,6 +43,8 @@ import accelerate, matplotlib.pyplot, pandas, scipy.optimize, sklearn.metrics, s
 import tools
 from textbert.training import distributed, trainer
 
+pytestmark = pytest.mark.slow
+
 distributed.choose_mixed_precision = lambda: "no"
 torch.set_num_threads(1)
 

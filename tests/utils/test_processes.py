@@ -39,6 +39,7 @@ torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_work_is_done_once_and_printed_once(data_dir, bert_files):
     from textbert.model.archive import write_archive
 

@@ -23,10 +23,9 @@ def list_columns(columns: TextColumns | None) -> list[Column]:
 def join_texts(parts: Sequence[str]) -> str:
     """Return the texts that a row has in several columns as one text, for training as well as for prediction.
 
-    They are joined by a line break, which BERT reads as a space; parts without visible characters are skipped. A single
-    part is returned as it is.
+    They are joined by a space, and parts that are empty or white space are skipped. A single part is returned as it is.
     """
-    return parts[0] if len(parts) == 1 else "\n".join(part for part in parts if part.strip())
+    return parts[0] if len(parts) == 1 else " ".join(part for part in parts if part.strip())
 
 
 def infer_columns(
@@ -36,6 +35,7 @@ def infer_columns(
     label_column: Column | None = None,
     id_column: Column | bool | None = False,
     group_column: Column | None = None,
+    time_column: Column | None = None,
 ) -> tuple[pd.DataFrame, dict]:
     """Find the columns of label and text in a table of `read_table`, and the ids of its rows.
 
@@ -44,21 +44,23 @@ def infer_columns(
         by far the longest texts, or the only one with two or a few values. Several text columns are joined in the
         order given, see `join_texts`
     id_column : name or number of the column of ids, None to find one (see `ids.find_ids`), False for no ids
-    group_column : name or number of the column of groups, None for none
+    group_column, time_column : name or number of the column of groups, and of that of times, None for none
 
-    Returns (a DataFrame with the columns `label`, `text` and, if there are such columns, `group` and `id`; a dict from
-    these to the names in the table, or to the list of them that `text_column` was). Its index is the row, counted from
-    0 with the header. Empty rows are dropped, and columns of texts that are not used are printed. Raises ValueError
-    where it is not clear which column it is, and if ids are not unique.
+    Returns (a DataFrame with the columns `label`, `text` and, if there are such columns, `group`, `time` and `id`; a
+    dict from these to the names in the table, or to the list of them that `text_column` was). Its index is the row,
+    counted from 0 with the header. Empty rows are dropped, and columns of texts that are not used are printed. Raises
+    ValueError where it is not clear which column it is, and if ids are not unique.
     """
     roles = {"label": label_column, "text": text_column, "id": None if id_column is False else id_column}
-    roles |= {"group": group_column}
+    roles |= {"group": group_column, "time": time_column}
     requested = {role: list_columns(columns) for role, columns in roles.items()}
     frame = apply_header(_drop_empty_rows(frame, source), requested, source)
     if frame.empty or not frame.columns.is_unique:
         raise ValueError(f"{source} has {len(frame)} rows below a header of {list(frame.columns)}")
     extra_names = {
-        role: _find_requested(frame, requested[role][0], role, source) for role in ("group", "id") if requested[role]
+        role: _find_requested(frame, requested[role][0], role, source)
+        for role in ("group", "time", "id")
+        if requested[role]
     }
     candidates = _find_candidates(frame, requested, extra_names.values())
     if candidates.shape[1] < 2:
@@ -198,7 +200,7 @@ def _check_not_nested(frame: pd.DataFrame, names: Iterable[tuple[str, Hashable]]
 
 
 def _check_role(frame: pd.DataFrame, role: str, name: Hashable, names: Mapping[str, list], source: str) -> None:
-    """Raise ValueError if a column cannot be that of the ids or groups; `names` are those of label and text."""
+    """Raise ValueError if a column cannot be that of ids, groups or times; `names` are those of label and text."""
     _check_not_nested(frame, [(f"{'an' if role == 'id' else 'a'} {role}", name)], source)
     setting = f"{role.upper()}_COLUMN"
     for other_role, columns in names.items():

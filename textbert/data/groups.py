@@ -65,7 +65,7 @@ def unite_groups(groups: np.ndarray, links: Iterable[np.ndarray], max_rows: int)
 
     sizes = np.bincount(groups)
     united = DisjointSet(range(len(sizes)))
-    for link in sorted(links, key=len):
+    for link in sorted((link for link in links if len(link) <= max_rows), key=len):  # each group has a row
         roots = list({united[group] for group in link.tolist()})
         rows = sum(sizes[root] for root in roots)
         if len(roots) > 1 and rows <= max_rows:

@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from textbert.data.containment import Containment
 from textbert.data.groups import choose_groups, count_classes, get_groups_by_text, order_groups, unite_groups
 from textbert.data.normalization import fold_text, hash_text
+from textbert.data.times import find_latest
 from textbert.utils.validation import as_1d_arrays
 
 # importing scikit-learn takes a second, so only the functions that use it do: converting features need not wait for it
@@ -156,7 +158,9 @@ def _describe_groups(splits: tuple[np.ndarray, np.ndarray], groups: np.ndarray, 
         share = np.mean(labels[rows] == label)
         parts.append(f"{len(np.unique(groups[rows])):,} with {len(rows):,} rows {name}, {share:.1%} of class {label}")
     left_out = len(groups) - sum(map(len, splits))
-    return f"groups: {'; '.join(parts)}" + (f"; {left_out:,} rows left out, with texts of both" if left_out else "")
+    return f"groups: {'; '.join(parts)}" + (
+        f"; {left_out:,} rows left out, whose texts are on both sides" if left_out else ""
+    )
 
 
 def split_train_validation(
@@ -195,6 +199,33 @@ def split_train_validation(
         yield train_test_split(range(len(rows)), test_size=share, random_state=seed, stratify=stratify)[1]
 
     return next(_split(texts, labels, choose, hint))
+
+
+def split_latest(
+    texts: Iterable[str], labels: Sequence[Any], times: pd.Series, share: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split examples into training and validation sets, the latter with the latest, about the fraction `share`.
+
+    Examples of the same time stay together. A text of both sets is left out of training, and one that is contained in
+    a text of the other set is left out; how many that are is printed.
+
+    texts, labels, times : of n examples; times are those of `parse_times`
+
+    Returns two sorted arrays of positions. Raises ValueError if a set would lack a class.
+    """
+    text_array, label_array = as_1d_arrays(np.array(list(texts), object), labels)
+    hint = f"use another fraction than {share}, or no TIME_COLUMN"
+    try:
+        is_latest = find_latest(times, share)
+    except ValueError as error:
+        raise ValueError(f"cannot split {len(label_array)} rows like that ({error}): {hint}") from None
+    _, text_of_row, containment = _compare_texts(text_array)
+    splits = _leave_out_shared(is_latest, text_of_row, containment)
+    _check_classes(splits, label_array, hint)
+    left_out = [int((is_latest == side).sum()) - len(rows) for side, rows in zip((False, True), splits)]
+    print(f"{left_out[0]:,} earlier rows are left out, whose text is among the later ones, too, or in one of them")
+    print(f"{left_out[1]:,} later rows are left out, whose text is contained in an earlier one")
+    return splits
 
 
 def split_folds(

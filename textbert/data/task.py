@@ -13,8 +13,9 @@ from textbert.data.groups import describe_groups, encode_groups
 from textbert.data.ids import agree_on_ids
 from textbert.data.near_duplicates import find_components, find_near_duplicates
 from textbert.data.public_datasets import has_yelp_format
-from textbert.data.splits import split_train_validation
+from textbert.data.splits import split_latest, split_train_validation
 from textbert.data.tables import find_data_files, read_table
+from textbert.data.times import describe_times, parse_times
 from textbert.data.tsv import describe_table, write_task
 
 SPLITS = ("train", "dev")
@@ -27,8 +28,8 @@ class TaskTables:
     data_dir : the folder that they are in
     frames : dict from "train" and "dev" to DataFrames of `infer_columns`
     sources : dict from the same names to `describe_table` of the files
-    text_column, id_column, group_column : name or number of these columns in the files, a list of several text columns
-        that were joined; None for `id_column` and `group_column` if there are no ids or groups
+    text_column, id_column, group_column, time_column : name or number of these columns in the files, a list of several
+        text columns that were joined; None if there are no ids, groups or times
     """
 
     data_dir: Path
@@ -37,6 +38,7 @@ class TaskTables:
     text_column: TextColumns
     id_column: Column | None
     group_column: Column | None = None
+    time_column: Column | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -47,11 +49,11 @@ class TaskTables:
     def rows(self) -> pd.DataFrame:
         """The rows of all files in one DataFrame.
 
-        Its columns are split ("train" or "dev"), row (the row that a spreadsheet shows), id and group if the files have
-        them, label and text.
+        Its columns are split ("train" or "dev"), row (the row that a spreadsheet shows), id, group and time if the
+        files have them, label and text.
         """
         frames = [frame.assign(split=split, row=frame.index + 1) for split, frame in self.frames.items()]
-        optional = {"id": self.id_column, "group": self.group_column}
+        optional = {"id": self.id_column, "group": self.group_column, "time": self.time_column}
         names = [name for name, column in optional.items() if column is not None]
         return pd.concat(frames, ignore_index=True)[["split", "row", *names, "label", "text"]]
 
@@ -73,11 +75,18 @@ def read_tables(
     id_column: Column | None = None,
     encoding: str = "utf-8",
     group_column: Column | None = None,
+    time_column: Column | None = None,
 ) -> TaskTables:
     """Read the one or two tables in a folder, and print for each which columns are used.
 
-    For the parameters and errors see `find_data_files`, `infer_columns` and `read_table`.
+    For the parameters and errors see `find_data_files`, `infer_columns`, `read_table` and `parse_times`. Groups and
+    times exclude each other: the rows of a group are usually on both sides of a date.
     """
+    if group_column is not None and time_column is not None:
+        raise ValueError(
+            f"GROUP_COLUMN is {group_column!r} and TIME_COLUMN is {time_column!r}, but the rows of a group may be on "
+            "both sides of a date: set one of them to None"
+        )
     paths = find_data_files(data_dir, train_file, test_file)
     frames, columns, sources = {}, {}, {}
     for split, path in zip(SPLITS, paths):
@@ -85,12 +94,14 @@ def read_tables(
             continue
         sources[split] = describe_table(path)
         frames[split], columns[split] = infer_columns(
-            read_table(path, encoding), path.name, text_column, label_column, id_column, group_column
+            read_table(path, encoding), path.name, text_column, label_column, id_column, group_column, time_column
         )
+        if time_column is not None:
+            frames[split]["time"] = parse_times(frames[split]["time"], path.name, columns[split]["time"])
         print(f"{path.name}: {len(frames[split]):,} rows, columns used: {columns[split]}")
     frames, id_name = agree_on_ids(frames, columns)
     names = columns["train"]
-    return TaskTables(Path(data_dir), frames, sources, names["text"], id_name, names.get("group"))
+    return TaskTables(Path(data_dir), frames, sources, names["text"], id_name, names.get("group"), names.get("time"))
 
 
 def choose_classes(
@@ -167,23 +178,35 @@ def find_groups(rows: pd.DataFrame, near_groups: pd.Series | None) -> np.ndarray
 def hold_out_dev_set(rows: pd.DataFrame, share: float, seed: int, near_groups: pd.Series | None = None) -> pd.DataFrame:
     """Return the rows with a dev set: unchanged if there is one, else with the split "dev" for some of them.
 
-    About `share` of the texts, a fraction, are held out; see `split_train_validation`. How many texts are left out,
-    because they are contained in texts of both sets, is printed, and how groups are divided.
+    About `share` of the texts, a fraction, are held out: the latest if there are times, see `split_latest`, else at
+    random, see `split_train_validation`. How many texts are left out, because they are contained in texts of both sets,
+    is printed, and how groups or times are divided.
 
-    rows : DataFrame with the columns split, text and binary (the label as 0 or 1) and, if there are groups, group
+    rows : DataFrame with the columns split, text and binary (the label as 0 or 1) and, if there are groups or times,
+        group or time
     near_groups : second result of `group_near_duplicates`
     """
     if "group" in rows:
         print(*describe_groups(rows["group"], encode_groups(rows["group"]), rows["split"]), sep="\n")
-    if (rows["split"] == "dev").any():
-        return rows
-    groups = find_groups(rows, near_groups)
-    positions = split_train_validation(rows["text"].tolist(), rows["binary"].to_numpy(), share, seed, groups)
-    parts = [rows.iloc[part].assign(split=split) for split, part in zip(SPLITS, positions)]
-    if groups is None:  # else the split has printed it
-        left_out = len(rows) - sum(map(len, parts))
+    data, groups = rows, find_groups(rows, near_groups)
+    if not (rows["split"] == "dev").any():
+        texts, binary = rows["text"].tolist(), rows["binary"].to_numpy()
+        if "time" in rows:
+            if near_groups is not None:
+                raise ValueError(
+                    "NEAR_DUPLICATES is 'together', but with a TIME_COLUMN the latest rows are the dev set, whatever "
+                    "they resemble: set NEAR_DUPLICATES to 'report'"
+                )
+            positions = split_latest(texts, binary, rows["time"], share)
+        else:
+            positions = split_train_validation(texts, binary, share, seed, groups)
+        data = pd.concat([rows.iloc[part].assign(split=split) for split, part in zip(SPLITS, positions)])
+    if "time" in data:
+        print(*describe_times(data["time"], data["split"]), sep="\n")
+    elif groups is None and data is not rows:  # else the split has printed it
+        left_out = len(rows) - len(data)
         print(f"{left_out:,} texts ({left_out / len(rows):.1%}) are contained in texts of both sets and left out")
-    return pd.concat(parts)
+    return data
 
 
 def write_files(
@@ -206,7 +229,7 @@ def write_files(
     issues : table of `count_issues`
     near_groups : as in `hold_out_dev_set`
     """
-    names = ("text_column", "id_column", "group_column")
+    names = ("text_column", "id_column", "group_column", "time_column")
     about: dict[str, Any] = {name: getattr(tables, name) for name in names}
     about |= {"classes": classes, "tables": tables.sources}
     about["near_duplicates"] = None if near_groups is None else "together"

@@ -181,13 +181,13 @@ def read_task_info(data_dir: str | Path) -> dict[str, Any]:
     label_names : see `read_label_names`, which raises ValueError
     text_column : name or number of the column of the texts, a list of those that were joined, None if unknown
     id_column : name or number of the column of ids, None if they are row numbers, "id" if unknown
-    group_column : name or number of the column of groups, None if there are none
+    group_column, time_column : name or number of the column of groups, and of that of times, None if there are none
     classes : the labels of classes 0 and 1 in the table, two lists, None if unknown
     near_duplicates : "together" if near duplicates are to be on the same side of a split, otherwise None
     tables : dict from "train" and "dev" to `describe_table` of the tables that were read, {} if unknown
     """
     content = _read_object(Path(data_dir, "labels.json"))
-    defaults = {"text_column": None, "id_column": "id", "group_column": None}
+    defaults = {"text_column": None, "id_column": "id", "group_column": None, "time_column": None}
     info = {name: content.get(name, default) for name, default in defaults.items()}
     for name, value in info.items():
         columns = value if isinstance(value, list) and value and name == "text_column" else [value]

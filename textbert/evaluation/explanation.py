@@ -15,7 +15,8 @@ from pytorch_pretrained_bert.tokenization import BasicTokenizer
 
 from textbert.data.words import is_unspaced, split_letters
 from textbert.features.features import IGNORE_INDEX, Features
-from textbert.features.tokenization import TokenCache, head_length
+from textbert.features.token_cache import TokenCache
+from textbert.features.tokenization import head_length
 from textbert.model.prediction import predict_logits
 from textbert.utils.display import NEGATIVE_COLOUR, POSITIVE_COLOUR
 from textbert.utils.validation import check_type

@@ -31,7 +31,8 @@ def find_label_issues(
     ----------
     texts : list of n strings
     labels : array of 0 and 1, of shape (n,)
-    y_prob : BERT's probabilities of class 1, of shape (n,); BERT may have memorized the labels it was trained on
+    y_prob : BERT's probabilities of class 1, of shape (n,); NaN where it was trained on the text and knows the label
+        by heart, and where the other model decides alone
     baseline : a scikit-learn classifier of texts; its predictions are out-of-fold, so it cannot have memorized a label.
         Equal texts are in one fold
     folds : maximum number of folds; there are no more than the minority class has different texts
@@ -53,18 +54,20 @@ def find_label_issues(
         "bert": _get_label_confidence(labels, np.asarray(y_prob)),
     }
     clipped = np.clip(list(confidence.values()), 1e-9, 1 - 1e-9)
-    log_odds = sum(np.log(p / (1 - p)) for p in clipped)  # as if the two models were independent
+    # as if the two models were independent; 0, which is undecided, where there is no probability
+    log_odds = np.nansum(np.log(clipped / (1 - clipped)), axis=0)
     return pd.DataFrame({"row": np.arange(len(labels)), **confidence}).iloc[np.argsort(log_odds, kind="stable")]
 
 
 def tabulate_label_issues(texts: LabelledTexts, y_prob: np.ndarray, names: Sequence[str], count: int) -> pd.DataFrame:
     """Return the rows of `find_label_issues` for some training texts as a table to read, at most `count`.
 
-    y_prob : BERT's probabilities of class 1, of shape (n,)
+    y_prob : BERT's probabilities of class 1, of shape (n,); NaN where it was trained on the text
     names : names of the two classes
     """
     issues = find_label_issues(texts.texts, texts.labels, y_prob, make_baseline(), groups=texts.groups).head(count)
     suspects = texts.select(issues["row"].to_numpy())
     columns = {texts.id_name: suspects.ids, "label": [names[label] for label in suspects.labels]}
-    columns |= {"TF-IDF": issues["baseline"].round(2).tolist(), "BERT": issues["bert"].round(2).tolist()}
+    bert = ["–" if np.isnan(p) else p for p in issues["bert"].round(2)]
+    columns |= {"TF-IDF": issues["baseline"].round(2).tolist(), "BERT": bert}
     return pd.DataFrame(columns | {"text": suspects.texts})

@@ -288,9 +288,9 @@ def choose_threshold(
     thresholds = np.append(default, (values[1:] + values[:-1]) / 2)  # the default first, so that it wins a tie
     best = thresholds[threshold_curve(labels, y_prob, thresholds)["mcc"].argmax()]
     if best == default:
-        return default, "no other threshold has a better validation MCC"
+        return default, "no other threshold has a higher MCC"
     predictions = {"default": y_prob >= default, "best": y_prob >= best}
     gain = bootstrap_metrics(labels, predictions, 2000, seed).loc[("best minus default", "mcc")]
-    reason = f"the best on the validation set, {format_threshold(best)}, changes its MCC by "
+    reason = f"{format_threshold(best)} has the highest MCC and changes it by "
     reason += f"{gain['low']:+.3f} to {gain['high']:+.3f} (95 % bootstrap interval)"
     return (float(best), reason) if gain["low"] > 0 else (default, f"{reason}, which may be chance")

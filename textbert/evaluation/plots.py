@@ -1,4 +1,4 @@
-"""Plots: the architecture of a model, ROC and precision-recall curves, calibration and thresholds."""
+"""Plots: ROC and precision-recall curves, calibration, thresholds and coverage."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,10 +7,8 @@ from unicodedata import bidirectional
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from pytorch_pretrained_bert import BertForSequenceClassification
 from scipy.stats import binomtest
 from sklearn import metrics
 
@@ -18,67 +16,6 @@ from textbert.evaluation.calibration import format_threshold
 from textbert.evaluation.predictions import merge_bands
 from textbert.evaluation.review import count_by_coverage, get_confidence
 from textbert.utils.display import BASELINE_COLOUR, BERT_COLOUR, LIMIT, NEGATIVE_COLOUR, POSITIVE_COLOUR
-
-GREY = "#e6e6e6"
-
-# a box of the architecture diagram: height, colour, title, and a note to its right
-Box = tuple[float, str, str, str]
-
-
-def _draw_box(ax: plt.Axes, y: float, box: Box) -> None:
-    """Draw a box of the architecture diagram with its lower edge at `y`."""
-    height, colour, title, note = box
-    ax.add_patch(plt.Rectangle((0, y), 6.6, height, facecolor=colour, edgecolor="#555555", linewidth=0.8))
-    ax.text(3.3, y + height / 2, title, ha="center", va="center", fontsize=11)
-    ax.text(6.9, y + height / 2, note, ha="left", va="center", fontsize=10, color="#444444")
-
-
-def _make_boxes(model: BertForSequenceClassification, rate_of: dict[int, float]) -> list[Box]:
-    """Return the boxes from the embeddings up; `rate_of` has the learning rate of each parameter by its `id`."""
-    bert, size, num_layers = model.bert, model.config.hidden_size, model.config.num_hidden_layers
-    title = f"each token an embedding of size {size}:\nword + position + segment"
-    modules = [(1.3, "#dbe5f1", title, bert.embeddings)]
-    modules += [
-        (0.9, GREY, f"layer {number}: attention, feed-forward", layer)
-        for number, layer in enumerate(bert.encoder.layer, start=1)
-    ]
-    modules += [(0.9, "#fbe3d3", "pooler: reads [CLS] only", bert.pooler)]
-    modules += [(0.9, "#f6c7a5", f"classifier: {model.num_labels} logits", model.classifier)]
-    boxes = []
-    for height, colour, title, module in modules:
-        count = sum(parameter.numel() for parameter in module.parameters())
-        weights = f"{count / 1e6:.1f} M" if count > 99_999 else f"{count:,}"
-        rate = rate_of[id(next(module.parameters()))]
-        boxes.append((height, colour, title, f"{weights} weights\nlearning rate {rate:.1e}"))
-    if num_layers > 4:  # those between look alike
-        boxes[3:num_layers] = [(0.8, "white", f"layers 3 to {num_layers - 1}: the same", "rates between those")]
-    return boxes
-
-
-def draw_bert(
-    model: BertForSequenceClassification, tokens: Sequence[str], optimizer: torch.optim.Optimizer
-) -> plt.Figure:
-    """Draw the architecture of a BERT, from some tokens at the bottom to the logits at the top.
-
-    model : a BertForSequenceClassification
-    tokens : with [CLS] and [SEP]; more than a handful are not legible
-    optimizer : a new one of `make_optimizer`, whose learning rates are written beside the modules
-    """
-    rate_of = {id(weights): group["lr"] for group in optimizer.param_groups for weights in group["params"]}
-    boxes = _make_boxes(model, rate_of)
-    figure, ax = plt.subplots(figsize=(5.8, 0.8 * len(boxes) + 2), layout="constrained")
-    width = 6.6 / len(tokens)
-    for position, token in enumerate(tokens):
-        colour = "#111111" if token == "[CLS]" else "#777777"
-        ax.text((position + 0.5) * width, 0, token, ha="center", va="center", fontsize=11, color=colour, weight="bold")
-    y = 0.5
-    for box in boxes:
-        ax.annotate("", (3.3, y + 0.45), (3.3, y), arrowprops={"arrowstyle": "->", "color": "#555555"})
-        _draw_box(ax, y + 0.45, box)
-        y += 0.45 + box[0]
-    ax.set(xlim=(-0.1, 10.4), ylim=(-0.5, y + 0.3))
-    ax.axis("off")
-    return figure
 
 
 def drawable_names(names: Sequence[str]) -> list[str]:

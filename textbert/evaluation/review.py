@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from textbert.evaluation.calibration import format_threshold
 from textbert.evaluation.metrics import format_metric
@@ -129,6 +130,43 @@ def describe_range(review_range: Range | None, target_accuracy: Target) -> str:
     return f"TARGET_ACCURACY = {target_accuracy}: probabilities between {low} and {high} are left to a person"
 
 
+def tabulate_targets(
+    validation: tuple[np.ndarray, np.ndarray],
+    held_out: tuple[np.ndarray, np.ndarray],
+    threshold: float,
+    targets: Sequence[float] = (0.9, 0.95),
+) -> pd.DataFrame:
+    """Return what some target accuracies would leave to a person, and how often the model is right on the rest.
+
+    validation, held_out : (probabilities of class 1, labels), each of shape (n,): the examples that the ranges are
+        found on, and those that they are tried on
+    threshold, targets : see `find_review_range`
+    """
+    y_prob, labels = as_1d_arrays(*held_out)
+    table = pd.DataFrame(index=pd.Index(targets, name="TARGET_ACCURACY"))
+    ranges = [find_review_range(*validation, threshold, target) or (0, 1) for target in targets]
+    is_right = [((y_prob >= threshold) == labels)[~needs_review(y_prob, review_range)] for review_range in ranges]
+    table["left to a person"] = [_format_range(review_range) for review_range in ranges]
+    table["decided by the model"] = [f"{len(decided):,} of {len(labels):,}" for decided in is_right]
+    table["accuracy on these"] = [_format_accuracy(decided) for decided in is_right]
+    return table
+
+
+def _format_range(review_range: Range) -> str:
+    """Return "0.250 to 0.750", or "all" or "none"."""
+    if list(review_range) == [0, 1]:
+        return "all"
+    return "none" if review_range[0] == review_range[1] else " to ".join(map(format_threshold, review_range))
+
+
+def _format_accuracy(is_right: np.ndarray) -> str:
+    """Return an accuracy with its interval; "–" if there are no predictions."""
+    if not len(is_right):
+        return "–"
+    low, high = (format_metric(float(end)) for end in _accuracy_interval(is_right.sum(), np.array(len(is_right))))
+    return f"{format_metric(is_right.mean())} (95 % interval {low} to {high})"
+
+
 def describe_review(labels: np.ndarray, y_prob: np.ndarray, threshold: float, review_range: Range | None) -> str:
     """Return how many texts the model decides by itself and how often it is right on these, as a sentence.
 
@@ -140,6 +178,5 @@ def describe_review(labels: np.ndarray, y_prob: np.ndarray, threshold: float, re
     is_right = ((y_prob >= threshold) == labels)[~needs_review(y_prob, review_range)]
     if not len(is_right):
         return f"All {len(labels):,} texts are left to a person."
-    low, high = (format_metric(float(end)) for end in _accuracy_interval(is_right.sum(), np.array(len(is_right))))
     decided = f"The model decides {len(is_right):,} of {len(labels):,} texts, and is right on {is_right.sum():,}"
-    return f"{decided}: an accuracy of {format_metric(is_right.mean())} (95 % interval {low} to {high})."
+    return f"{decided}: an accuracy of {_format_accuracy(is_right)}."

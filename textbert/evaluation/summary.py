@@ -47,7 +47,7 @@ def _compare_with_majority_class(model: str, classes: pd.DataFrame) -> str:
     recalls = " and ".join(f"{row.correct:,} of {row.texts:,} {str(row.Index)!r}" for row in classes.itertuples())
     majority, always = classes["texts"].max(), "always predicting the same class"
     if classes["texts"].nunique() > 1:
-        always = f"always predicting {str(classes.index[classes['texts'].argmax()])!r}, the more frequent class here,"
+        always = f"always predicting {str(classes.index[classes['texts'].argmax()])!r}"
     sentence = f"It found {recalls}; {always} is right"
     if correct > majority and _format_proportion(correct, texts) == _format_proportion(majority, texts):
         return f"{sentence} on {majority:,} of {texts:,}, {model} on {correct:,}."

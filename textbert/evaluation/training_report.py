@@ -1,4 +1,4 @@
-"""What train.ipynb shows of a model and its training: attention, losses, learning rates, the best epoch."""
+"""What train.ipynb shows: architecture and attention of a model, losses, learning rates, the best epoch."""
 
 from collections.abc import Sequence
 
@@ -37,6 +37,62 @@ def compute_attention(model: BertForSequenceClassification, input_ids: Sequence[
             hidden_states = layer(hidden_states, mask)
         model.train(was_training)
     return np.stack(weights)
+
+
+def _describe_module(module: torch.nn.Module, rate_of: dict[int, float]) -> str:
+    """Return how many weights a module has, and its learning rate, from the rate of each parameter by its `id`."""
+    count = sum(parameter.numel() for parameter in module.parameters())
+    rate = rate_of[id(next(module.parameters()))]
+    return f"{f'{count / 1e6:.1f} M' if count > 99_999 else f'{count:,}'} weights, learning rate {rate:.1e}"
+
+
+def _name_modules(model: BertForSequenceClassification) -> list[tuple[str, torch.nn.Module | None]]:
+    """Return names and modules from the embeddings up; the layers between first and last are one, without module."""
+    layers = list(model.bert.encoder.layer)
+    embeddings = f"embeddings: {model.config.hidden_size} numbers for each token"
+    named: list[tuple[str, torch.nn.Module | None]] = [(embeddings, model.bert.embeddings)]
+    named += [("layer 1: attention, feed-forward network", layers[0])]
+    if len(layers) > 2:
+        between = f"layers 2 to {len(layers) - 1}" if len(layers) > 3 else "layer 2"
+        named += [(f"{between}: the same, with learning rates between", None)]
+    if len(layers) > 1:
+        named += [(f"layer {len(layers)}: attention, feed-forward network", layers[-1])]
+    named += [("pooler: reads the vector of [CLS] only", model.bert.pooler)]
+    return [*named, (f"classifier: {model.num_labels} logits", model.classifier)]
+
+
+def draw_bert(
+    model: BertForSequenceClassification, tokens: Sequence[str], optimizer: torch.optim.Optimizer
+) -> tuple[plt.Figure, str]:
+    """Draw the architecture of a BERT, from some tokens at the bottom to the logits at the top.
+
+    Each token has a vector, a square, in each layer; the lines between two layers are the attention.
+
+    model : a BertForSequenceClassification
+    tokens : with [CLS] and [SEP]; more than a handful are not legible
+    optimizer : a new one of `make_optimizer`, whose learning rates are written beside the modules
+
+    Returns the figure and its alternative text.
+    """
+    rate_of = {id(weights): group["lr"] for group in optimizer.param_groups for weights in group["params"]}
+    blocks = [(name, _describe_module(module, rate_of) if module else "") for name, module in _name_modules(model)]
+    figure, ax = plt.subplots(figsize=(9, 0.75 * len(blocks) + 0.6), layout="constrained")
+    columns = np.arange(len(tokens))
+    for column, token in enumerate(tokens):
+        ax.text(column, 0, token, ha="center", va="center", fontsize=11)
+    for y, (name, note) in enumerate(blocks, start=1):
+        is_new = y > len(blocks) - 2  # pooler and classifier
+        targets = columns[:1] if is_new else columns
+        for target in targets:
+            sources = columns if note and name.startswith("layer") else [target]  # attention, or straight on
+            ends = np.stack([sources, np.full(len(sources), target)])
+            ax.plot(ends, [[y - 0.8], [y - 0.2]], color="#888888", linewidth=0.7)
+        colour = "#f0a973" if is_new else "#9db7d5"
+        ax.scatter(targets, np.full(len(targets), y), marker="s" if note else "$⋮$", s=150, color=colour)
+        ax.text(len(tokens) - 0.3, y, f"{name}\n{note}".strip(), ha="left", va="center", fontsize=10)
+    ax.set(xlim=(-0.6, 1.95 * len(tokens)), ylim=(-0.4, len(blocks) + 0.5))
+    ax.axis("off")
+    return figure, "From the tokens up: " + "; ".join(", ".join(filter(None, block)) for block in blocks) + "."
 
 
 def _draw_weights(ax: plt.Axes, tokens: Sequence[str], weights: np.ndarray) -> None:
@@ -96,7 +152,7 @@ def plot_schedule(learning_rates: Sequence[float]) -> tuple[plt.Figure, str]:
     """Plot the learning rate of each step of a training run; return the figure and its alternative text."""
     figure, ax = plt.subplots(figsize=(6, 2.2), layout="constrained")
     ax.plot(range(1, len(learning_rates) + 1), learning_rates, color=TRAIN_COLOUR)
-    ax.set(xlabel="step", ylabel="learning rate\nof the top layer", ylim=(0, None))
+    ax.set(xlabel="step", ylabel="learning rate\nof the classifier", ylim=(0, None))
     top = int(np.argmax(learning_rates)) + 1
     alt = (
         f"The learning rate rises to {max(learning_rates):.1e} at step {top:,} of {len(learning_rates):,}, then falls."

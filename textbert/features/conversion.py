@@ -16,14 +16,11 @@ import numpy as np
 import psutil
 
 from textbert.features.features import Features
-from textbert.features.tokenization import Encoder, TokenizationConfig
+from textbert.features.tokenization import EncodedBatch, Encoder, TextPair, TokenizationConfig, encode_pairs, pack_batch
 from textbert.utils.display import ProgressBar, progress_bar
 from textbert.utils.validation import check_positive_int
 
 BATCH_TEXTS = 500  # a few milliseconds of work, and little to send to a worker
-
-TextPair = tuple[str, str | None]
-EncodedBatch = tuple[np.ndarray, np.ndarray, np.ndarray]  # see `Encoder.encode_batch`
 
 _worker_encoder: Encoder  # set once in each worker process, so that the tokenizer is sent only once
 
@@ -154,6 +151,10 @@ def _encode_batches(
     pool: Future[Executor] | None,
 ) -> list[EncodedBatch]:
     """Encode batches here, and in workers: those of `pool`, or new ones once that saves time."""
+    if len(batches) == 1 and not pool:
+        encoded = pack_batch(*encode_pairs(config, batches[0]))
+        bar.update(len(encoded[1]))
+        return [encoded]
     encoder = Encoder(config)
 
     def encode_here(batch: Iterable[TextPair]) -> EncodedBatch:

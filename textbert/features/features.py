@@ -30,6 +30,14 @@ class InputFeatures:
     segment_ids: list[int]
     label_id: int | float
 
+    @classmethod
+    def pad(cls, ids: list[int], length_a: int, label_id: int | float, max_seq_length: int) -> "InputFeatures":
+        """Return the InputFeatures of tokens, the first `length_a` of which belong to the first text."""
+        length = len(ids)
+        padding = [0] * (max_seq_length - length)
+        segment_ids = [0] * length_a + [1] * (length - length_a) + padding
+        return cls(ids + padding, [1] * length + padding, segment_ids, label_id)
+
 
 class Features(Sequence[InputFeatures]):
     """A list of InputFeatures that takes about 2 bytes of memory for each token.
@@ -114,11 +122,10 @@ class Features(Sequence[InputFeatures]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} is out of range for {len(self)} examples")
         index %= len(self)
-        length, length_a = int(self.lengths[index]), int(self.segment_a_lengths[index])
-        padding = [0] * (self.max_seq_length - length)
-        ids = self.ids[self.offsets[index] : self.offsets[index + 1]].tolist() + padding
-        segments = [0] * length_a + [1] * (length - length_a) + padding
-        return InputFeatures(ids, [1] * length + padding, segments, self.labels[index].item())
+        ids = self.ids[self.offsets[index] : self.offsets[index + 1]].tolist()
+        return InputFeatures.pad(
+            ids, int(self.segment_a_lengths[index]), self.labels[index].item(), self.max_seq_length
+        )
 
     def hash_content(self) -> str:
         """Return the SHA-256, in hexadecimal, of the tokens and labels."""

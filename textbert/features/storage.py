@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from textbert.features.features import Features, InputFeatures
-from textbert.features.tokenization import TokenizationConfig, tokenizes_by_chunk
+from textbert.features.token_cache import tokenizes_by_chunk
+from textbert.features.tokenization import TokenizationConfig
 from textbert.utils.errors import translate_read_errors
 from textbert.utils.files import atomic_write, check_file, hash_file, is_file
 

@@ -55,6 +55,7 @@ class Classifier:
     validation : DataFrame with the columns id, label, logit_0 and logit_1 of the validation set, or None
     training_hashes : sorted int64 array of the hashes of all training and validation texts, or None
     path : the archive or folder it was loaded from
+    out_of_fold : DataFrame with text_hash, logit_0 and logit_1 of texts that a cross-validation held out, or None
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Classifier:
         validation: pd.DataFrame | None = None,
         training_hashes: np.ndarray | None = None,
         path: str | Path | None = None,
+        out_of_fold: pd.DataFrame | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -72,6 +74,7 @@ class Classifier:
         self.validation = validation
         self.training_hashes = training_hashes
         self.path = path
+        self.out_of_fold = out_of_fold
 
     @classmethod
     def load(
@@ -114,7 +117,7 @@ class Classifier:
         overrides = {n: v.item() if isinstance(v, np.generic) else v for n, v in arguments.items() if v is not None}
         settings = merge_settings(files.config, overrides, files.source)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        parts = files.validation, files.training_hashes, files.source
+        parts = files.validation, files.training_hashes, files.source, files.out_of_fold
         return cls(model.to(device).eval(), build_tokenizer(files), settings, *parts)
 
     def describe(self) -> list[str]:
@@ -288,12 +291,8 @@ class Classifier:
         The target appears when all rows are done; until then `<target>.part` grows. After an interruption, the same
         call resumes there and produces the same file. Divide jobs of many hours: see docs/many-machines.md.
 
-        Raises
-        ------
-        FileNotFoundError
-        WriteError
-        ValueError : for a file that is not such a table, a target that cannot be written, or a batch_rows or batch_size
-            that is not a positive integer
+        Raises FileNotFoundError, WriteError, and ValueError for a file that is not such a table, a target that cannot
+        be written, or a batch_rows or batch_size that is not a positive integer.
         """
         return predict_file(
             self, source, target, text_column, batch_rows, batch_size, progress, encoding=encoding, header=header

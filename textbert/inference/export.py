@@ -187,7 +187,8 @@ def export_onnx(classifier: Classifier, path: Path) -> None:
     """Write the model as ONNX, with the calibration in its weights.
 
     Inputs are input_ids, token_type_ids and attention_mask, int64 of shape (batch, length) with any batch and a length
-    up to 512; the output is logits, float32 of shape (batch, 2).
+    up to 512; the output is logits, float32 of shape (batch, 2). The metadata are strings: `threshold`, a number, and
+    `label_names`, a JSON list with the names of the classes 0 and 1.
     """
     _import_package("onnxscript", "onnx onnxscript")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is not installed
@@ -195,10 +196,15 @@ def export_onnx(classifier: Classifier, path: Path) -> None:
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=MAX_POSITIONS)}
     inputs = tuple(torch.ones(2, 8, dtype=torch.int64) for _ in names)
     options: dict[str, Any] = {"input_names": names, "output_names": ["logits"], "dynamo": True}
-    options |= {"dynamic_shapes": dict.fromkeys(names, axes), "external_data": False, "verbose": False}
-    with atomic_write(path) as temporary, torch.inference_mode(), warnings.catch_warnings():
+    options |= {"dynamic_shapes": dict.fromkeys(names, axes), "verbose": False}
+    with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own, about names of axes
-        torch.onnx.export(fold_temperature_into_weights(classifier), inputs, str(temporary), **options)
+        program: Any = torch.onnx.export(fold_temperature_into_weights(classifier), inputs, **options)
+    settings = classifier.settings
+    program.model.metadata_props["label_names"] = json.dumps(settings["label_names"])
+    program.model.metadata_props["threshold"] = str(settings["threshold"])
+    with atomic_write(path) as temporary:
+        program.save(temporary, external_data=False)
 
 
 def quantize_onnx(path: Path) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from textbert.data.labelled_texts import LabelledTexts
+from textbert.data.normalization import hash_text
 from textbert.data.tsv import find_changed_tables
 from textbert.inference.classifier import Classifier
 from textbert.model.archive import get_archive_path
@@ -51,6 +52,23 @@ def predict_validation(classifier: Classifier) -> np.ndarray:
     assert classifier.validation is not None
     logits = classifier.validation[["logit_0", "logit_1"]].to_numpy()
     return classifier.predictions_from_logits(logits)["probability"].to_numpy()
+
+
+def predict_held_out(classifier: Classifier, texts: LabelledTexts) -> np.ndarray:
+    """Return BERT's probabilities of class 1 for training texts, of shape (n,); NaN where it was trained on the text.
+
+    Those of a cross-validation (FOLDS in train.ipynb), which are in the archive, are by models that were not trained on
+    the text; without them, only the texts of the validation set have a probability.
+    """
+    if (held_out := classifier.out_of_fold) is not None:
+        logits = held_out[["logit_0", "logit_1"]].to_numpy()
+        by_hash = dict(zip(held_out["text_hash"], classifier.predictions_from_logits(logits)["probability"]))
+        return np.array([by_hash.get(hash_text(text), np.nan) for text in texts.texts])
+    y_prob = np.full(len(texts), np.nan)
+    if classifier.validation is not None and classifier.training_hashes is not None:  # in 2019 nothing was held out
+        rows = np.flatnonzero(np.isin(texts.ids, classifier.validation["id"]))
+        y_prob[rows] = classifier.predict(texts.select(rows).texts, progress=False)["probability"]
+    return y_prob
 
 
 def measure_speed(classifier: Classifier, texts: list[str]) -> str:

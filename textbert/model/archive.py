@@ -16,6 +16,7 @@ import pandas as pd
 from textbert.model.config import (
     CONFIG,
     MODEL_FILES,
+    OUT_OF_FOLD,
     TOKENIZER_CONFIG,
     TRAINING_HASHES,
     VALIDATION,
@@ -72,13 +73,24 @@ class ModelFiles:
     @cached_property
     def validation(self) -> pd.DataFrame | None:
         """The validation set's predictions, with the columns id, label, logit_0 and logit_1; None if there are none."""
-        if VALIDATION not in self.contents:
+        return self._read_predictions(VALIDATION, {"id": str, "label": int})
+
+    @cached_property
+    def out_of_fold(self) -> pd.DataFrame | None:
+        """Predictions of a cross-validation, each by a model that was not trained on the text; None if there was none.
+
+        The columns are text_hash (of `hash_text`), logit_0 and logit_1.
+        """
+        return self._read_predictions(OUT_OF_FOLD, {"text_hash": "int64"})
+
+    def _read_predictions(self, name: str, types: dict[str, Any]) -> pd.DataFrame | None:
+        if name not in self.contents:
             return None
-        types = {"id": str, "label": int, "logit_0": float, "logit_1": float}
+        types = types | {"logit_0": float, "logit_1": float}
         try:
-            return pd.read_csv(io.BytesIO(self.contents[VALIDATION]), dtype=types)[list(types)]
+            return pd.read_csv(io.BytesIO(self.contents[name]), dtype=types)[list(types)]
         except (ValueError, KeyError, OverflowError) as error:
-            raise ValueError(f"{self.source}: its {VALIDATION} is corrupt ({error}). Run train.ipynb again") from None
+            raise ValueError(f"{self.source}: its {name} is corrupt ({error}). Run train.ipynb again") from None
 
     @cached_property
     def training_hashes(self) -> np.ndarray | None:

@@ -30,10 +30,12 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 
 VALIDATION = "validation.csv"
 
+OUT_OF_FOLD = "out_of_fold.csv"
+
 TRAINING_HASHES = "seen.bin"  # sorted hashes of the training examples' texts, 8 bytes each
 
 # the files of an archive, in the order in which they are written
-MODEL_FILES = (CONFIG, LEGACY_CONFIG, TOKENIZER_CONFIG, VOCABULARY, VALIDATION, TRAINING_HASHES, WEIGHTS)
+MODEL_FILES = (CONFIG, LEGACY_CONFIG, TOKENIZER_CONFIG, VOCABULARY, VALIDATION, OUT_OF_FOLD, TRAINING_HASHES, WEIGHTS)
 
 # accepted values of the settings that distinguish BERT from other architectures; the first one is the default
 BERT_SETTINGS: dict[str, tuple] = {

@@ -10,6 +10,7 @@ import torch
 from pytorch_pretrained_bert.modeling import BertConfig, BertForSequenceClassification
 from pytorch_pretrained_bert.tokenization import BertTokenizer
 
+from textbert.features.lazy_tokenizer import LazyTokenizer
 from textbert.model.archive import ModelFiles
 from textbert.model.config import (
     CONFIG,
@@ -59,7 +60,7 @@ def build_tokenizer(files: ModelFiles) -> BertTokenizer:
     with tempfile.TemporaryDirectory() as folder, translate_write_errors(folder):
         path = Path(folder, VOCABULARY)
         path.write_text("".join(f"{token}\n" for token in files.vocabulary), encoding="utf-8", newline="\n")
-        tokenizer = BertTokenizer(str(path), max_len=files.config["max_position_embeddings"])
+        tokenizer = LazyTokenizer(str(path), max_len=files.config["max_position_embeddings"])
     tokenizer.segments = files.config["type_vocab_size"]
     if "do_lower_case" not in settings:
         is_cased = any(token != token.lower() for token in tokenizer.vocab if not token.startswith("["))

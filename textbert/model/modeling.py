@@ -61,9 +61,7 @@ class FusedSelfAttention(modeling.BertSelfAttention):
         hidden_states is of shape (B, L, D); attention_mask, of shape (B, 1, 1, L), is added to the scores: it is 0 for
         tokens and -10,000 for padding.
         """
-        projections = self.query, self.key, self.value
-        weight = torch.cat([projection.weight for projection in projections])  # (3 D, D)
-        bias = torch.cat([projection.bias for projection in projections])
+        weight, bias = self._concatenate("weight"), self._concatenate("bias")  # (3 D, D), (3 D,)
         shape = (*hidden_states.shape[:2], 3, self.num_attention_heads, self.attention_head_size)  # (B, L, 3, H, S)
         qkv = F.linear(hidden_states, weight, bias).view(shape)
         q, k, v = (x.transpose(1, 2) for x in qkv.unbind(2))  # (B, H, L, S) each
@@ -76,6 +74,35 @@ class FusedSelfAttention(modeling.BertSelfAttention):
             dropout = self.dropout.p if self.training else 0.0
             context = F.scaled_dot_product_attention(q, k, v, attention_mask.to(q.dtype), dropout)
         return context.transpose(1, 2).flatten(2)
+
+    def _get_parameters(self, name: str) -> list[torch.Tensor]:
+        return [getattr(projection, name) for projection in (self.query, self.key, self.value)]
+
+    def share_storage(self) -> None:
+        """Store the weights of query, key and value one after the other, and so their biases, without changing them."""
+        for name in ("weight", "bias"):
+            parameters = self._get_parameters(name)
+            for parameter, part in zip(parameters, torch.cat([p.data for p in parameters]).chunk(3)):
+                parameter.data = part
+
+    def _concatenate(self, name: str) -> torch.Tensor:
+        """Return the weights or biases of query, key and value as one tensor.
+
+        It is a view where no gradient is needed and they still are as `share_storage` has left them. Moving a model to
+        another device or copying it separates them; then they are copied.
+        """
+        parameters = self._get_parameters(name)
+        first = parameters[0]
+        size, offset = first.numel(), first.storage_offset()
+        is_shared = not torch.is_grad_enabled() and all(
+            p.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+            and (p.storage_offset(), p.shape, p.dtype) == (offset + i * size, first.shape, first.dtype)
+            and p.is_contiguous()
+            for i, p in enumerate(parameters)
+        )
+        if not is_shared:
+            return torch.cat(parameters)
+        return first.as_strided((3 * len(first), *first.shape[1:]), first.stride())
 
     def attend_from_cls(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Return the context of [CLS] alone, the first position, of shape (B, 1, D); the inputs are those of `forward`.
@@ -167,6 +194,8 @@ def use_fused_kernels(model: Model) -> Model:
     check_type("model", model, modeling.BertPreTrainedModel, "load_model")
     for module in model.modules():
         module.__class__ = FUSED_CLASSES.get(type(module), type(module))
+        if isinstance(module, FusedSelfAttention):
+            module.share_storage()
         if getattr(module, "intermediate_act_fn", None) is modeling.gelu:
             module.intermediate_act_fn = F.gelu  # type: ignore[assignment]  # a plain attribute, not a submodule
     return model

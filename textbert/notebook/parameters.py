@@ -139,6 +139,7 @@ PARAMETERS = (
     Parameter("LABEL_COLUMN", "data_prep", None, COLUMN),
     Parameter("ID_COLUMN", "data_prep", None, COLUMN),
     Parameter("GROUP_COLUMN", "data_prep", None, COLUMN),
+    Parameter("TIME_COLUMN", "data_prep", None, COLUMN),
     Parameter("CLASSES", "data_prep", None, CLASSES),
     Parameter("LABEL_NAMES", "data_prep", None, none_or(TWO_NAMES)),
     Parameter("ENCODING", "data_prep", "utf-8", ENCODING),

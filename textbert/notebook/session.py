@@ -26,7 +26,7 @@ class Notebook:
         return check_parameters(self.name, self.namespace)
 
     def show_parameters(self) -> pd.DataFrame:
-        """Check the parameters and return them as a table: name, value, and the default if it is another one.
+        """Check the parameters and return them as a table: name, value, and the defaults where they differ.
 
         From then on each cell checks them. Raises what `check_parameters` raises.
         """
@@ -35,7 +35,8 @@ class Notebook:
             self.guard.validate = lambda: check_parameters(self.name, self.namespace)
         rows = [(repr(value), repr(parameters[name].default)) for name, value in values.items()]
         table = pd.DataFrame(rows, pd.Index(values, name="parameter"), ["value", "default"])
-        return table.assign(default=table["default"].where(table["value"] != table["default"], ""))
+        is_changed = table["value"] != table["default"]
+        return table.assign(default=table["default"].where(is_changed, "")) if is_changed.any() else table[["value"]]
 
 
 def start_notebook(name: str, folder: str | Path | None = None) -> Notebook:

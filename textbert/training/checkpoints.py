@@ -244,8 +244,8 @@ class TrialCache:
             with translate_write_errors(self.path):
                 self.path.unlink(missing_ok=True)
 
-    def run(self, accelerator: "Accelerator", name: str, fine_tune: Callable[..., Any], *arguments: Any) -> Any:
-        """Return the `summary` of the Run that `fine_tune(*arguments)` returns, from the file if it has one.
+    def run(self, accelerator: "Accelerator", name: str, train: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what `train(*arguments)` returns, plain values, from the file if it has them.
 
         Arrays among the arguments hold row numbers.
         """
@@ -256,14 +256,14 @@ class TrialCache:
         (results,) = broadcast_object_list([self._read()])
         if isinstance(results, OSError):
             raise results
-        if summaries := [results[key] for key in keys if results.get(key) is not None]:
+        if done := [results[key] for key in keys if results.get(key) is not None]:
             accelerator.print(f"{name}: already done")
-            return summaries[0]
+            return done[0]
         accelerator.print(f"{name}:")
-        summary = fine_tune(*arguments).summary
+        result = train(*arguments)
         if accelerator.is_main_process:
-            write_text(self.path, json.dumps(results | {keys[0]: summary}))
-        return summary
+            write_text(self.path, json.dumps(results | {keys[0]: result}))
+        return result
 
     def _get_keys(self, name: str, arguments: tuple[Any, ...]) -> list[str]:
         """Return the key of a trial in the file, followed by those that older files have for it."""

@@ -69,7 +69,7 @@ class TrainingConfig:
         return {field.name.upper(): getattr(self, field.name) for field in fields(self)}
 
     def get_learning_rates(self, num_examples: int) -> list[float]:
-        """Return the learning rate of the top layer in each step of a run over so many examples."""
+        """Return the learning rate of the classifier in each step of a run over so many examples."""
         steps = math.ceil(num_examples / (self.train_batch_size * self.gradient_accumulation_steps))
         optimizer = torch.optim.SGD([torch.zeros((), requires_grad=True)], self.learning_rate)
         (factor,) = make_schedule(optimizer, self.num_train_epochs * steps, self.warmup_proportion).lr_lambdas

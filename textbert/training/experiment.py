@@ -4,12 +4,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from pytorch_pretrained_bert.modeling import BertForSequenceClassification
 
 from textbert.data.splits import split_folds
@@ -84,6 +85,7 @@ class Experiment:
         self.track_with = track_with
         self.plan = plan
         self.last_run: Run | None = None  # the one that was started last, even if it was stopped
+        self.out_of_fold: pd.DataFrame | None = None  # logits of held-out rows, by row
 
     def get_identity(self, config: TrainingConfig, rows: tuple[np.ndarray, np.ndarray] | None = None) -> dict[str, Any]:
         """Return everything that determines the result of a run, as the dict that checkpoints store."""
@@ -141,31 +143,39 @@ class Experiment:
         return TrialCache(path, self.get_identity(self.config), self.resume)
 
     def _try(self, name: str, fine_tune: FineTune, config: TrainingConfig, *rows: np.ndarray) -> dict[str, Any]:
-        """Return the `summary` of a run without a checkpoint; from a file if it was done before an interruption."""
-        return self._trials.run(self.accelerator, name, lambda *rows: self.train(fine_tune, config, *rows), *rows)
+        """Return the `summary` of a run without a checkpoint, and its logits for the rows that it holds out.
+
+        They are from a file if this was done before an interruption.
+        """
+        return dict(
+            self._trials.run(self.accelerator, name, partial(self._train_and_predict, fine_tune, config), *rows)
+        )
+
+    def _train_and_predict(
+        self, fine_tune: FineTune, config: TrainingConfig, train_rows: np.ndarray, held_out: np.ndarray
+    ) -> dict[str, Any]:
+        run = self.train(fine_tune, config, train_rows, held_out)
+        self.setup.model.load_state_dict(run.best_weights)
+        logits = predict_distributed(self.setup.model, self.setup.features, 64, held_out)
+        return run.summary | {"logits": logits.tolist()}
 
     def search(
-        self,
-        fine_tune: FineTune,
-        train_rows: np.ndarray,
-        validation_rows: np.ndarray,
-        learning_rates: Sequence[float],
-        epoch_counts: Sequence[int],
-        first_run: Run,
+        self, fine_tune: FineTune, first_run: Run, learning_rates: Sequence[float], epoch_counts: Sequence[int]
     ) -> tuple[list[dict[str, Any]], Run]:
-        """Try each combination of learning rate and number of epochs that `first_run` did not have.
+        """Try each combination of learning rate and number of epochs that `first_run` did not have, on its rows.
 
         An empty list stands for the value of the experiment. Returns (a dict for each run, the first that of
         `first_run`; the Run with the highest validation MCC, which is trained again, with a checkpoint, unless it is
         `first_run`).
         """
         first = self.config.learning_rate, self.config.num_train_epochs
-        rows = train_rows, validation_rows
+        rows = first_run.train_rows, first_run.validation_rows
         search = [{"learning rate": first[0], "epochs": first[1], **first_run.summary}]
         for rate, count in product(learning_rates or first[:1], epoch_counts or first[1:]):
             if (rate, count) != first:
                 config = replace(self.config, learning_rate=rate, num_train_epochs=count)
                 result = self._try(f"learning rate {rate}, {count} epochs", fine_tune, config, *rows)
+                result.pop("logits", None)
                 search.append({"learning rate": rate, "epochs": count, **result})
         best = max(search, key=lambda trial: trial["validation MCC"])
         rate, count = best["learning rate"], best["epochs"]
@@ -190,18 +200,22 @@ class Experiment:
         num_folds : 0 for no cross-validation
         groups : those of `rows`, each of which is in one fold, see `split_folds`; None for no groups
 
-        Returns a dict for each fold.
+        Returns a dict for each fold. The predictions for the held-out rows go into the archive, see `pack`.
         """
         labels = self.setup.labels[rows]
         splits = split_folds(texts, labels, num_folds, self.config.random_seed, groups) if num_folds else ()
         rate, epochs = run.config.learning_rate, run.config.num_train_epochs
-        folds = []
+        folds: list[dict[str, Any]] = []
+        self.out_of_fold, parts = None, []
         for number, (train_indices, held_out) in enumerate(splits, start=1):
             name = f"fold {number} of {num_folds}, {epochs} epochs at {rate}"
             result = self._try(name, fine_tune, run.config, rows[train_indices], rows[held_out])
+            if logits := result.pop("logits", None):  # of a fold that an earlier version finished there are none
+                parts.append(pd.DataFrame(logits, rows[held_out], ["logit_0", "logit_1"]))
             folds.append({"rows held out": len(held_out), **result})
         scores = [fold["validation MCC"] for fold in folds]
         if folds:
+            self.out_of_fold = pd.concat(parts) if parts else None
             self.accelerator.print(f"MCC over {num_folds} folds: {np.mean(scores):.3f} ± {np.std(scores):.3f}")
         else:
             self.accelerator.print("FOLDS is 0: no cross-validation")
@@ -245,8 +259,11 @@ class Experiment:
         """
         self.setup.model.load_state_dict(run.best_weights)  # whatever was done to it since
         if self.accelerator.is_main_process:
-            features = self.setup.features
-            write_run(run, PackingList(**results), features.max_seq_length, self.output_dir, Path(archive))
+            packing, max_seq_length = (
+                PackingList(**results, out_of_fold=self.out_of_fold),
+                self.setup.features.max_seq_length,
+            )
+            write_run(run, packing, max_seq_length, self.output_dir, Path(archive))
             self.accelerator.print(f"{archive} is packed, and the checkpoint is removed")
         self.accelerator.wait_for_everyone()
         paths = sorted(path for path in self.output_dir.glob("[!.]*.*") if path.suffix != ".ipynb")

@@ -13,6 +13,7 @@ from pytorch_pretrained_bert.tokenization import BertTokenizer
 from textbert.data.normalization import hash_text
 from textbert.features.examples import Example
 from textbert.model.archive import pack_model, save_training_hashes
+from textbert.model.config import OUT_OF_FOLD, VALIDATION
 from textbert.model.loading import save_model
 from textbert.training.checkpoints import remove_checkpoint
 from textbert.training.distributed import get_environment
@@ -32,6 +33,7 @@ class PackingList:
     validation : metrics on the validation rows with that threshold
     parameters : those of train.ipynb by name, TRUNCATION at least; learning rate and epochs become those of the run
     search, folds : a dict for each run of a search or of a cross-validation
+    out_of_fold : DataFrame with the columns logit_0 and logit_1 of the rows that folds held out, or None
     """
 
     tokenizer: BertTokenizer
@@ -44,6 +46,7 @@ class PackingList:
     rows: np.ndarray | None = None
     search: Sequence[dict[str, Any]] = ()
     folds: Sequence[dict[str, Any]] = ()
+    out_of_fold: pd.DataFrame | None = None
 
 
 def make_settings(run: Run, packing: PackingList, max_seq_length: int) -> dict[str, Any]:
@@ -70,12 +73,16 @@ def make_settings(run: Run, packing: PackingList, max_seq_length: int) -> dict[s
 
 
 def make_tables(run: Run, packing: PackingList) -> dict[str, pd.DataFrame]:
-    """Return the tables of a run by name: its history, the loss of each step, and the logits of the validation rows."""
+    """Return the tables of a run by file name: its history, the loss of each step, and the logits of held-out rows."""
     validation = pd.DataFrame(packing.logits, columns=["logit_0", "logit_1"])
     validation.insert(0, "id", [packing.examples[row].guid for row in run.validation_rows])
     validation.insert(1, "label", run.setup.labels[run.validation_rows])
     losses = pd.DataFrame({"step": range(1, len(run.losses) + 1), "loss": run.losses})
-    return {"history": run.history, "losses": losses, "validation": validation}
+    tables = {"history.csv": run.history, "losses.csv": losses, VALIDATION: validation}
+    if packing.out_of_fold is None:
+        return tables
+    text_hashes = [hash_text(packing.examples[row].text_a) for row in packing.out_of_fold.index]
+    return tables | {OUT_OF_FOLD: packing.out_of_fold.assign(text_hash=text_hashes)}
 
 
 def write_run(run: Run, packing: PackingList, max_seq_length: int, output_dir: Path, archive: Path) -> None:
@@ -85,8 +92,9 @@ def write_run(run: Run, packing: PackingList, max_seq_length: int, output_dir: P
     texts = [packing.examples[row].text_a for row in rows]
     with exclusive_lock(output_dir / "checkpoint"):
         save_model(run.model, packing.tokenizer, output_dir, settings)
+        (output_dir / OUT_OF_FOLD).unlink(missing_ok=True)  # of an earlier run
         for name, table in tables.items():
-            write_text(output_dir / f"{name}.csv", table.to_csv(index=False))
+            write_text(output_dir / name, table.to_csv(index=False))
         save_training_hashes([hash_text(text) for text in texts], output_dir)
         pack_model(output_dir, archive)
         remove_checkpoint(output_dir)
