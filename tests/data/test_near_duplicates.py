@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import json
 import os
 import subprocess
 import sys
@@ -97,6 +98,8 @@ def test_similarity_by_hand():
         ("great food", "great place", False),
         ("great food", "Great  food", True),
         ("the food is great", "the food is bad", False),
+        ("so so so good", "so so good tea", False),
+        ("so so so good it is", "so so good it is", True),
         ("great food :)", "great food :(", False),
         ("👍", "👎", False),
         ("", "good", False),
@@ -197,15 +200,19 @@ def test_order_and_processes_make_no_difference():
     order = np.random.default_rng(4).permutation(len(texts))
     shuffled = find_near_duplicates([texts[row] for row in order])
     assert partition(groups) == {frozenset(order[list(rows)].tolist()) for rows in partition(shuffled)}
-    program = "import sys; from textbert.data.near_duplicates import find_near_duplicates as find\n"
-    program += "print(find(sys.stdin.read().split('|')).tolist())"
+    # with so few bands, which pairs are found depends on the hashes
+    program = "import sys; from textbert.data import near_duplicates; near_duplicates.BANDS = 4\n"
+    program += "print(near_duplicates.find_near_duplicates(sys.stdin.read().split('|')).tolist())"
+    outputs = set()
     for seed in ("1", "2"):  # of Python's own hashes of strings
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-c", program]
         done = subprocess.run(
             command, input="|".join(texts), env=environment, capture_output=True, text=True, check=True
         )
-        assert done.stdout == f"{groups.tolist()}\n"
+        outputs.add(done.stdout)
+    (output,) = outputs
+    assert groups.max() < max(json.loads(output)) < len(texts) - 50
 
 
 def test_the_size_of_blocks_and_caches_makes_no_difference(monkeypatch):

@@ -3,6 +3,7 @@
 import copy
 import pickle
 from multiprocessing.pool import ThreadPool
+from operator import attrgetter
 
 import pytest
 from conftest import make_vocabulary
@@ -90,7 +91,7 @@ def test_a_copy_in_several_threads(tokenizer):
     for _ in range(20):
         duplicate = make_copy(tokenizer)
         with ThreadPool(4) as pool:
-            vocabularies = pool.map(lambda _: duplicate.vocab, range(8))
+            vocabularies = pool.map(attrgetter("vocab"), [duplicate] * 8)
         assert all(vocabulary is duplicate.vocab for vocabulary in vocabularies)
 
 
