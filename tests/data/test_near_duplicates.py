@@ -289,13 +289,22 @@ def test_held_out_texts_and_the_report(rows, setting, expected):
     issues = quality.find_issues(data, groups)
     lines = quality.describe_near_duplicates(data, issues, groups)
     if setting is None:
-        assert lines == ["NEAR_DUPLICATES is None: near duplicates are not looked for"]
+        assert lines == ["Near duplicates were not looked for: NEAR_DUPLICATES is None, or there are too many texts"]
         return
     counts = quality.count_issues(data, issues).loc[quality.HAS_NEAR_DUPLICATE]
     assert counts["dev"] == separated and "together" in counts["what to do"]
     assert f"; {separated} of {len(dev)} texts of dev ({separated / len(dev):.1%}) have one in train" in lines[0]
     assert len(lines) == 4 and all(("→" in line) and line.startswith("  ") for line in lines[1:])
     assert all(line.startswith("  dev, row ") for line in lines[1:]) != expected
+
+
+def test_very_many_texts_are_only_searched_on_request(rows, monkeypatch):
+    monkeypatch.setattr(task, "MAX_REPORTED_TEXTS", len(rows))
+    assert task.group_near_duplicates(rows, "report")[0] is not None
+    monkeypatch.setattr(task, "MAX_REPORTED_TEXTS", len(rows) - 1)
+    assert task.group_near_duplicates(rows, "report") == (None, None)
+    groups, together = task.group_near_duplicates(rows, "together")
+    assert groups is together is not None
 
 
 def test_equal_texts_are_no_near_duplicates():

@@ -355,7 +355,7 @@ def test_no_group_is_on_both_sides_and_each_row_is_used(sizes, seed, share):
     try:
         train, validation = split_train_validation(texts, labels, share, seed, groups)
     except ValueError as error:  # a class is in too few groups
-        assert f"another fraction than {share}, or no GROUP_COLUMN" in str(error)
+        assert f"another fraction than {share}, or none of GROUP_COLUMN and NEAR_DUPLICATES" in str(error)
         return
     check_groups(groups, train, validation)
     assert sorted([*train, *validation]) == list(range(len(groups)))
@@ -375,7 +375,7 @@ def test_each_group_is_held_out_in_one_fold(sizes, seed, folds):
     try:
         splits = list(split_folds(texts, labels, folds, seed, groups))
     except ValueError as error:
-        assert f"fewer folds than {folds}, or no GROUP_COLUMN" in str(error)
+        assert f"fewer folds than {folds}, or none of GROUP_COLUMN and NEAR_DUPLICATES" in str(error)
         return
     for train, validation in splits:
         check_groups(groups, train, validation)
@@ -445,7 +445,7 @@ def test_a_text_of_too_many_groups_is_left_out_of_training(capsys):
     ("labels", "groups", "message"),
     [
         ([0, 1] * 10, [7] * 20, "cannot split 20 rows like that .all rows are in one group.: use more groups"),
-        ([0] * 15 + [1] * 5, [*range(15), *[20] * 5], "all rows of a class are in one group.*no GROUP_COLUMN"),
+        ([0] * 15 + [1] * 5, [*range(15), *[20] * 5], "all rows of a class are in one group.*none of GROUP_COLUMN"),
         ([0] * 20, range(20), "cannot split 20 rows, for they have only one class"),
         ([], [], "cannot split 0 rows"),
         ([0, 1] * 10, range(19), "shapes"),
@@ -460,7 +460,7 @@ def test_impossible_splits_of_groups_are_refused(labels, groups, message):
 def test_impossible_folds_of_groups_are_refused():
     texts, labels = make_texts(30)
     for groups in ([1] * 30, np.arange(30) // 15):
-        with pytest.raises(ValueError, match="fewer folds than 5, or no GROUP_COLUMN"):
+        with pytest.raises(ValueError, match="fewer folds than 5, or none of GROUP_COLUMN and NEAR_DUPLICATES"):
             list(split_folds(texts, labels, 5, 0, groups))
 
 

@@ -99,7 +99,7 @@ def describe_near_duplicates(
     issues : result of `find_issues` with the same arguments
     """
     if near_groups is None:
-        return ["NEAR_DUPLICATES is None: near duplicates are not looked for"]
+        return ["Near duplicates were not looked for: NEAR_DUPLICATES is None, or there are too many texts"]
     groups, has_one, is_dev = near_groups[data.index], issues[HAS_NEAR_DUPLICATE], data["split"] == "dev"
     sizes, dev_count = groups[groups.isin(groups[has_one])].value_counts(), (has_one & is_dev).sum()
     largest = sizes.max() if len(sizes) else 0

@@ -191,7 +191,9 @@ def split_train_validation(
         def choose_united(united: np.ndarray, label_array: np.ndarray) -> Iterator[np.ndarray]:
             yield choose_groups(count_classes(united, label_array), share, rng)
 
-        hint = f"use more groups, another fraction than {share}, or no GROUP_COLUMN"
+        hint = (
+            f"use more groups, another fraction than {share}, or none of GROUP_COLUMN and NEAR_DUPLICATES = 'together'"
+        )
         return next(_split_by_group(texts, labels, groups, choose_united, share, hint))
     from sklearn.model_selection import train_test_split
 
@@ -243,7 +245,7 @@ def split_folds(
         def choose_united(united: np.ndarray, label_array: np.ndarray) -> Iterator[np.ndarray]:
             return (np.unique(united[rows]) for _, rows in splitter.split(united, label_array, united))
 
-        hint = f"use more groups, fewer folds than {folds}, or no GROUP_COLUMN"
+        hint = f"use more groups, fewer folds than {folds}, or none of GROUP_COLUMN and NEAR_DUPLICATES = 'together'"
         return _split_by_group(texts, labels, groups, choose_united, 1 / folds, hint)
 
     def choose(rows: np.ndarray, stratify: list[Any]) -> Iterator[np.ndarray]:

@@ -21,6 +21,8 @@ from textbert.data.tsv import describe_table, write_task
 
 SPLITS = ("train", "dev")
 
+MAX_REPORTED_TEXTS = 600_000  # with more, looking for near duplicates takes many minutes, so it must be asked for
+
 
 @dataclass(frozen=True)
 class TaskTables:
@@ -150,9 +152,10 @@ def group_near_duplicates(rows: pd.DataFrame, setting: str | None) -> tuple[pd.S
     Both are None, or a Series of the numbers of `find_near_duplicates` with the index of `rows`.
 
     rows : DataFrame with the column text
-    setting : NEAR_DUPLICATES: "report" for the first of the two, "together" for both, None for neither
+    setting : NEAR_DUPLICATES: "report" for the first of the two, unless there are more than `MAX_REPORTED_TEXTS`,
+        "together" for both, None for neither
     """
-    if setting is None:
+    if setting is None or (setting == "report" and len(rows) > MAX_REPORTED_TEXTS):
         return None, None
     groups = pd.Series(find_near_duplicates(rows["text"]), rows.index)
     return groups, groups if setting == "together" else None
