@@ -121,7 +121,13 @@ def make_sets(folder, sizes):
             rows = sample_rows(sets[name], sizes)[: sizes.loop]
             lines = islice(file, 0, None, rows.step)
             texts = [line.rstrip("\n").split("\t")[3] for line in islice(lines, len(rows))]
-        for key, count in (("old", sizes.old), ("loop", sizes.loop), ("one", sizes.loop), ("one_in_pool", sizes.old)):
+        for key, count in (
+            ("old", sizes.old),
+            ("loop", sizes.loop),
+            ("one", sizes.loop),
+            ("one_in_pool", sizes.old),
+            ("lazy_in_pool", sizes.old),
+        ):
             sets[name, key] = write_set(sets[name].name, folder / f"{name}_{key}", texts[:count], rows[:count])
     return sets
 
@@ -186,8 +192,11 @@ def feature_of_2019(row):
 
 def rows_of_2019(job):
     import tools
+    from textbert.features.lazy_tokenizer import LazyTokenizer
 
     tokenizer = load_bert_tokenizer(job["vocabulary"])
+    if job["run"] == "lazy_in_pool":  # the class of load_tokenizer's
+        tokenizer = LazyTokenizer(job["vocabulary"], do_lower_case=is_uncased(job["vocabulary"]))
     examples = tools.BinaryClassificationProcessor().get_examples(job["tsv"])
     return [(example, LABEL_MAP, job["length"], tokenizer, "classification") for example in examples]
 
@@ -318,7 +327,13 @@ def run_peer(job):
         pickle.dump(features, file, protocol=4)
 
 
-JOBS = {"old": run_old, "loop": run_loop, "one": run_one_by_one, "one_in_pool": run_one_by_one_in_pool}
+JOBS = {
+    "old": run_old,
+    "loop": run_loop,
+    "one": run_one_by_one,
+    "one_in_pool": run_one_by_one_in_pool,
+    "lazy_in_pool": run_one_by_one_in_pool,
+}
 JOBS |= {"ours": run_ours, "peer": run_peer}
 
 
@@ -337,6 +352,7 @@ METHODS = {
     "old": ("2019 method: pool, tokenizer in each row", "old", "tools", CORES),
     "loop": ("2019 function, plain loop", "loop", "tools", 1),
     "one_in_pool": ("ours, convert_example_to_feature in that pool", "one_in_pool", "tools", CORES),
+    "lazy_in_pool": ("ours, the same with load_tokenizer's", "lazy_in_pool", "tools", CORES),
     "one": ("ours, convert_example_to_feature in a plain loop", "one", "tools", 1),
     "tokenizers": ("Hugging Face tokenizers", "peer", "tokenizers", 1),
     "blingfire": ("BlingFire", "peer", "blingfire", 1),

@@ -198,7 +198,7 @@ def race_start(archive, folder, rounds):
             seconds[name].append(time.perf_counter() - start)
     for name, taken in seconds.items():
         ratio = median(other / ours for other, ours in zip(taken[1:], seconds["ours"][1:]))
-        print(f"start {name:13} {median(taken[1:]):.1f} s to the first answer; ours takes 1/{ratio:.2f} of its time")
+        print(f"start {name:13} {median(taken[1:]):.1f} s to the first answer; ours is {ratio:.2f} times as fast")
 
 
 def gather_sizes(classifier, sizes):

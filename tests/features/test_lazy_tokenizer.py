@@ -3,7 +3,6 @@
 import copy
 import pickle
 from multiprocessing.pool import ThreadPool
-from operator import attrgetter
 
 import pytest
 from conftest import make_vocabulary
@@ -87,12 +86,12 @@ def test_an_attribute_that_does_not_exist(tokenizer):
             instance.nothing  # noqa: B018
 
 
-def test_a_copy_in_several_threads(tokenizer):
-    for _ in range(20):
-        duplicate = make_copy(tokenizer)
-        with ThreadPool(4) as pool:
-            vocabularies = pool.map(attrgetter("vocab"), [duplicate] * 8)
-        assert all(vocabulary is duplicate.vocab for vocabulary in vocabularies)
+@pytest.mark.parametrize("attempt", range(20))
+def test_a_copy_in_several_threads(tokenizer, attempt):
+    duplicate = make_copy(tokenizer)
+    with ThreadPool(4) as pool:
+        vocabularies = pool.map(lambda _: duplicate.vocab, range(8))
+    assert all(vocabulary is duplicate.vocab for vocabulary in vocabularies)
 
 
 def test_an_unused_copy_has_a_twin(tokenizer):

@@ -51,6 +51,7 @@ class _Pickler(pickle.Pickler):
     names: dict[int, str]  # from the id of an object to its name
 
     def persistent_id(self, obj: Any) -> str | None:
+        """Return the name under which an object is pickled, None for its content."""
         return self.names.get(id(obj))
 
 
@@ -58,6 +59,7 @@ class _Unpickler(pickle.Unpickler):
     objects: dict[str, Any]
 
     def persistent_load(self, pid: str) -> Any:
+        """Return the object of a name."""
         return self.objects[pid]
 
 

@@ -94,11 +94,16 @@ class FusedSelfAttention(modeling.BertSelfAttention):
         parameters = self._get_parameters(name)
         first = parameters[0]
         size, offset = first.numel(), first.storage_offset()
-        is_shared = not torch.is_grad_enabled() and all(
-            p.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
-            and (p.storage_offset(), p.shape, p.dtype) == (offset + i * size, first.shape, first.dtype)
-            and p.is_contiguous()
-            for i, p in enumerate(parameters)
+        is_traced = torch.compiler.is_compiling()  # also by torch.export, whose tensors have no storage
+        is_shared = (
+            not torch.is_grad_enabled()
+            and not is_traced
+            and all(
+                p.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+                and (p.storage_offset(), p.shape, p.dtype) == (offset + i * size, first.shape, first.dtype)
+                and p.is_contiguous()
+                for i, p in enumerate(parameters)
+            )
         )
         if not is_shared:
             return torch.cat(parameters)
