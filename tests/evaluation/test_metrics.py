@@ -383,7 +383,7 @@ def test_the_threshold_for_unequal_costs_has_the_lowest_cost():
 
 def read_interval(reason):
     number = r"([+-]\d\.\d{3})"
-    pattern = rf"(0\.\d{{3}}) has the highest MCC and changes it by {number} to {number} \(95 % bootstrap"
+    pattern = rf"the MCC is highest at (0\.\d{{3}}), by {number} to {number} \(95 % bootstrap"
     return [float(number) for number in re.match(pattern, reason).groups()]
 
 

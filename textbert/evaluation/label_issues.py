@@ -54,8 +54,8 @@ def find_label_issues(
         "bert": _get_label_confidence(labels, np.asarray(y_prob)),
     }
     clipped = np.clip(list(confidence.values()), 1e-9, 1 - 1e-9)
-    # as if the two models were independent; 0, which is undecided, where there is no probability
-    log_odds = np.nansum(np.log(clipped / (1 - clipped)), axis=0)
+    # the mean of those that there are: with the sum, a row that both models judge would always come before the others
+    log_odds = np.nanmean(np.log(clipped / (1 - clipped)), axis=0)
     return pd.DataFrame({"row": np.arange(len(labels)), **confidence}).iloc[np.argsort(log_odds, kind="stable")]
 
 

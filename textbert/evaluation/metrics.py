@@ -291,6 +291,6 @@ def choose_threshold(
         return default, "no other threshold has a higher MCC"
     predictions = {"default": y_prob >= default, "best": y_prob >= best}
     gain = bootstrap_metrics(labels, predictions, 2000, seed).loc[("best minus default", "mcc")]
-    reason = f"{format_threshold(best)} has the highest MCC and changes it by "
+    reason = f"the MCC is highest at {format_threshold(best)}, by "
     reason += f"{gain['low']:+.3f} to {gain['high']:+.3f} (95 % bootstrap interval)"
     return (float(best), reason) if gain["low"] > 0 else (default, f"{reason}, which may be chance")
