@@ -30,7 +30,7 @@ def test_calibration_is_drawn_for_many_or_few_different_probabilities():
     rng = np.random.default_rng(0)
     for y_prob in (rng.random(500), np.repeat([0.08, 0.92], 200), np.full(30, 0.5), np.array([0.2, 0.9])):
         labels = (rng.random(len(y_prob)) < y_prob).astype(int)
-        plot = plots.plot_calibration(labels, y_prob, y_prob**2, ["$bad$", "好"], 0.5)
+        plot = plots.plot_calibration(labels, y_prob, ["$bad$", "好"], 0.5)
         histogram, curve = plot.figure.axes
         plot.figure.canvas.draw()
         bars = [text.get_text() for text in histogram.texts if text.get_text()]

@@ -113,13 +113,11 @@ def plot_curves(
     )
 
 
-def plot_calibration(
-    labels: np.ndarray, y_prob: np.ndarray, uncalibrated: np.ndarray, names: Sequence[str], threshold: float
-) -> Plot:
+def plot_calibration(labels: np.ndarray, y_prob: np.ndarray, names: Sequence[str], threshold: float) -> Plot:
     """Plot how the probabilities of class 1 are distributed, and how often each band comes true.
 
     labels : array of 0 and 1, of shape (n,)
-    y_prob, uncalibrated : the probabilities after and before calibration, of shape (n,)
+    y_prob : the calibrated probabilities, of shape (n,)
     names : names of the two classes
     threshold : the decision threshold
     """
@@ -131,13 +129,11 @@ def plot_calibration(
     left.axvline(threshold, **LIMIT, label=f"threshold {format_threshold(threshold)}")
     left.set(title="Probabilities", xlabel=f"probability of {yes}", ylabel="texts", xlim=(0, 1))
     right.plot([0, 1], [0, 1], **LIMIT, label="perfect")
-    for name, probs, marker in (("before calibration", uncalibrated, "none"), ("after", y_prob, BERT_COLOUR)):
-        edges = merge_bands(probs)
-        band = np.digitize(probs, edges[1:-1])
-        texts = np.bincount(band)
-        x, y = (np.bincount(band, values) / texts for values in (probs, labels))
-        right.scatter(x, y, 30 + 200 * texts / texts.sum(), facecolor=marker, edgecolor=BERT_COLOUR, label=name)
-    for mean, fraction, count in zip(x, y, texts.tolist()):  # after calibration
+    band = np.digitize(y_prob, merge_bands(y_prob)[1:-1])
+    texts = np.bincount(band)
+    x, y = (np.bincount(band, values) / texts for values in (y_prob, labels))
+    right.scatter(x, y, 30 + 200 * texts / texts.sum(), color=BERT_COLOUR, label="a band of probabilities")
+    for mean, fraction, count in zip(x, y, texts.tolist()):
         interval = binomtest(round(fraction * count), count).proportion_ci(method="wilson")
         right.vlines(mean, interval.low, interval.high, color=BERT_COLOUR, linewidth=1.2)
         right.annotate(f"{count:,}", (mean, fraction), (9, -12), textcoords="offset points", fontsize=8)
@@ -151,8 +147,7 @@ def plot_calibration(
         (
             f"Histogram of {len(y_prob):,} probabilities of {names[1]!r}, by label: {low:,} lie below 0.1, {high:,} at "
             f"0.9 or above, and {len(y_prob) - low - high:,} between.",
-            f"Calibration curve, before and after: the fraction of {names[1]!r} against the mean probability in each "
-            f"band. After calibration it is {dots}.",
+            f"Calibration curve: the fraction of {names[1]!r} against the mean probability in each band. It is {dots}.",
         ),
     )
 
@@ -164,8 +159,8 @@ def plot_thresholds(curve: pd.DataFrame, threshold: float) -> Plot:
     """
     figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
     defined = curve[curve["precision"].notna()]
-    for name, marker, width in (("mcc", "", 2.4), ("precision", "^", 1), ("recall", "o", 1)):
-        style: dict[str, Any] = {"color": BERT_COLOUR, "linewidth": width, "marker": marker, "markevery": 0.12}
+    for name, line, width in (("mcc", "-", 2.4), ("precision", "-.", 1.4), ("recall", ":", 1.8)):
+        style: dict[str, Any] = {"color": BERT_COLOUR, "linewidth": width, "linestyle": line}
         ax.plot(defined["threshold"], defined[name], **style, label="MCC" if name == "mcc" else name)
     ax.axvline(threshold, **LIMIT, label=f"in use: {format_threshold(threshold)}")
     ax.set(

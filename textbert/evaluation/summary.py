@@ -45,14 +45,13 @@ def _compare_with_majority_class(model: str, classes: pd.DataFrame) -> str:
     """Return how many texts of each class were found, and how often always predicting one class would be right."""
     correct, texts = classes["correct"].sum(), classes["texts"].sum()
     recalls = " and ".join(f"{row.correct:,} of {row.texts:,} {str(row.Index)!r}" for row in classes.itertuples())
-    majority, always = classes["texts"].max(), "always predicting the same class"
-    if classes["texts"].nunique() > 1:
-        always = f"always predicting {str(classes.index[classes['texts'].argmax()])!r}"
-    sentence = f"It found {recalls}; {always} is right"
+    majority = classes["texts"].max()
+    sentence = f"It found {recalls}; always predicting the same class is right"
     if correct > majority and _format_proportion(correct, texts) == _format_proportion(majority, texts):
-        return f"{sentence} on {majority:,} of {texts:,}, {model} on {correct:,}."
+        return f"{sentence} on at most {majority:,} of {texts:,}, {model} on {correct:,}."
     if correct > majority:
-        return f"{sentence} on {_format_proportion(majority, texts)}."
+        return f"{sentence} on at most {_format_proportion(majority, texts)}."
+    sentence = f"It found {recalls}; always predicting {str(classes.index[classes['texts'].argmax()])!r} is right"
     if correct == majority:
         return f"{sentence} just as often."
     return f"{sentence} MORE OFTEN, on {majority:,} of {texts:,} texts instead of {correct:,}."
