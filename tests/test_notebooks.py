@@ -220,6 +220,7 @@ def test_planted_problems_are_found_and_cleaned_by_parameters_alone(workspace, p
         "repeats an earlier text": (3, 0),
         "appears with both labels": (3, 1),
         "is in both train and dev": (2, 2),
+        "has a near duplicate in train": (0, 0),  # these texts have fewer than five words
         "has HTML": (1, 0),
         "has mojibake (wrong encoding)": (1, 0),
     }
