@@ -182,10 +182,8 @@ def _print_unused_texts(candidates: pd.DataFrame, label: Hashable, texts: list, 
     remaining = [name for name in candidates if name not in (label, *texts)]
     unused = [name for name in remaining if candidates[name][:SAMPLE_ROWS].str.split().str.len().mean() >= 3]
     if unused:
-        unused_names, all_texts = (
-            ", ".join(map(repr, unused)),
-            [name for name in candidates if name in (*texts, *unused)],
-        )
+        unused_names = ", ".join(map(repr, unused))
+        all_texts = [name for name in candidates if name in (*texts, *unused)]
         column = f"column {texts[0]!r}" if len(texts) == 1 else f"the columns {', '.join(map(repr, texts))}"
         print(f"{source}: BERT reads only {column}, not {unused_names}. TEXT_COLUMN = {all_texts} joins them")
 

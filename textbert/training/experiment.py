@@ -144,22 +144,23 @@ class Experiment:
         path = get_checkpoint_path(self.output_dir).with_name("trials.json")
         return TrialCache(path, self.get_identity(self.config), self.resume)
 
-    def _try(self, name: str, fine_tune: FineTune, config: TrainingConfig, *rows: np.ndarray) -> dict[str, Any]:
-        """Return the `summary` of a run without a checkpoint, and its logits for the rows that it holds out.
+    def _try(self, name: str, train: Callable[[], Run], *rows: np.ndarray, predict: bool = False) -> dict[str, Any]:
+        """Return the `summary` of a run without a checkpoint; from a file if it was done before an interruption.
 
-        They are from a file if this was done before an interruption.
+        rows : what determines the run besides the name
+        predict : whether to add its logits for the validation rows
         """
-        return dict(
-            self._trials.run(self.accelerator, name, partial(self._train_and_predict, fine_tune, config), *rows)
-        )
 
-    def _train_and_predict(
-        self, fine_tune: FineTune, config: TrainingConfig, train_rows: np.ndarray, held_out: np.ndarray
-    ) -> dict[str, Any]:
-        run = self.train(fine_tune, config, train_rows, held_out)
+        def compute(*_: np.ndarray) -> dict[str, Any]:
+            run = train()
+            return run.summary | ({"logits": self._predict(run).tolist()} if predict else {})
+
+        return dict(self._trials.run(self.accelerator, name, compute, *rows))
+
+    def _predict(self, run: Run) -> np.ndarray:
+        """Return the logits of a run's best epoch for its validation rows, of shape (n, 2)."""
         self.setup.model.load_state_dict(run.best_weights)
-        logits = predict_distributed(self.setup.model, self.setup.features, 64, held_out)
-        return run.summary | {"logits": logits.tolist()}
+        return predict_distributed(self.setup.model, self.setup.features, 64, run.validation_rows)
 
     def search(
         self, fine_tune: FineTune, first_run: Run, learning_rates: Sequence[float], epoch_counts: Sequence[int]
@@ -176,8 +177,8 @@ class Experiment:
         for rate, count in product(learning_rates or first[:1], epoch_counts or first[1:]):
             if (rate, count) != first:
                 config = replace(self.config, learning_rate=rate, num_train_epochs=count)
-                result = self._try(f"learning rate {rate}, {count} epochs", fine_tune, config, *rows)
-                result.pop("logits", None)
+                train = partial(self.train, fine_tune, config, *rows)
+                result = self._try(f"learning rate {rate}, {count} epochs", train, *rows)
                 search.append({"learning rate": rate, "epochs": count, **result})
         best = max(search, key=lambda trial: trial["validation MCC"])
         rate, count = best["learning rate"], best["epochs"]
@@ -211,7 +212,8 @@ class Experiment:
         self.out_of_fold, parts = None, []
         for number, (train_indices, held_out) in enumerate(splits, start=1):
             name = f"fold {number} of {num_folds}, {epochs} epochs at {rate}"
-            result = self._try(name, fine_tune, run.config, rows[train_indices], rows[held_out])
+            split = rows[train_indices], rows[held_out]
+            result = self._try(name, partial(self.train, fine_tune, run.config, *split), *split, predict=True)
             if logits := result.pop("logits", None):  # of a fold that an earlier version finished there are none
                 parts.append(pd.DataFrame(logits, rows[held_out], ["logit_0", "logit_1"]))
             folds.append({"rows held out": len(held_out), **result})
@@ -239,9 +241,11 @@ class Experiment:
             return None
         labels, held_out = self.setup.labels, run.validation_rows
         parts = nested_parts(run.train_rows, labels[run.train_rows], sorted(fractions), run.config.random_seed)
-        logits = [self._try(f"{len(part):,} texts", fine_tune, run.config, part, held_out)["logits"] for part in parts]
-        self.setup.model.load_state_dict(run.best_weights)
-        logits.append(predict_distributed(self.setup.model, self.setup.features, 64, held_out).tolist())
+        logits = []
+        for part in parts:
+            train = partial(self.train, fine_tune, run.config, part, held_out)
+            logits.append(self._try(f"{len(part):,} texts", train, part, held_out, predict=True)["logits"])
+        logits.append(self._predict(run).tolist())
         texts, parts = [example.text_a for example in examples], [*parts, run.train_rows]
         table, gain = evaluate_parts(texts, labels, parts, held_out, logits, run.config.class_weights)
         self.accelerator.print(table.round(3).to_string(index=False), gain, sep="\n")
@@ -285,11 +289,8 @@ class Experiment:
         """
         self.setup.model.load_state_dict(run.best_weights)  # whatever was done to it since
         if self.accelerator.is_main_process:
-            packing, max_seq_length = (
-                PackingList(**results, out_of_fold=self.out_of_fold),
-                self.setup.features.max_seq_length,
-            )
-            write_run(run, packing, max_seq_length, self.output_dir, Path(archive))
+            packing = PackingList(**results, out_of_fold=self.out_of_fold)
+            write_run(run, packing, self.setup.features.max_seq_length, self.output_dir, Path(archive))
             self.accelerator.print(f"{archive} is packed, and the checkpoint is removed")
         self.accelerator.wait_for_everyone()
         paths = sorted(path for path in self.output_dir.glob("[!.]*.*") if path.suffix != ".ipynb")
