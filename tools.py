@@ -16,6 +16,7 @@ import joblib
 import numpy as np
 from pytorch_pretrained_bert.tokenization import BertTokenizer
 
+from textbert.data.folds import describe_split, split_or_fold
 from textbert.data.splits import split_train_validation, stratified_sample
 from textbert.data.tsv import TsvChunk, clean_text, read_groups, read_lines, read_tsv_rows
 from textbert.evaluation.calibration import probabilities
@@ -52,6 +53,7 @@ __all__ = [
     "convert_examples_to_features",
     "count_tokens",
     "DataProcessor",
+    "describe_split",
     "Experiment",
     "Features",
     "get_archive_path",
@@ -72,6 +74,7 @@ __all__ = [
     "reinitialize_pooler",
     "save_features",
     "show_figure",
+    "split_or_fold",
     "split_train_validation",
     "start_notebook",
     "stratified_sample",

@@ -19,7 +19,7 @@ TRAIN = {
     **{
         "SEARCH_LEARNING_RATES": [],
         "SEARCH_EPOCHS": [],
-        "FOLDS": 0,
+        "FOLDS": None,
         "LEARNING_CURVE": [],
         "CHECKPOINT_MINUTES": 5,
         "TRACK_WITH": None,
@@ -82,7 +82,7 @@ GOOD = {
     "PATIENCE": [None, 1, 1000],
     "SEARCH_LEARNING_RATES": [[], [2e-5], [1e-4, 5e-4, 0.5]],
     "SEARCH_EPOCHS": [[], [1], [2, 4, 1000]],
-    "FOLDS": [0, 2, 5, 100],
+    "FOLDS": [None, 0, 2, 5, 100],
     "LEARNING_CURVE": [[], [0.5], [0.25, 0.5, 0.999]],
     "TRACK_WITH": [None],
 }
@@ -128,7 +128,7 @@ BAD = {
     "PATIENCE": [0, -1, 1.5, "0", True, 1001],
     "SEARCH_LEARNING_RATES": [None, 2e-5, [0.0], [2e-5, 1], ["2"], [float("nan")], (2e-5,), [[2e-5]]],
     "SEARCH_EPOCHS": [None, 3, [0], [2, 2.5], ["0"], [True], [1001], (1, 2)],
-    "FOLDS": [1, -2, 2.5, None, "1", True, False, 101],
+    "FOLDS": [1, -2, 2.5, "1", True, False, 101],
     "LEARNING_CURVE": [None, 0.5, [0.0], [1.0], [0.5, 2], ["half"], [float("nan")], (0.5,)],
     "TRACK_WITH": ["", "Tensorboard", "all", True, ["wandb"], 1],
 }

@@ -20,7 +20,7 @@ def test_table_of_parameters_shows_which_are_not_the_default():
     table = Notebook("train", TRAIN | {"SEARCH_EPOCHS": [3], "model": 1}).show_parameters()
     assert table.index.tolist()[:2] == ["TASK_NAME", "BERT_MODEL"] and set(table.index) == set(TRAIN)
     assert table.loc["SEARCH_EPOCHS"].tolist() == ["[3]", "[]"]
-    assert table.loc["TRUNCATION"].tolist() == ["'head'", ""] and table.loc["FOLDS"].tolist() == ["0", ""]
+    assert table.loc["TRUNCATION"].tolist() == ["'head'", ""] and table.loc["FOLDS"].tolist() == ["None", ""]
     defaults = {name: parameter.default for name, parameter in get_parameters("train").items()}
     assert Notebook("train", defaults).show_parameters().columns.tolist() == ["value"]
 
@@ -45,7 +45,7 @@ def test_cell_that_reads_all_parameters_depends_on_each():
     guard.record(True)
     guard.check("print(settings)")
     names["FOLDS"] = 3
-    with pytest.raises(StaleCellError, match="`settings` was made with FOLDS 0, which is 3 now"):
+    with pytest.raises(StaleCellError, match="`settings` was made with FOLDS None, which is 3 now"):
         guard.check("print(settings)")
 
 
@@ -65,7 +65,7 @@ CELLS = [  # cells after the table of parameters, with what they print, or their
     ("FOLDS = 4", ""),
     ("x", "RefusedCell: `x` was made with FOLDS 3, which is 4 now: run again from the cell that makes `x`"),
     ("FOLDS = 1", ""),
-    ("print(1)", "RefusedCell: FOLDS: expected 0, or an integer from 2 to 100, got 1"),
+    ("print(1)", "RefusedCell: FOLDS: expected None, or 0, or an integer from 2 to 100, got 1"),
     ("FOLDS = 3\nFOLD = 1", ""),
     ("print(1)", "FOLD is not a parameter of train.ipynb: did you mean FOLDS?"),
     ("del FOLD", ""),

@@ -19,7 +19,7 @@ from textbert.data.splits import split_folds
 from textbert.evaluation.calibration import fit_calibration
 from textbert.model.archive import read_archive
 from textbert.model.loading import clone_state_dict
-from textbert.training import experiment as experiment_module
+from textbert.training import runs
 from textbert.training.checkpoints import CONTENT, SPLIT, get_checkpoint_path, hash_rows
 from textbert.training.config import DATA_PARAMETERS
 
@@ -150,7 +150,7 @@ class FakeRun:
 
     def __init__(self, setup, config, train_rows, validation_rows, checkpoint, tracker, plan):
         self.config, self.checkpoint = config, checkpoint
-        self.rows = self.train_rows, self.validation_rows = train_rows, validation_rows
+        self.rows = self.train_rows, self.held_out_rows = train_rows, validation_rows
         self.best_epoch, self.best_weights = config.num_train_epochs, setup.initial_state
         score = self.scores.get((config.learning_rate, config.num_train_epochs), 0.25)
         self.summary = {"kept epoch": self.best_epoch, "validation MCC": score}
@@ -159,7 +159,7 @@ class FakeRun:
 @pytest.fixture
 def calls(monkeypatch):
     """The FakeRuns that the loop `calls.append` got, in order."""
-    monkeypatch.setattr(experiment_module, "Run", FakeRun)
+    monkeypatch.setattr(runs, "Run", FakeRun)
     return []
 
 
@@ -368,7 +368,7 @@ def test_packed_parameters_are_those_of_the_run_kept(start, calls, tokenizers, t
     experiment.setup.model.load_state_dict(experiment.setup.initial_state)
     config = make_config(PARAMETERS | {"LEARNING_RATE": 1e-2, "NUM_TRAIN_EPOCHS": 3})
     history = pd.DataFrame({"epoch": [1], "mcc": [0.5]})
-    run = SimpleNamespace(config=config, train_rows=TRAIN_ROWS, validation_rows=VALIDATION_ROWS, best_epoch=1)
+    run = SimpleNamespace(config=config, train_rows=TRAIN_ROWS, held_out_rows=VALIDATION_ROWS, best_epoch=1)
     vars(run).update(losses=[0.5], history=history, model=experiment.setup.model, setup=experiment.setup)
     run.best_weights = experiment.setup.initial_state
     (tmp_path / "cache").mkdir()

@@ -615,8 +615,11 @@ def test_estimated_times_match_hand_computation(time):
     assert estimator.describe_remaining() == ", about 2½ minutes to go"  # 36 s for 100, and 400 are left
     time.now += 20
     estimator.update(40)
-    assert estimator.describe_total(1600) == "This will take about 8½ minutes here; with TRAIN_ROWS=400 about 2 minutes"
-    assert estimator.describe_total(401).endswith("; with TRAIN_ROWS=400 about 8½ minutes")
+    assert (
+        estimator.describe_total(1600)
+        == "This will take about 8½ minutes here; with TRAIN_ROWS=400 and FOLDS=0 about 2 minutes"
+    )
+    assert estimator.describe_total(401).endswith("; with TRAIN_ROWS=400 and FOLDS=0 about 8½ minutes")
     assert estimator.describe_total(400) == "This will take about 8½ minutes here"
     estimator.update(360)
     assert estimator.describe_remaining() == ""

@@ -55,7 +55,7 @@ def _check_classes(splits: Iterable[np.ndarray], labels: np.ndarray, hint: str) 
 
 def _split(
     texts: Iterable[str],
-    labels: Sequence[Any],
+    labels: Sequence[Any] | np.ndarray,
     choose: Callable[[np.ndarray, list[Any]], Iterable[np.ndarray]],
     hint: str,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -120,7 +120,7 @@ def _leave_out_shared(
 
 def _split_by_group(
     texts: Iterable[str],
-    labels: Sequence[Any],
+    labels: Sequence[Any] | np.ndarray,
     groups: Sequence[Any] | np.ndarray,
     choose: Callable[[np.ndarray, np.ndarray], Iterable[np.ndarray]],
     max_share: float,
@@ -165,7 +165,7 @@ def _describe_groups(splits: tuple[np.ndarray, np.ndarray], groups: np.ndarray, 
 
 def split_train_validation(
     texts: Iterable[str],
-    labels: Sequence[Any],
+    labels: Sequence[Any] | np.ndarray,
     share: float,
     seed: int,
     groups: Sequence[Any] | np.ndarray | None = None,
@@ -231,7 +231,11 @@ def split_latest(
 
 
 def split_folds(
-    texts: Iterable[str], labels: Sequence[Any], folds: int, seed: int, groups: Sequence[Any] | np.ndarray | None = None
+    texts: Iterable[str],
+    labels: Sequence[Any] | np.ndarray,
+    folds: int,
+    seed: int,
+    groups: Sequence[Any] | np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (training rows, validation rows) for each of `folds` folds of a stratified cross-validation.
 

@@ -40,7 +40,8 @@ def get_eval_report(
 
     Returns a dict with task, mcc (Matthews correlation), tp, tn, fp, fn, accuracy, precision, recall and f1. Given the
     probabilities of class 1 as `y_prob`, of shape (n,), it also has roc_auc and loss (mean cross-entropy in nats). A
-    metric whose denominator is 0 is 0. Raises ValueError for probabilities that are NaN or infinite.
+    metric whose denominator is 0 is 0; without examples all are NaN. Raises ValueError for probabilities that are NaN
+    or infinite.
     """
     from sklearn import metrics
 
@@ -49,6 +50,9 @@ def get_eval_report(
         labels, y_prob = as_1d_arrays(labels, y_prob)
         if not np.isfinite(y_prob).all():
             raise ValueError("the model outputs NaN: training diverged. Try a smaller LEARNING_RATE")
+    if not len(labels):
+        names = (*METRICS, *(("roc_auc", "loss") if y_prob is not None else ()))
+        return {"task": task_name, "tp": 0, "tn": 0, "fp": 0, "fn": 0, **dict.fromkeys(names, math.nan)}
     tn, fp, fn, tp = metrics.confusion_matrix(labels, preds, labels=[0, 1]).ravel().tolist()
     precision, recall, f1, _ = metrics.precision_recall_fscore_support(labels, preds, average="binary", zero_division=0)
     report = {"task": task_name, "mcc": float(metrics.matthews_corrcoef(labels, preds))}

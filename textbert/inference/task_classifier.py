@@ -11,7 +11,7 @@ from textbert.data.normalization import hash_text
 from textbert.data.tsv import find_changed_tables
 from textbert.inference.classifier import Classifier
 from textbert.model.archive import get_archive_path
-from textbert.training.checkpoints import get_checkpoint_path
+from textbert.training.checkpoints import is_unfinished
 from textbert.utils.display import format_duration
 
 
@@ -27,7 +27,7 @@ def load_task_classifier(
     Raises FileNotFoundError, and ValueError if the archive or the names of the classes are not those of the task.
     """
     archive = get_archive_path(task_name)
-    if get_checkpoint_path(Path("outputs", task_name)).is_file():
+    if is_unfinished(Path("outputs", task_name)):
         print(f"The last run of {task_name} was not finished: run train.ipynb again")
         print(f"to resume it. {archive}, if it exists, is of an earlier training run")
     classifier = Classifier.load(archive, **(legacy_settings or {}))

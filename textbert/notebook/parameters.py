@@ -171,7 +171,7 @@ PARAMETERS = (
     _of_training("PATIENCE"),
     Parameter("SEARCH_LEARNING_RATES", "train", [], list_of(RULES["LEARNING_RATE"])),
     Parameter("SEARCH_EPOCHS", "train", [], list_of(RULES["NUM_TRAIN_EPOCHS"])),
-    Parameter("FOLDS", "train", 0, zero_or(integer(2, 100))),
+    Parameter("FOLDS", "train", None, none_or(zero_or(integer(2, 100)))),
     Parameter("LEARNING_CURVE", "train", [], list_of(number(0, 1, exclusive_min=True, exclusive_max=True))),
     Parameter("SHOW_MISTAKES", "evaluate", 5, integer(0, 1000)),
     Parameter("CHECK_LABELS", "evaluate", 2000, integer(0, 10**6)),

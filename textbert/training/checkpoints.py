@@ -31,6 +31,8 @@ DEFAULTS_OF_NEW_KEYS = {"R_DROP": 0.0, "ADVERSARIAL_SHARE": 1.0}
 
 SPLIT = "rows to train and to validate"  # not in older checkpoints
 
+TRIALS = "trials.json"  # results of finished trials, beside the checkpoint
+
 CONTENT = "content of BERT_MODEL"  # compared instead of the model's name; not in older checkpoints
 
 
@@ -63,6 +65,11 @@ def get_checkpoint_path(output_dir: str | Path) -> Path:
     return Path(output_dir, "checkpoint", "checkpoint.pt")
 
 
+def is_unfinished(output_dir: str | Path) -> bool:
+    """Return whether a training run of the task was started and not packed yet."""
+    return any((get_checkpoint_path(output_dir).parent / name).is_file() for name in ("checkpoint.pt", TRIALS))
+
+
 def remove_checkpoint(output_dir: str | Path) -> None:
     """Remove the files of an interrupted training run; symbolic links stay, the files they point to are removed."""
     folder = get_checkpoint_path(output_dir).parent
@@ -87,14 +94,14 @@ def get_run_config(
     features: Features,
     model: torch.nn.Module,
     training_config: dict[str, Any],
-    rows: tuple[np.ndarray, np.ndarray] | None = None,
+    rows: tuple[np.ndarray, ...] | None = None,
 ) -> dict[str, Any]:
     """Return everything that determines the result of a training run, as a dict of plain values.
 
     features : only their fingerprint is used, or the hash of their content if they were not made from a file
     model : what `load_model` returned; only its fingerprint is used
     training_config : the parameters that affect a run, by name
-    rows : (training rows, validation rows), since another version of the code may split differently
+    rows : (training rows, validation rows, those of each fold), since other versions of the code may split differently
     """
     split = {} if rows is None else {SPLIT: hash_rows(*rows)}
     return {
@@ -260,6 +267,8 @@ class TrialCache:
             accelerator.print(f"{name}: already done")
             return done[0]
         accelerator.print(f"{name}:")
+        if accelerator.is_main_process and not results:
+            write_text(self.path, "{}")  # so that evaluate.ipynb knows of a run that was started
         result = train(*arguments)
         if accelerator.is_main_process:
             write_text(self.path, json.dumps(results | {keys[0]: result}))

@@ -1,6 +1,7 @@
 """A learning curve: what fewer training examples would have given, beside word counts, and what more may bring."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,24 +47,38 @@ def evaluate_parts(
     labels: np.ndarray,
     parts: Sequence[np.ndarray],
     held_out: np.ndarray,
-    logits: Sequence[Sequence[Sequence[float]]],
+    logits: Sequence[Any],
     class_weights: str | None = None,
-) -> tuple[pd.DataFrame, str]:
-    """Return the learning curve as a table, with a row for each part of the training set, and what it says.
+) -> pd.DataFrame:
+    """Return what models predict that were trained on parts of a training set, and TF-IDF, trained on the same.
 
     texts, labels : of all rows
     parts : arrays of training rows
     held_out : array of n rows that the models were not trained on
     logits : for each part the logits of these, of shape (n, 2)
     class_weights : as in training, for the TF-IDF baseline, whose threshold is 0.5 as well
+
+    Returns a DataFrame with n rows for each part: part, its number; texts, how many are in it; label, BERT, TF-IDF.
     """
-    y_true, held_out_texts = labels[held_out], [texts[row] for row in held_out]
-    predictions, points = {}, []
-    for part, part_logits in zip(parts, logits):
-        predictions[len(part)] = np.argmax(part_logits, axis=1)
-        report = get_eval_report("", y_true, predictions[len(part)])
+    held_out_texts, tables = [texts[row] for row in held_out], []
+    for number, (part, part_logits) in enumerate(zip(parts, logits)):
         baseline = make_baseline(class_weights).fit([texts[row] for row in part], labels[part])
-        words = get_eval_report("", y_true, baseline.predict(held_out_texts))
-        point = {"texts": len(part), "MCC": report["mcc"], "standard error": standard_error(report)}
+        columns = {"label": labels[held_out], "BERT": np.argmax(part_logits, axis=1)}
+        columns["TF-IDF"] = baseline.predict(held_out_texts)
+        tables.append(pd.DataFrame({"part": number, "texts": len(part), **columns}))
+    return pd.concat(tables)
+
+
+def tabulate_curve(predictions: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Return the learning curve as a table, with a row for each part of the training set, and what it says.
+
+    predictions : what `evaluate_parts` returns; of several folds, one after the other
+    """
+    points, by_size = [], {}
+    for _, part in predictions.groupby("part"):
+        y_true, size = part["label"].to_numpy(), round(part["texts"].mean())
+        by_size[size] = part["BERT"].to_numpy()
+        report, words = (get_eval_report("", y_true, part[name].to_numpy()) for name in ("BERT", "TF-IDF"))
+        point = {"texts": size, "MCC": report["mcc"], "standard error": standard_error(report)}
         points.append(point | {"MCC of word counts": words["mcc"]})
-    return pd.DataFrame(points), describe_gain(y_true, predictions)
+    return pd.DataFrame(points), describe_gain(y_true, by_size)

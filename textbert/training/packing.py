@@ -28,9 +28,9 @@ class PackingList:
     task_info : what `read_task_info` returned; of its keys only label_names is required
     examples : all examples, as their rows are numbered
     rows : array of the rows whose texts count as known to the model; None for those of the run
-    logits : of the validation rows, before calibration, of shape (n, 2)
+    logits : of the run's held-out rows, before calibration, of shape (n, 2)
     decision : dict of temperature, intercept, threshold and, optionally, review_range
-    validation : metrics on the validation rows with that threshold
+    validation : metrics on the held-out rows with that threshold
     parameters : those of train.ipynb by name, TRUNCATION at least; learning rate and epochs become those of the run
     search, folds : a dict for each run of a search or of a cross-validation
     out_of_fold : DataFrame with the columns logit_0 and logit_1 of the rows that folds held out, or None
@@ -75,8 +75,8 @@ def make_settings(run: Run, packing: PackingList, max_seq_length: int) -> dict[s
 def make_tables(run: Run, packing: PackingList) -> dict[str, pd.DataFrame]:
     """Return the tables of a run by file name: its history, the loss of each step, and the logits of held-out rows."""
     validation = pd.DataFrame(packing.logits, columns=["logit_0", "logit_1"])
-    validation.insert(0, "id", [packing.examples[row].guid for row in run.validation_rows])
-    validation.insert(1, "label", run.setup.labels[run.validation_rows])
+    validation.insert(0, "id", [packing.examples[row].guid for row in run.held_out_rows])
+    validation.insert(1, "label", run.setup.labels[run.held_out_rows])
     losses = pd.DataFrame({"step": range(1, len(run.losses) + 1), "loss": run.losses})
     tables = {"history.csv": run.history, "losses.csv": losses, VALIDATION: validation}
     if packing.out_of_fold is None:
@@ -88,7 +88,7 @@ def make_tables(run: Run, packing: PackingList) -> dict[str, pd.DataFrame]:
 def write_run(run: Run, packing: PackingList, max_seq_length: int, output_dir: Path, archive: Path) -> None:
     """Write model, tables and hashes into a task's folder, pack them, and remove the checkpoint."""
     settings, tables = make_settings(run, packing, max_seq_length), make_tables(run, packing)
-    rows = np.union1d(run.train_rows, run.validation_rows) if packing.rows is None else packing.rows
+    rows = np.union1d(run.train_rows, run.held_out_rows) if packing.rows is None else packing.rows
     texts = [packing.examples[row].text_a for row in rows]
     with exclusive_lock(output_dir / "checkpoint"):
         save_model(run.model, packing.tokenizer, output_dir, settings)

@@ -1,12 +1,14 @@
 """How far a training run has got, and how long the rest of it will take."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
+from textbert.evaluation.metrics import standard_error
 from textbert.utils.display import format_duration
 
 
@@ -18,9 +20,23 @@ class Progress:
     step: int = 0  # completed steps of the current epoch
     losses: list[float] = field(default_factory=list)  # one for each step
     history: list[dict[str, Any]] = field(default_factory=list)  # one for each epoch
-    best_epoch: int = 0  # from 1; see `Run.on_epoch_end`
+    best_epoch: int = 0  # from 1; see `find_best_epoch`
     best_mcc: float = -2.0
     best_weights: dict[str, torch.Tensor] | None = None
+
+
+def find_best_epoch(history: Sequence[dict[str, Any]]) -> int:
+    """Return the epoch to keep, from 1: the last whose validation MCC is within one standard error of the highest.
+
+    history : the metrics of each epoch, dicts of `get_eval_report`
+
+    (The rule of Breiman et al. 1984, Classification and Regression Trees: there it chooses the simpler tree, here the
+    epoch with the lower learning rate. The choice of validation examples may be all that separates it from the
+    highest.)
+    """
+    highest = max(history, key=lambda epoch: epoch["mcc"])
+    limit = highest["mcc"] - standard_error(highest)
+    return max(number for number, epoch in enumerate(history, start=1) if epoch["mcc"] >= limit)
 
 
 class ProgressEstimator:
@@ -56,7 +72,7 @@ class ProgressEstimator:
         It is estimated from the median rate of the steps: the first step of each size allocates memory and is slow.
         """
         total = float(np.median(self.seconds_per_token)) * self.total_tokens
-        small = f"; with TRAIN_ROWS=400 {format_duration(total * 400 / rows)}" if rows > 400 else ""
+        small = f"; with TRAIN_ROWS=400 and FOLDS=0 {format_duration(total * 400 / rows)}" if rows > 400 else ""
         return f"This will take {format_duration(total)} here{small}"
 
     def describe_remaining(self) -> str:

@@ -19,7 +19,7 @@ from textbert.training.cuda_graphs import capture_layers, release_layers
 from textbert.training.distributed import all_reduce_sum, experiment_tracker
 from textbert.training.malloc import disable_malloc_trim
 from textbert.training.optim import get_class_weights, make_optimizer, make_schedule
-from textbert.training.progress import Progress, ProgressEstimator
+from textbert.training.progress import Progress, ProgressEstimator, find_best_epoch
 from textbert.training.sparse_embeddings import (
     full_state_dict,
     prune_embeddings,
@@ -44,7 +44,7 @@ class Run:
                         ...  # clipping, run.optimizer, run.schedule
                 run.on_epoch_end(metrics)
 
-    The result is in `progress`.
+    The result is in `progress`. Metrics are those of its `held_out_rows`.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Run:
         self.model = setup.model
         self.config = config
         self.train_rows = train_rows
-        self.validation_rows = validation_rows
+        self.validation_rows = self.held_out_rows = validation_rows
         self.checkpoint = checkpoint
         self.tracker = tracker or experiment_tracker(setup.accelerator)
         batch_sizes = config.train_batch_size, config.gradient_accumulation_steps
@@ -271,11 +271,9 @@ class Run:
             self.accelerator.print(self.estimator.describe_total(len(self.train_rows)))
 
     def on_epoch_end(self, metrics: dict[str, Any]) -> None:
-        """Record validation metrics, a dict of `get_eval_report`; keep the weights if this epoch is the best.
+        """Record validation metrics, a dict of `get_eval_report`; keep the weights if this epoch is the best so far.
 
-        The best is the last epoch whose MCC is within one standard error of the highest. (The rule of Breiman et al.
-        1984, Classification and Regression Trees: there it chooses the simpler tree, here the epoch with the lower
-        learning rate. The choice of validation examples may be all that separates it from the highest.)
+        For the rule see `find_best_epoch`.
         """
         progress = self.progress
         if progress.step < self.steps_per_epoch:
@@ -289,8 +287,7 @@ class Run:
         progress.history.append(epoch)
         values = {f"validation/{name}": value for name, value in metrics.items() if name != "task"}
         self.log({"training/mean_loss": training_loss, **values}, len(progress.losses))
-        highest = self._highest
-        if metrics["mcc"] >= highest["mcc"] - standard_error(highest):  # the history of an old checkpoint has no errors
+        if find_best_epoch(progress.history) == progress.epoch:
             progress.best_mcc = metrics["mcc"]
             progress.best_epoch = progress.epoch
             progress.best_weights = {name: t.detach().cpu().clone() for name, t in full_state_dict(self.model).items()}
