@@ -36,6 +36,7 @@ import tools
 from textbert.data.labelled_texts import LabelledTexts
 from textbert.data.normalization import hash_text
 from textbert.evaluation.baseline import make_baseline, predict_baseline, tune_baseline
+from textbert.features.batching import length_grouped_batches
 
 PARAMETERS = read_parameters()  # of train.ipynb, with their default values
 MODELS = ("tfidf", "frozen", "bert")
@@ -69,7 +70,7 @@ def compute_mean_vectors(texts):
     length = PARAMETERS["MAX_SEQ_LENGTH"]
     features = tools.convert_examples_to_features(examples, {"0": 0, "1": 1}, length, tokenizer, **options)
     vectors = np.zeros((len(texts), model.config.hidden_size), np.float32)
-    for batch in tools.length_grouped_batches(features.lengths, 64, max_tokens=2048):
+    for batch in length_grouped_batches(features.lengths, 64, max_tokens=2048):
         with torch.inference_mode():
             inputs, _ = tools.collate(features, batch)
             outputs, _ = model.bert(**inputs, output_all_encoded_layers=False)  # (B, T, D)
