@@ -78,6 +78,16 @@ def run(notebook, **parameters):
     return time.perf_counter() - start
 
 
+def prepare_task(task):
+    """Write the tables of a task of `LOADERS`, and run data_prep.ipynb on those of any task."""
+    if task in LOADERS:
+        for name, frame in LOADERS[task]():
+            path = ROOT / "data" / task / f"{name}.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            frame.to_csv(path, header=False, index=False, quoting=csv.QUOTE_ALL)
+    run("data_prep", TASK_NAME=task)
+
+
 def main():
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
@@ -87,12 +97,7 @@ def main():
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="for train.ipynb")
     options = parser.parse_args()
     parameters = {name: read_value(value) for name, value in options.p}
-    if options.task in LOADERS:
-        for name, frame in LOADERS[options.task]():
-            path = ROOT / "data" / options.task / f"{name}.csv"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            frame.to_csv(path, header=False, index=False, quoting=csv.QUOTE_ALL)
-    run("data_prep", TASK_NAME=options.task)
+    prepare_task(options.task)
     rows = []
     for seed in options.seeds:
         seconds = run("train", TASK_NAME=options.task, RANDOM_SEED=seed, **parameters)
