@@ -1,7 +1,8 @@
 """Binary text classification with BERT: the public API of the package `textbert`, for notebooks and other projects.
 
-Examples and their conversion to features are defined here; everything else is re-exported from the package. Nothing
-runs on import. Model and tokenizer are those of pytorch-pretrained-bert 0.6.2.
+Examples and their conversion to features are defined here; everything else is re-exported from the package, and what
+the conversion does not need is imported when it is first used. Nothing runs on import. Model and tokenizer are those of
+pytorch-pretrained-bert 0.6.2.
 """
 
 import csv
@@ -9,18 +10,14 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import joblib
 import numpy as np
 from pytorch_pretrained_bert.tokenization import BertTokenizer
 
-from textbert.data.folds import describe_split, split_or_fold
-from textbert.data.splits import split_train_validation, stratified_sample
 from textbert.data.tsv import TsvChunk, clean_text, read_groups, read_lines, read_tsv_rows
-from textbert.evaluation.calibration import probabilities
-from textbert.evaluation.metrics import choose_threshold, get_eval_report
 from textbert.features.batching import collate
 from textbert.features.conversion import convert_batches, convert_pairs, may_start_workers, worker_pool
 from textbert.features.examples import check_examples, encode_example_labels
@@ -28,18 +25,24 @@ from textbert.features.features import Features, InputFeatures
 from textbert.features.lazy_tokenizer import get_twin
 from textbert.features.storage import check_labels_match, get_fingerprint, load_features, load_if_current, save_features
 from textbert.features.tokenization import TokenizationConfig, count_tokens, encode_pairs
-from textbert.inference.classifier import Classifier
 from textbert.model.archive import get_archive_path, pack_model
 from textbert.model.loading import clone_state_dict, load_model, load_tokenizer, reinitialize_pooler
 from textbert.model.prediction import predict_logits
-from textbert.notebook.session import start_notebook
-from textbert.training.config import TrainingConfig
-from textbert.training.distributed import make_accelerator, predict_distributed
-from textbert.training.experiment import Experiment
-from textbert.training.optim import make_optimizer
 from textbert.utils.display import show_figure
 from textbert.utils.files import check_disk_space, check_file
 from textbert.utils.processes import main_process_first
+
+if TYPE_CHECKING:  # at run time `__getattr__` imports these
+    from textbert.data.folds import describe_split, split_or_fold
+    from textbert.data.splits import split_train_validation, stratified_sample
+    from textbert.evaluation.calibration import probabilities
+    from textbert.evaluation.metrics import choose_threshold, get_eval_report
+    from textbert.inference.classifier import Classifier
+    from textbert.notebook.session import start_notebook
+    from textbert.training.config import TrainingConfig
+    from textbert.training.distributed import make_accelerator, predict_distributed
+    from textbert.training.experiment import Experiment
+    from textbert.training.optim import make_optimizer
 
 __all__ = [
     "BinaryClassificationProcessor",
@@ -80,6 +83,38 @@ __all__ = [
     "stratified_sample",
     "TrainingConfig",
 ]
+
+# from a name to its module, which is imported when the name is first used: the conversion needs none of these, and they
+# import pandas and scikit-learn
+LAZY_IMPORTS = {
+    "choose_threshold": "textbert.evaluation.metrics",
+    "Classifier": "textbert.inference.classifier",
+    "describe_split": "textbert.data.folds",
+    "Experiment": "textbert.training.experiment",
+    "get_eval_report": "textbert.evaluation.metrics",
+    "make_accelerator": "textbert.training.distributed",
+    "make_optimizer": "textbert.training.optim",
+    "predict_distributed": "textbert.training.distributed",
+    "probabilities": "textbert.evaluation.calibration",
+    "split_or_fold": "textbert.data.folds",
+    "split_train_validation": "textbert.data.splits",
+    "start_notebook": "textbert.notebook.session",
+    "stratified_sample": "textbert.data.splits",
+    "TrainingConfig": "textbert.training.config",
+}
+
+if not TYPE_CHECKING:  # a type checker would accept any name
+
+    def __getattr__(name: str) -> Any:
+        """Return an object of `LAZY_IMPORTS`, see PEP 562."""
+        if name not in LAZY_IMPORTS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(LAZY_IMPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Return all names, for completion in an editor or a notebook."""
+    return sorted({*globals(), *LAZY_IMPORTS})
 
 
 @dataclass
@@ -201,13 +236,16 @@ def _convert_tsv(tsv: Path, config: TokenizationConfig, output_mode: str, proces
     processor = BinaryClassificationProcessor()
     label_map = {label: i for i, label in enumerate(processor.get_labels())}
     chunks = TsvChunk.split(tsv)
-    cores = (processes or joblib.cpu_count()) if may_start_workers() else 1
-    start_now = cores > 1 and len(chunks) > TsvChunk.MIN_CHUNKS_FOR_WORKERS
-    with worker_pool(config, cores) if start_now else nullcontext() as pool:
+    cores = 1
+    if len(chunks) > TsvChunk.MIN_CHUNKS_FOR_WORKERS and may_start_workers():
+        from joblib import cpu_count  # a slow import, and few files are that large
+
+        cores = processes or cpu_count()
+    with worker_pool(config, cores) if cores > 1 else nullcontext() as pool:
         fingerprint = get_fingerprint(tsv, config, output_mode)
         labels = encode_example_labels(processor.read_examples(tsv, output_mode), label_map, output_mode)
         check_disk_space(tsv.parent, len(labels) * (4 * config.max_seq_length + 12))
-        features = convert_batches(config, chunks, labels, cores if start_now else processes, pool)
+        features = convert_batches(config, chunks, labels, cores if pool else processes, pool)
     features.fingerprint = fingerprint
     return features
 

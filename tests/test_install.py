@@ -1,4 +1,4 @@
-"""`pip install <this folder>` into another environment, the cost of `import textbert`, and `make setup`."""
+"""`pip install <this folder>` elsewhere, what `import textbert` and `converter.py` import, and `make setup`."""
 
 import os
 import re
@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from packaging.requirements import Requirement
+
+LEGACY = Path(__file__).parent / "legacy"
 
 PREDICT = """
 import sys
@@ -51,7 +53,7 @@ def test_installed_package_predicts(tmp_path):
         assert (site / "textbert" / name).is_file(), name
     assert [path.name for path in site.iterdir() if path.suffix != ".dist-info"] == ["textbert"]  # tools.py is not
     (site / "packages.pth").write_text(sysconfig.get_path("purelib"))  # its dependencies are those of this environment
-    shutil.copy(Path(__file__).parent / "legacy" / "tiny.tar.gz", tmp_path / "mine.tar.gz")
+    shutil.copy(LEGACY / "tiny.tar.gz", tmp_path / "mine.tar.gz")
     python = builder.ensure_directories(tmp_path / "other").env_exe
     process = subprocess.run([python, "-c", PREDICT], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert process.returncode == 0 and process.stdout.endswith("(2, 2)\n"), process.stderr
@@ -69,6 +71,18 @@ def test_import_textbert_is_cheap_and_its_classifier_costs_what_it_needs():
     assert "textbert" in package and not {"torch", "pandas", "numpy"} & package
     classifier = list_modules("import textbert; textbert.Classifier")
     assert "torch" in classifier and classifier <= list_modules("import textbert.classifier")
+
+
+@pytest.mark.slow
+def test_converter_imports_only_what_the_conversion_needs(data_dir):
+    """What takes long besides pytorch-pretrained-bert itself is not imported, up to the end of the conversion."""
+    arguments = ["converter.py", "--data-dir", str(data_dir), "--model", str(LEGACY / "tiny-bert.tar.gz"), "--split"]
+    code = f"import sys, converter; sys.argv = {[*arguments, 'train', '--max-seq-length', '9']}; converter.main()"
+    modules = list_modules(code)
+    assert (data_dir / "train_features.pkl").is_file() and "tools" in modules
+    unneeded = {"pandas", "sklearn", "scipy", "matplotlib", "joblib", "accelerate", "IPython", "transformers"}
+    assert not unneeded & modules
+    assert not {name for name in modules if re.match(r"textbert\.(evaluation|training|inference|notebook)", name)}
 
 
 def read_ranges():

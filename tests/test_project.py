@@ -18,6 +18,7 @@ import yaml
 from conftest import ROOT
 
 from textbert.data import columns, labels, tables
+from textbert.inference.classifier import Classifier
 from textbert.notebook import parameters
 
 NOTEBOOKS = ("data_prep", "train", "evaluate")
@@ -352,6 +353,20 @@ def test_tools_exports_the_fixed_names_and_what_the_notebooks_use():
     used |= {alias.name for node in imports for alias in node.names}
     assert len(used) > 20 and set(tools.__all__) == set(FIXED_NAMES.split()) | used
     assert len(tools.__all__) <= 45 and all(hasattr(tools, name) for name in tools.__all__)
+
+
+def test_what_tools_imports_lazily_is_what_a_type_checker_sees():
+    import tools
+
+    (block,) = [node for node in ast.parse(read_sources()["tools"]).body if ast.unparse(node).startswith("if TYPE_CH")]
+    typed = {alias.name: node.module for node in block.body for alias in node.names}
+    assert len(typed) > 10 and typed == tools.LAZY_IMPORTS and typed.keys() <= set(tools.__all__)
+    names = {}
+    exec("from tools import *", names)
+    assert set(tools.__all__) == names.keys() - {"__builtins__"} and set(tools.__all__) <= set(dir(tools))
+    assert names["Classifier"] is tools.Classifier is Classifier
+    with pytest.raises(AttributeError, match="module 'tools' has no attribute 'load_modell'"):
+        tools.load_modell  # noqa: B018
 
 
 # ---------- Words -----------------------------------------------------------------------------------------------------

@@ -13,29 +13,33 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import pandas as pd
 
 from textbert.utils.errors import translate_read_errors, translate_write_errors
 from textbert.utils.files import atomic_write, check_encoding, check_file, exclusive_lock, hash_file, is_file
 from textbert.utils.validation import TWO_CLASSES, TWO_NAMES, find_violation
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 GROUPS_FILE = "train_groups.json"
 
 
-def clean_text(texts: pd.Series, escaped_newlines: bool) -> pd.Series:
+def clean_text(texts: "pd.Series", escaped_newlines: bool) -> "pd.Series":
     r"""Return a Series of texts with a space for each tab and line break; nothing else is changed.
 
     escaped_newlines : replace the two characters `\n`, too, which Yelp writes for a line break. Elsewhere, as in
         `C:\new`, they mean something else.
     """
+    import pandas as pd  # a slow import, which reading a TSV file does not need
+
     breaks = re.compile(r"\t|\r\n|\r|\n" + (r"|\\n" if escaped_newlines else ""))
     return pd.Series([breaks.sub(" ", text) for text in texts], texts.index, texts.dtype)  # unchanged texts are shared
 
 
-def _write_rows(frame: pd.DataFrame, path: str | Path) -> None:
+def _write_rows(frame: "pd.DataFrame", path: str | Path) -> None:
     columns = [frame[name] for name in ("id", "label", "alpha", "text")]
     for column in columns:
         if any(map(re.compile(r"[\t\r\n]").search, map(str, column))):
@@ -44,7 +48,7 @@ def _write_rows(frame: pd.DataFrame, path: str | Path) -> None:
         file.writelines("\t".join(map(str, row)) + "\n" for row in zip(*columns))
 
 
-def write_tsv(frame: pd.DataFrame, path: str | Path) -> None:
+def write_tsv(frame: "pd.DataFrame", path: str | Path) -> None:
     """Write the columns id, label, alpha, text of `frame` as BERT's TSV: UTF-8, no header, no quoting.
 
     Raises ValueError if a field contains a tab or line break, which would break the table.
@@ -59,7 +63,7 @@ def describe_table(path: str | Path) -> dict[str, Any]:
 
 
 def write_task(
-    frames: dict[str, pd.DataFrame],
+    frames: "dict[str, pd.DataFrame]",
     label_names: list[str],
     data_dir: str | Path,
     about: dict[str, Any] | None = None,

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from textbert.model.config import (
     CONFIG,
@@ -28,6 +27,9 @@ from textbert.model.config import (
 )
 from textbert.utils.errors import translate_read_errors
 from textbert.utils.files import atomic_write, check_file, is_file
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_ARCHIVE_BYTES = 4 * 2**30  # bert-large has 1.3 GB
 
@@ -71,21 +73,23 @@ class ModelFiles:
         return read_json(self.contents, TOKENIZER_CONFIG, self.source)
 
     @cached_property
-    def validation(self) -> pd.DataFrame | None:
+    def validation(self) -> "pd.DataFrame | None":
         """The validation set's predictions, with the columns id, label, logit_0 and logit_1; None if there are none."""
         return self._read_predictions(VALIDATION, {"id": str, "label": int})
 
     @cached_property
-    def out_of_fold(self) -> pd.DataFrame | None:
+    def out_of_fold(self) -> "pd.DataFrame | None":
         """Predictions of a cross-validation, each by a model that was not trained on the text; None if there was none.
 
         The columns are text_hash (of `hash_text`), logit_0 and logit_1.
         """
         return self._read_predictions(OUT_OF_FOLD, {"text_hash": "int64"})
 
-    def _read_predictions(self, name: str, types: dict[str, Any]) -> pd.DataFrame | None:
+    def _read_predictions(self, name: str, types: dict[str, Any]) -> "pd.DataFrame | None":
         if name not in self.contents:
             return None
+        import pandas as pd  # a slow import, which a tokenizer does not need
+
         types = types | {"logit_0": float, "logit_1": float}
         try:
             return pd.read_csv(io.BytesIO(self.contents[name]), dtype=types)[list(types)]
