@@ -74,6 +74,8 @@ def test_words_are_told_apart_without_colours_and_the_clearest_prediction_is_cho
     assert "2px dashed" in explanation.highlight_words(explanation.explain(fine_tuned, "bad soup"))
     (html,) = explanation.render_clearest(fine_tuned, ["soup soup", "good soup", ""])
     assert html == explanation.render_prediction(fine_tuned, "good soup")
+    (html,) = explanation.render_clearest(fine_tuned, ["soup soup", "bad soup"])  # a word against class 1 counts, too
+    assert html == explanation.render_prediction(fine_tuned, "bad soup")
     assert explanation.render_clearest(fine_tuned, []) == []
 
 

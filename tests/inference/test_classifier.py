@@ -605,6 +605,7 @@ def test_labels_are_compared(trained, tmp_path, names, match):
         ([["1"], ["2"]], [["2"], ["1"]], "1"),
         ([["no"], ["yes"]], [["Yes"], ["no", "?"]], "no"),
         ([["1"], ["5"]], [["1", "2"], ["4", "5"]], None),
+        ([["1", "2"], ["4", "5"]], [["1"], ["5"]], None),  # left out is not moved
         (None, [["2"], ["1"]], None),
         ([["1"], ["2"]], None, None),
         ([1, {}], [["2"], ["1"]], None),
