@@ -107,6 +107,11 @@ def test_without_ipywidgets_there_is_the_prediction_only(fine_tuned, monkeypatch
     assert "ipywidgets is not installed" in capsys.readouterr().out
 
 
+def test_a_letter_is_shown_with_its_combining_marks(fine_tuned):
+    words = explanation.explain(fine_tuned, "中\u0301\u0308文 soup")
+    assert words["word"].tolist() == ["中\u0301\u0308", "文", "soup"] and words["score"].notna().all()
+
+
 @pytest.mark.parametrize(
     "text", ["菜很好 good吃。", "おいしいsoup 店の", "อาหารอร่อย bad", "[SEP]好 A\x85好", "good, 中文!x"]
 )
