@@ -152,6 +152,12 @@ def test_a_range_for_review_holds_only_for_its_settings(bert_files, pack, capsys
     assert "left out: it holds only for its settings" in capsys.readouterr().out
 
 
+def test_a_range_for_review_may_be_empty(bert_files, pack):
+    """A model that reaches TARGET_ACCURACY everywhere leaves nothing to a person."""
+    classifier = Classifier.load(pack(bert_files(classifier={**SETTINGS, "review_range": [0.5, 0.5]})), "cpu")
+    assert not classifier.predict(["good", "bad"])["review"].any()
+
+
 @pytest.mark.parametrize("value", [[0.8, 0.2], [0.1], [-1, 0.5], None, "ab"])
 def test_an_invalid_range_for_review_is_refused(bert_files, pack, value):
     with pytest.raises(ValueError, match="review_range"):
