@@ -81,6 +81,8 @@ def test_quotes_in_a_tsv(write, expected, content):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        # not "a comma or a semicolon": with neither can the file be read to its end
+        ('1;5,good\n2;3,bad\n"1;4,fine\n', "line 3: unbalanced quote: the field opened here is never closed"),
         (
             '1,a\n0,"we loved it\n1,b\n0,"c" d\n',
             "line 2: unbalanced quote: the field opened here is closed in line 4 without a delimiter",
@@ -227,6 +229,13 @@ def test_multiline_fields_with_commas_are_not_rows(write, quoting, columns):
     file = io.StringIO()
     csv.writer(file, quoting=quoting).writerows([row[i] for i in columns] for row in rows)
     assert read(write(file.getvalue())) == [[str(row[i]) for i in columns] for row in rows]
+
+
+def test_a_number_with_a_comma_in_the_last_line_of_a_text_is_no_row(write):
+    rows = [["A good place", "It was dear:\nwe paid 1,000 euros"], ["A bad one", "Cheap"]]
+    file = io.StringIO()
+    csv.writer(file).writerows(rows)
+    assert read(write(file.getvalue())) == rows
 
 
 @pytest.mark.parametrize(

@@ -505,6 +505,7 @@ SPAM = [("spam" if i % 3 else "ham", text) for i, text in enumerate(LONG)]
         (("label", "2020"), 1),
         (("0", "1"), 1),
         (("Is this message spam?", "What did you think, and why?"), 1),
+        (("Kind of short message", "Nachricht"), 1),  # a name has at most four words
         (("这是垃圾信息吗？", "短信"), 1),
         (("spam", "another text of some length"), 0),
     ],
@@ -526,6 +527,13 @@ def test_a_first_row_is_a_header_or_a_row(make_file, header, number):
 def test_a_doubtful_first_row_is_refused(make_file, rows, message):
     with pytest.raises(ValueError, match=message):
         read_columns(make_file(to_csv(rows)))
+
+
+def test_the_rows_of_a_long_table_are_numbered_to_its_end(make_file):
+    """A long table is made of chunks, whose rows must not be numbered from 0 each."""
+    rows = [(str(i % 2), f"text {i}") for i in range(50_003)]
+    frame = read_table(make_file(to_csv(rows)))
+    assert frame.index.tolist() == list(range(50_003)) and frame.iloc[-1].tolist() == ["0", "text 50002"]
 
 
 def test_empty_lines_count(make_file, capsys):

@@ -36,6 +36,20 @@ def test_the_baseline_is_tuned_as_bert_is():
     assert "at 0.5 or more, it would be" in sentence
 
 
+def test_an_untuned_baseline_predicts_as_scikit_learn_does():
+    texts, labels = ["good soup", "bad soup", "good tea", "bad tea"], np.array([1, 0, 1, 0])
+    baseline = make_baseline().fit(texts, labels)
+    parameters = {"temperature": 1.0, "intercept": 0.0}
+    predicted = predict_baseline(baseline, texts, parameters)
+    np.testing.assert_allclose(predicted, baseline.predict_proba(texts)[:, 1])
+
+
+def test_the_seed_decides_the_folds():
+    texts, labels = [f"text {row}" for row in range(40)], np.arange(40) % 2
+    first, again, other = ([held_out.tolist() for _, held_out in assign_folds(texts, labels, 4, s)] for s in (1, 1, 2))
+    assert first == again != other
+
+
 @pytest.mark.parametrize(
     ("good", "bad"),
     [
@@ -86,7 +100,9 @@ def test_a_baseline_is_tuned_on_other_groups():
     """Each author has a word, which decides only in the own texts: with groups, no held-out prediction profits."""
     groups = np.repeat(np.arange(30), 10)
     labels = groups % 2
-    texts = [f"author{group}x common{row}y" for row, group in enumerate(groups)]
+    # words that all authors share, so that the predictions for an unknown author differ, though they say nothing
+    common = np.random.default_rng(0).integers(0, 20, (300, 5))
+    texts = [f"author{group}x {' '.join(f'w{word}' for word in words)}" for group, words in zip(groups, common)]
     easy, _ = tune_baseline(make_baseline(), label_texts(texts, labels))
     hard, _ = tune_baseline(make_baseline(), label_texts(texts, labels, groups))
     assert hard["temperature"] > 3 * easy["temperature"]

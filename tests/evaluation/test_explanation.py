@@ -74,6 +74,8 @@ def test_words_are_told_apart_without_colours_and_the_clearest_prediction_is_cho
     assert "2px dashed" in explanation.highlight_words(explanation.explain(fine_tuned, "bad soup"))
     (html,) = explanation.render_clearest(fine_tuned, ["soup soup", "good soup", ""])
     assert html == explanation.render_prediction(fine_tuned, "good soup")
+    (html,) = explanation.render_clearest(fine_tuned, ["soup soup", "bad soup"])  # a word against class 1 counts, too
+    assert html == explanation.render_prediction(fine_tuned, "bad soup")
     assert explanation.render_clearest(fine_tuned, []) == []
 
 
@@ -103,6 +105,11 @@ def test_without_ipywidgets_there_is_the_prediction_only(fine_tuned, monkeypatch
         fine_tuned, "bad soup"
     )
     assert "ipywidgets is not installed" in capsys.readouterr().out
+
+
+def test_a_letter_is_shown_with_its_combining_marks(fine_tuned):
+    words = explanation.explain(fine_tuned, "中\u0301\u0308文 soup")
+    assert words["word"].tolist() == ["中\u0301\u0308", "文", "soup"] and words["score"].notna().all()
 
 
 @pytest.mark.parametrize(

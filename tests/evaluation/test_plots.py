@@ -41,6 +41,17 @@ def test_calibration_is_drawn_for_many_or_few_different_probabilities():
         plt.close(plot.figure)
 
 
+def test_a_calibration_curve_by_hand():
+    y_prob, labels = np.repeat([0.25, 0.75], 20), np.repeat([0, 1, 0, 1], [18, 2, 8, 12])
+    plot = plots.plot_calibration(labels, y_prob, ["bad", "good"], 0.5)
+    plt.close(plot.figure)
+    (dots,) = plot.figure.axes[1].collections[:1]
+    np.testing.assert_allclose(dots.get_offsets(), [(0.25, 0.1), (0.75, 0.6)])  # 2 and 12 of 20 are good
+    assert plot.alt.endswith("It is 0.10 at 0.25, 0.60 at 0.75.")
+    width, height = plot.figure.get_size_inches()
+    assert width >= 2 * height  # two plots side by side, neither of them narrow
+
+
 def test_no_precision_is_drawn_where_it_is_undefined():
     curve = metrics.threshold_curve(np.array([0, 1] * 20), np.array([0.1, 0.8] * 20))
     plot = plots.plot_thresholds(curve, 0.5)

@@ -152,6 +152,12 @@ def test_a_range_for_review_holds_only_for_its_settings(bert_files, pack, capsys
     assert "left out: it holds only for its settings" in capsys.readouterr().out
 
 
+def test_a_range_for_review_may_be_empty(bert_files, pack):
+    """A model that reaches TARGET_ACCURACY everywhere leaves nothing to a person."""
+    classifier = Classifier.load(pack(bert_files(classifier={**SETTINGS, "review_range": [0.5, 0.5]})), "cpu")
+    assert not classifier.predict(["good", "bad"])["review"].any()
+
+
 @pytest.mark.parametrize("value", [[0.8, 0.2], [0.1], [-1, 0.5], None, "ab"])
 def test_an_invalid_range_for_review_is_refused(bert_files, pack, value):
     with pytest.raises(ValueError, match="review_range"):
@@ -605,6 +611,7 @@ def test_labels_are_compared(trained, tmp_path, names, match):
         ([["1"], ["2"]], [["2"], ["1"]], "1"),
         ([["no"], ["yes"]], [["Yes"], ["no", "?"]], "no"),
         ([["1"], ["5"]], [["1", "2"], ["4", "5"]], None),
+        ([["1", "2"], ["4", "5"]], [["1"], ["5"]], None),  # left out is not moved
         (None, [["2"], ["1"]], None),
         ([["1"], ["2"]], None, None),
         ([1, {}], [["2"], ["1"]], None),

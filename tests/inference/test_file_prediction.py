@@ -297,6 +297,12 @@ def test_several_columns_of_texts(tmp_path, capsys, requested, trained, columns,
     assert message in printed and (message != "" or printed == "")
 
 
+def test_columns_of_training_stand_for_text_only_if_the_file_has_all_of_them(tmp_path):
+    path = write(tmp_path / "new.csv", [["id", "body"], ["1", LONG[0]]])
+    with pytest.raises(ValueError, match="no column 'text'"):
+        SourceTable.open(path, "utf-8", "text", trained_column=["subject", "body"])
+
+
 @pytest.mark.parametrize(
     ("requested", "message"),
     [

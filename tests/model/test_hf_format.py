@@ -87,6 +87,12 @@ def test_the_vocabulary_is_read_from_tokenizer_json(tmp_path, hub):
     assert list(vocabulary) == [word if number != 70 else "[gap70]" for number, word in enumerate(words)]
 
 
+def test_a_warning_names_added_tokens_of_a_bert_from_the_hub(tmp_path, hub, capsys):
+    change(hub, tokenizer_config__json=b'{"added_tokens_decoder": {"99": {"content": "<url>"}}}')
+    tools.load_tokenizer("me/tiny", tmp_path)
+    assert "1 added tokens are ignored and will be split into word pieces: <url>" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [

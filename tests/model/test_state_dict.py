@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import zipfile
 
 import conftest
 import pytest
@@ -75,6 +76,18 @@ def test_code_in_the_weights_is_not_run(bert_files, pack, load_state, tmp_path, 
         with pytest.raises(ValueError, match=r"pytorch_model\.bin does not contain weights"):
             load(path)
     assert not marker.exists()
+
+
+def test_weights_that_decompress_to_more_than_their_file_are_refused(bert_files, pack, load_state):
+    files = bert_files(classifier=SETTINGS)
+    saved, compressed = io.BytesIO(), io.BytesIO()
+    torch.save({name: torch.zeros_like(tensor) for name, tensor in load_state(files).items()}, saved)
+    with zipfile.ZipFile(saved) as source, zipfile.ZipFile(compressed, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    assert torch.load(io.BytesIO(compressed.getvalue()), weights_only=True)  # torch would read it
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin does not contain weights"):
+        tools.load_model(pack({**files, "pytorch_model.bin": compressed.getvalue()}))
 
 
 @pytest.mark.parametrize("state", [b"", b"not weights", [1, 2], {"x": 1}, {1: torch.zeros(2)}, {}, "number"])

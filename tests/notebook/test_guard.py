@@ -184,6 +184,7 @@ def test_content_that_a_cell_has_read_counts(tmp_path):
     for value in (
         "path.read_text()",
         "{'hashes': [path.read_text()]}",
+        "(path.read_text(), 1)",
         "type('X', (), {'fingerprint': path.read_text()})",
     ):
         read = f"from pathlib import Path\npath = Path({str(path)!r})\ncontent = {value}"

@@ -206,6 +206,7 @@ def test_folds_are_held_out_once_with_the_settings_of_the_run(start, calls, monk
         assert call.checkpoint is None and call.config == tuned.config
         assert np.array_equal(call.rows[0], rows[train]) and np.array_equal(call.rows[1], rows[held_out])
         assert fold == {"rows held out": len(held_out), "kept epoch": 3, "validation MCC": 0.75}
+    assert experiment.out_of_fold.index.tolist() == [row for call in calls for row in call.rows[1].tolist()]
     assert "fold 3 of 3, 3 epochs at 0.01:" in capsys.readouterr().out
     assert experiment.cross_validate(calls.append, texts, rows, 0, tuned) == [] and len(calls) == 3
     experiment.cross_validate(calls.append, texts, rows, 3, tuned)
@@ -232,6 +233,18 @@ def test_learning_curve_trains_on_nested_stratified_parts(start, calls, monkeypa
     again = experiment.learning_curve(calls.append, examples, run, [0.25, 0.5])
     assert again.equals(table) and len(calls) == 3 and capsys.readouterr().out.count("already done") == 2
     assert experiment.learning_curve(calls.append, examples, run, []) is None and len(calls) == 3
+
+
+def test_word_counts_of_a_learning_curve_have_the_class_weights_of_the_run(start, calls):
+    """Three of four training texts have label 0, also where they say tea, but weights make tea a word of label 1."""
+    experiment, _ = start()
+    train_rows, validation_rows = np.array([0, 1, 2, 3, 4, 6, 8, 10]), np.array([5, 7, 9, 11, 12])
+    examples = [SimpleNamespace(text_a="soup" if row in (0, 2, 4, 12) else "tea") for row in ROWS]
+    for class_weights, expected in ((None, 0), ("balanced", 1)):
+        config = make_config(PARAMETERS | {"CLASS_WEIGHTS": class_weights})
+        run = experiment.run(calls.append, train_rows, validation_rows, config)
+        table = experiment.learning_curve(calls.append, examples, run, [0.5])
+        assert table["MCC of word counts"].iloc[-1] == expected
 
 
 def test_held_out_rows_are_predicted_by_the_model_that_did_not_learn_from_them(start, tokenizers, tmp_path, capsys):

@@ -33,6 +33,14 @@ def test_checkpoints_have_the_same_parameters_as_ever(request):
     assert names - legacy.keys() == {"R_DROP", "ADVERSARIAL_SHARE"}  # newer ones, see DEFAULTS_OF_NEW_KEYS
 
 
+def test_learning_rates_match_hand_computation():
+    sizes = {"train_batch_size": 4, "gradient_accumulation_steps": 2, "num_train_epochs": 2}
+    config = replace(make_config(DEFAULTS), learning_rate=0.6, warmup_proportion=0.5, **sizes)
+    # of 17 examples, 8 in each step, the last one is in a step of its own: 3 steps in each epoch
+    assert config.get_learning_rates(17) == pytest.approx([0.2, 0.4, 0.6, 0.6, 0.4, 0.2])
+    assert len(config.get_learning_rates(16)) == 4
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("learning_rate", 0), ("num_train_epochs", 0), ("train_batch_size", 2.0), ("gradient_accumulation_steps", None),
