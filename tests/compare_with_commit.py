@@ -30,14 +30,14 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 TEST_DATA = Path(os.environ.get("BERT_TEST_DATA", ROOT.parent / "shared" / "data"))
 TASK = {"TASK_NAME": "sample"}
-TRAIN = {**TASK, "BERT_MODEL": "base", "TRAIN_ROWS": 200, "NUM_TRAIN_EPOCHS": 2, "MAX_SEQ_LENGTH": 64}
+TRAIN = {**TASK, "BERT_MODEL": "base", "TRAIN_ROWS": 200, "NUM_TRAIN_EPOCHS": 2, "MAX_SEQ_LENGTH": 64, "FOLDS": 0}
 TOLERANCE = 1e-6  # of logits and probabilities in float32; all else is compared bit for bit
 # settings of train.ipynb that go through the loop in different ways, and the number of processes; a batch of 64 rows of
 # 64 tokens is more than a micro-batch may have
 SETTINGS = (
     ({"R_DROP": 1.0, "CLASS_WEIGHTS": "balanced", "TRAIN_BATCH_SIZE": 128}, 1),
     ({"ADVERSARIAL_EPSILON": 0.5, "ADVERSARIAL_SHARE": 0.5, "GRADIENT_ACCUMULATION_STEPS": 3}, 1),
-    ({"SEARCH_LEARNING_RATES": [1e-3], "SEARCH_EPOCHS": [1, 2], "FOLDS": 2, "PATIENCE": 1}, 1),
+    ({"SEARCH_LEARNING_RATES": [1e-3], "SEARCH_EPOCHS": [1, 2], "FOLDS": 2, "PATIENCE": 1, "VALIDATION_SHARE": 0.5}, 1),
     ({"ADVERSARIAL_EPSILON": 0.5, "R_DROP": 1.0, "CLASS_WEIGHTS": "balanced", "GRADIENT_ACCUMULATION_STEPS": 2}, 2),
 )
 # put before train.ipynb: the process is killed while it writes its ninth checkpoint, one being written after each step

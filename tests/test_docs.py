@@ -167,7 +167,7 @@ def train_in_notebook(folder, table):
     columns = {"id": table.index, "label": (table["label"] == "good").astype(int), "alpha": "a", "text": table["text"]}
     write_task({"train": pd.DataFrame(columns)}, ["bad", "good"], folder / "data/mytask")
     copy_code(folder)
-    write_script("train", folder / "train.py", TASK_NAME="mytask", NUM_TRAIN_EPOCHS=4)
+    write_script("train", folder / "train.py", TASK_NAME="mytask", NUM_TRAIN_EPOCHS=4, FOLDS=0)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "train.py"], cwd=folder, env=environment, capture_output=True, check=True)
     return folder / "cache/mytask.tar.gz"

@@ -32,7 +32,7 @@ TINY = {"TASK_NAME": "tiny", "BERT_MODEL": "models/tiny-bert.tar.gz", "MAX_SEQ_L
 TRAINING = {
     **TINY,
     **{"TRAIN_BATCH_SIZE": 7, "EVAL_BATCH_SIZE": 5, "NUM_TRAIN_EPOCHS": 2, "LEARNING_RATE": 3e-3},
-    **{"VALIDATION_SHARE": 0.2, "CHECKPOINT_MINUTES": 0},
+    **{"VALIDATION_SHARE": 0.2, "FOLDS": 0, "CHECKPOINT_MINUTES": 0},
 }
 # Reads orders, one per line, and starts a child for each stage of an order. A child is killed some seconds after its
 # start, or kills itself just before its n-th change in this folder; or the size of the files it writes is limited; or

@@ -921,7 +921,7 @@ ALWAYS = ("hostile_pickles", "hostile_archive")
 TINY = {"BERT_MODEL": "tiny.tar.gz", "MAX_SEQ_LENGTH": 12}
 PARAMETERS = {
     "data_prep": TINY,
-    "train": {**TINY, "NUM_TRAIN_EPOCHS": 1, "VALIDATION_SHARE": 0.3},
+    "train": {**TINY, "NUM_TRAIN_EPOCHS": 1, "VALIDATION_SHARE": 0.3, "FOLDS": 0},
     "evaluate": {"CHECK_LABELS": 0, "EXPORT": ["huggingface"]},
 }
 

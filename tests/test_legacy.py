@@ -58,7 +58,7 @@ def test_training_resumes_from_a_legacy_checkpoint(tmp_path):
         (tmp_path / target).mkdir(parents=True)
         shutil.copy(LEGACY / source, tmp_path / target)
     parameters = {"TASK_NAME": "tiny", "BERT_MODEL": "tiny-bert", "MAX_SEQ_LENGTH": 9, "TRAIN_BATCH_SIZE": 8}
-    parameters |= {"NUM_TRAIN_EPOCHS": 2, "LEARNING_RATE": 3e-3, "VALIDATION_SHARE": 0.2}
+    parameters |= {"NUM_TRAIN_EPOCHS": 2, "LEARNING_RATE": 3e-3, "VALIDATION_SHARE": 0.2, "FOLDS": 0}
     write_script("train", tmp_path / "run.py", **parameters)
     script = (tmp_path / "run.py").read_text()
     # the precision and the padding that it was written with, on every machine

@@ -33,6 +33,7 @@ TRAINING = {
     "GRADIENT_ACCUMULATION_STEPS": 2,
     "LEARNING_RATE": 3e-3,
     "VALIDATION_SHARE": 0.2,
+    "FOLDS": 0,
 }
 
 
@@ -117,7 +118,7 @@ def test_train_leaves_a_model_that_the_library_loads(workspace, printed):
     assert settings["parameters"] == {
         **{"TASK_NAME": "tiny", "RANDOM_SEED": 42, "WARMUP_PROPORTION": 0.1, "TRAIN_ROWS": None, "TRUNCATION": "head"},
         **{"RESUME": True, "CHECKPOINT_MINUTES": 5, "CLASS_WEIGHTS": None, "FALSE_POSITIVE_COST": 1.0},
-        **{"R_DROP": 0.0, "ADVERSARIAL_EPSILON": 0.0, "ADVERSARIAL_SHARE": 1.0, "PATIENCE": None, "FOLDS": 0},
+        **{"R_DROP": 0.0, "ADVERSARIAL_EPSILON": 0.0, "ADVERSARIAL_SHARE": 1.0, "PATIENCE": None},
         **{"SEARCH_LEARNING_RATES": [], "SEARCH_EPOCHS": [], "TARGET_ACCURACY": None, "TRACK_WITH": None},
         "LEARNING_CURVE": [],
         **TRAINING,

@@ -33,6 +33,7 @@ CHANGED = {
     "train": {
         **{"MAX_SEQ_LENGTH": 7, "TRUNCATION": "tail", "TRAIN_BATCH_SIZE": 8, "LEARNING_RATE": 1e-3, "RANDOM_SEED": 7},
         **{"VALIDATION_SHARE": 0.4, "TRAIN_ROWS": 30, "CLASS_WEIGHTS": "balanced", "FALSE_POSITIVE_COST": 3.0},
+        "FOLDS": 2,
     },
     "evaluate": {"SHOW_MISTAKES": 1, "CHECK_LABELS": 9, "EVAL_BATCH_SIZE": 3, "REPORT_TEXTS": False},
 }

@@ -11,7 +11,7 @@ from conftest import ROOT, make_project
 
 from textbert.notebook.tutorial import NOTEBOOKS, assign_parameters, main, parse_parameters, run_tutorial
 
-TINY = "BERT_MODEL=tiny-bert NUM_TRAIN_EPOCHS=2 DEV_SHARE=0.3"
+TINY = "BERT_MODEL=tiny-bert NUM_TRAIN_EPOCHS=2 FOLDS=0 DEV_SHARE=0.3"
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_each_parameter_goes_to_the_notebooks_that_have_it(project):
         injected[name] = sorted(source.splitlines()[1:])
     task, model = 'TASK_NAME = "tiny"', 'BERT_MODEL = "tiny-bert"'
     assert injected["data_prep"] == [model, "DEV_SHARE = 0.3", task]
-    assert injected["train"] == [model, "NUM_TRAIN_EPOCHS = 2", task] and injected["evaluate"] == [task]
+    assert injected["train"] == [model, "FOLDS = 0", "NUM_TRAIN_EPOCHS = 2", task] and injected["evaluate"] == [task]
 
 
 @pytest.mark.slow

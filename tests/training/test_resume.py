@@ -34,6 +34,7 @@ PARAMETERS = {
     "GRADIENT_ACCUMULATION_STEPS": 2,
     "LEARNING_RATE": 3e-3,
     "VALIDATION_SHARE": 0.2,
+    "FOLDS": 0,
     "CHECKPOINT_MINUTES": 0,  # one after every step
 }
 # Runs run.py in a forked child for each interruption, which saves importing torch. An interruption is an event (a step
