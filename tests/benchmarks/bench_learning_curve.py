@@ -10,7 +10,7 @@ without its texts that are in train.tsv as well:
 - tfidf: the baseline of evaluate.ipynb, with its calibration and decision threshold
 - frozen: the mean of the last layer's vectors of all tokens, from the pretrained BERT as it is, and logistic regression
   on these, with the penalty that cross-validation on the training set prefers, and a threshold of 0.5
-- bert: train.ipynb, which holds out a tenth of the sample to choose epoch, calibration and threshold
+- bert: train.ipynb with FOLDS = 0: a tenth of the sample is held out to choose epoch, calibration and threshold
 
 Each result is added to `outputs/<task>/learning_curve.csv` as it comes, and those in it are not computed again: delete
 the file to start over. The minutes are those of training and of predicting dev.tsv; the vectors of the frozen BERT are
@@ -88,7 +88,7 @@ def predict_frozen(vectors, labels, dev_vectors):
 
 def predict_bert(task, size, seed, dev_texts):
     """Run train.ipynb; return (probabilities of class 1, threshold)."""
-    run("train", TASK_NAME=task, TRAIN_ROWS=size, RANDOM_SEED=seed)
+    run("train", TASK_NAME=task, TRAIN_ROWS=size, RANDOM_SEED=seed, FOLDS=0)
     classifier = tools.Classifier.load(ROOT / "cache" / f"{task}.tar.gz")
     return classifier.predict(dev_texts, progress=False)["probability"].to_numpy(), classifier.settings["threshold"]
 
