@@ -393,13 +393,13 @@ def test_a_features_file_that_cannot_be_read_is_not_called_invalid_and_stays(dat
     assert (data_dir / "train_features.pkl").read_bytes() == before
 
 
-def test_the_converter_converts_both_splits_unless_told_otherwise(data_dir, bert_files, pack, monkeypatch, capsys):
+def test_the_converter_converts_both_splits_by_default(data_dir, bert_files, pack, monkeypatch):
     shutil.copy(data_dir / "train.tsv", data_dir / "dev.tsv")
-    command = ["converter.py", "--data-dir", str(data_dir), "--model", str(pack(bert_files()))]
-    for options, splits in ((["--split", "dev"], ["dev"]), ([], ["dev", "train"])):
-        monkeypatch.setattr(sys, "argv", [*command, *options])
-        assert converter.main() == 0
-        assert sorted(path.name for path in data_dir.glob("*.pkl")) == [f"{split}_features.pkl" for split in splits]
+    model = str(pack(bert_files()))
+    monkeypatch.setattr(sys, "argv", ["converter.py", "--data-dir", str(data_dir), "--model", model])
+    assert converter.main() == 0
+    assert sorted(path.name for path in data_dir.glob("*.pkl")) == ["dev_features.pkl", "train_features.pkl"]
+    assert len(tools.load_features(data_dir / "dev_features.pkl")) == 5
 
 
 @pytest.mark.parametrize(

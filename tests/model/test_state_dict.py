@@ -81,7 +81,7 @@ def test_code_in_the_weights_is_not_run(bert_files, pack, load_state, tmp_path, 
 def test_weights_that_decompress_to_more_than_their_file_are_refused(bert_files, pack, load_state):
     files = bert_files(classifier=SETTINGS)
     saved, compressed = io.BytesIO(), io.BytesIO()
-    torch.save({name: torch.zeros_like(tensor) for name, tensor in load_state(files).items()}, saved)
+    torch.save(load_state(files), saved)
     with zipfile.ZipFile(saved) as source, zipfile.ZipFile(compressed, "w", zipfile.ZIP_DEFLATED) as target:
         for name in source.namelist():
             target.writestr(name, source.read(name))
