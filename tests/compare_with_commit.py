@@ -105,7 +105,7 @@ class Version:
         return {
             name: np.array([json.dumps(stored[name], sort_keys=True)])
             for name in stored
-            if name not in ("trained", "versions")
+            if name not in ("trained", "versions", "validation_folds")  # the last is new
         }
 
     def read_tsv(self, name: str) -> dict[str, np.ndarray]:

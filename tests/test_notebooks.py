@@ -21,6 +21,9 @@ from papermill.exceptions import PapermillExecutionError
 from pytorch_pretrained_bert.modeling import BertForSequenceClassification
 
 import tools
+from textbert.data.labelled_texts import read_labelled_texts
+from textbert.data.normalization import hash_text
+from textbert.data.tsv import write_task
 from textbert.evaluation.metrics import format_metric, standard_error
 
 TINY = {"BERT_MODEL": "tiny-bert", "MAX_SEQ_LENGTH": 12}
@@ -87,8 +90,15 @@ def printed(workspace):
     return run_all(workspace)
 
 
-def weights(workspace):
-    return torch.load(workspace / "outputs/tiny/pytorch_model.bin", weights_only=True)
+def weights(workspace, task="tiny"):
+    return torch.load(workspace / "outputs" / task / "pytorch_model.bin", weights_only=True)
+
+
+def copy_task(workspace, name):
+    """Copy what data_prep.ipynb has made of the tiny data set as another task."""
+    shutil.copytree(
+        workspace / "data/tiny", workspace / "data" / name, ignore=shutil.ignore_patterns("*.pkl", "*.lock")
+    )
 
 
 def digest(path):
@@ -297,13 +307,14 @@ def test_classes_are_merged_and_a_dev_set_is_held_out(workspace, stars, stars_pr
 
 @pytest.mark.slow
 def test_training_with_all_options(workspace, stars, stars_printed):
-    """Class weights, patience, targets, a search and folds at once; predictions have the label names."""
+    """Class weights, patience, targets, few labels and a search at once; predictions have the label names."""
     parameters = {
         **TRAINING,
         **{"TASK_NAME": "stars", "CLASS_WEIGHTS": "balanced", "PATIENCE": 2, "FOLDS": 3},
         **{"SEARCH_LEARNING_RATES": [1e-6, 3e-3], "SEARCH_EPOCHS": [1, 7], "TARGET_ACCURACY": [0.55, 0.99]},
     }
     output = run(workspace, "train", **parameters)
+    assert "rows to train. A validation set of fewer than 100" in output and "would be too small" in output
     settings = json.loads((workspace / "outputs/stars/config.json").read_text())["classifier"]
     search, folds = settings["search"], settings["folds"]
     # the training run that was requested comes first
@@ -321,7 +332,8 @@ def test_training_with_all_options(workspace, stars, stars_printed):
     scores = [fold["validation MCC"] for fold in folds]
     assert f"MCC over 3 folds: {np.mean(scores):.3f} ± {np.std(scores):.3f}" in output
     examples = tools.BinaryClassificationProcessor().get_train_examples(stars)
-    assert sum(fold["rows held out"] for fold in folds) == len(examples)
+    assert sum(fold["rows held out"] for fold in folds) == len(examples) == settings["training_rows"]
+    assert settings["validation_folds"] == 3 and {fold["kept epoch"] for fold in folds} == {settings["best_epoch"]}
     history = pd.read_csv(workspace / "outputs/stars/history.csv")
     assert len(history) == min(winner["epochs"], history["epoch"][history["mcc"].idxmax()] + 2)
     # the training run is the one that the search tried
@@ -344,6 +356,81 @@ def test_training_with_all_options(workspace, stars, stars_printed):
     assert "The model decides" in output or "are left to a person" in output
     predictions = pd.read_csv(workspace / "outputs/stars/report/predictions.csv")
     assert set(predictions["label"]) == {"1 or 2", "4 or 5"} >= set(predictions["predicted"])
+
+
+def evaluate_labels(workspace, task):
+    """Run evaluate.ipynb for a task; return the classifier, its training texts and the report, of which it shows all.
+
+    It judges the labels of as many rows as there are.
+    """
+    train = read_labelled_texts(workspace / "data" / task / "train.tsv")
+    printed = run(workspace, "evaluate", TASK_NAME=task, SHOW_MISTAKES=len(train), CHECK_LABELS=len(train))
+    assert "MCC on dev.tsv: BERT " in printed
+    page = (workspace / "outputs" / task / "report/report.html").read_text()
+    return tools.Classifier.load(workspace / f"cache/{task}.tar.gz", "cpu"), train, page
+
+
+def read_label_issues(page):
+    """Return the probabilities that BERT gives to labels in the report's table of label issues, as strings."""
+    (table,) = [part for part in page.split("<table")[1:] if ">TF-IDF</th>" in part and ">text</th>" in part]
+    rows = re.findall("<tr>(.*?)</tr>", table.split("</thead>")[1], re.DOTALL)
+    return [re.findall("<td>(.*?)</td>", row, re.DOTALL)[3] for row in rows]
+
+
+@pytest.mark.slow
+def test_with_few_labels_all_rows_are_held_out_learned_and_judged(workspace, printed):
+    copy_task(workspace, "few")
+    parameters = {**TRAINING, "TASK_NAME": "few", "FOLDS": None}
+    output = run(workspace, "train", **parameters)
+    assert "61 rows to train. A validation set of fewer than 100, or with fewer than 20 of a class, would" in output
+    assert "5 folds hold out 61 rows instead" in output and "all 61 rows:" in output
+    assert all(f"held-out fold {number} of 5, 2 epochs at 0.003:" in output for number in range(1, 6))
+    classifier, train, page = evaluate_labels(workspace, "few")
+    settings, columns = classifier.settings, ["logit_0", "logit_1"]
+    assert classifier.validation["id"].tolist() == train.ids
+    assert classifier.validation["label"].tolist() == train.labels.tolist()
+    assert classifier.out_of_fold[columns].equals(classifier.validation[columns])
+    assert classifier.out_of_fold["text_hash"].tolist() == [hash_text(text) for text in train.texts]
+    assert settings["training_rows"] == 61 and settings["validation_folds"] == 5
+    assert sum(settings["validation"][name] for name in ("tp", "tn", "fp", "fn")) == 61
+    scores = [fold["validation MCC"] for fold in settings["folds"]]
+    assert sum(fold["rows held out"] for fold in settings["folds"]) == 61
+    assert f"MCC over 5 folds: {np.mean(scores):.3f} ± {np.std(scores):.3f}" in output
+    history = pd.read_csv(workspace / "outputs/few/history.csv")
+    assert history[["tp", "tn", "fp", "fn"]].sum(axis=1).tolist() == [61, 61]
+    assert settings["best_epoch"] == find_best(history)["epoch"]
+    assert weights(workspace, "few").keys() == weights(workspace).keys()
+    assert f"on 61 rows; epoch {settings['best_epoch']} was kept, chosen on 5 held-out folds." in page
+    assert "fitted on 61 training examples, each predicted by a model that was not trained on it." in page
+    assert "BERT was trained on 61 texts, the baseline on 61." in page
+    judged = read_label_issues(page)
+    assert len(judged) == 61 and all(0 <= float(probability) <= 1 for probability in judged)
+
+
+@pytest.mark.slow
+def test_with_many_labels_folds_are_a_cross_validation_beside_the_validation_set(workspace):
+    """Half of 240 rows are enough for a validation set."""
+    rng, frames = np.random.default_rng(0), {}
+    for name, count in (("train", 240), ("dev", 30)):
+        labels = np.arange(count) % 2
+        texts = [f"{('bad', 'good')[label]} soup {rng.integers(10**9)}" for label in labels]
+        columns = {"id": [f"r{i}" for i in range(count)], "label": labels, "alpha": "a", "text": texts}
+        frames[name] = pd.DataFrame(columns)
+    (workspace / "data/many").mkdir()
+    write_task(frames, ["bad", "good"], workspace / "data/many")
+    parameters = {**TRAINING, **{"TASK_NAME": "many", "VALIDATION_SHARE": 0.5, "FOLDS": 2, "TRAIN_BATCH_SIZE": 30}}
+    output = run(workspace, "train", **parameters)
+    assert "120 rows to train, 120 to validate" in output and "held-out fold" not in output
+    assert all(f"fold {number} of 2, 2 epochs at 0.003:" in output for number in (1, 2))
+    classifier, train, page = evaluate_labels(workspace, "many")
+    settings = classifier.settings
+    scores = [fold["validation MCC"] for fold in settings["folds"]]
+    assert f"MCC over 2 folds: {np.mean(scores):.3f} ± {np.std(scores):.3f}" in output
+    assert sum(fold["rows held out"] for fold in settings["folds"]) == 240 == len(classifier.out_of_fold)
+    assert settings["training_rows"] == 120 == len(classifier.validation) and settings["validation_folds"] == 0
+    assert set(classifier.out_of_fold["text_hash"]) == {hash_text(text) for text in train.texts}
+    assert f"on 120 rows; epoch {settings['best_epoch']} was kept." in page
+    assert "fitted on 120 validation examples." in page and "–" not in read_label_issues(page)
 
 
 @pytest.mark.slow

@@ -92,6 +92,9 @@ def test_calibration_is_described():
     assert "shifted" in sentence and "2.000" in sentence
     (sentence,) = calibration.describe_calibration(weighted | {"intercept": -1.25}, pd.DataFrame({"label": [0] * 77}))
     assert "temperature (2.000) and an intercept (-1.250), fitted on 77 validation examples" in sentence
+    few = {"temperature": 2.0, "validation_folds": 5}
+    (sentence,) = calibration.describe_calibration(few, pd.DataFrame({"label": [0] * 77}))
+    assert sentence.endswith("fitted on 77 training examples, each predicted by a model that was not trained on it.")
     exported = {"temperature": 1.0, "intercept": 0.0, "calibrated_in_weights": calibration.get_calibration(weighted)}
     assert "shifted" in calibration.describe_calibration(weighted | exported)[0]
     assert "not calibrated" in calibration.describe_calibration({"temperature": 1.0})[0]

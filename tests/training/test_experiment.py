@@ -356,7 +356,7 @@ def test_packed_files_are_those_that_evaluate_reads(start, tokenizers, tmp_path,
     assert list(settings) == [
         *("do_lower_case", "max_seq_length", "truncation", "label_names", "classes", "text_column", "id_column"),
         *("positive_class", "temperature", "intercept", "threshold", "trained", "training_rows", "best_epoch"),
-        *("validation", "parameters", "search", "folds", "versions"),
+        *("validation_folds", "validation", "parameters", "search", "folds", "versions"),
     ]
     assert settings["parameters"] == PARAMETERS and settings["search"] == search and len(settings["folds"]) == 1
     assert (settings["max_seq_length"], settings["training_rows"], settings["id_column"]) == (19, 8, None)

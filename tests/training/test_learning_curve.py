@@ -63,4 +63,4 @@ def test_gain_that_may_be_chance_is_said_to_be():
     more[:4] = 1 - more[:4]
     many[4:7] = 1 - many[4:7]
     sentence = learning_curve.describe_gain(labels, {100: few, 190: more, 400: many})
-    assert sentence.startswith("From 190 to 400 texts") and "40 validation examples cannot tell" in sentence
+    assert sentence.startswith("From 190 to 400 texts") and "40 held-out examples cannot tell" in sentence

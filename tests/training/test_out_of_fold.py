@@ -67,6 +67,16 @@ def test_epoch_is_that_of_all_held_out_rows():
     assert [fold["validation MCC"] for fold in out_of_fold.tabulate(2)] == [-1.0, 1.0]
 
 
+def test_patience_counts_the_epochs_of_all_held_out_rows():
+    labels = np.array([0, 1] * 40)
+    wrong = np.arange(80)[None, :] < np.array([[30], [40], [40], [0]])  # the fourth epoch makes no mistake
+    logits = np.eye(2)[np.where(wrong, 1 - labels, labels)]
+    folds = [(np.zeros(0, int), np.arange(80))]
+    assert OutOfFold(folds, [logits], labels).summary == {"kept epoch": 4, "validation MCC": 1.0}
+    assert OutOfFold(folds, [logits], labels, patience=2).summary == {"kept epoch": 1, "validation MCC": 0.25}
+    assert OutOfFold(folds, [logits], labels, patience=3).summary["kept epoch"] == 4
+
+
 @pytest.mark.parametrize(
     ("scores", "expected"), [([0.5], 1), ([0.1, 0.6, 0.55], 3), ([0.1, 0.6, 0.1], 2), ([0.2] * 3, 3)]
 )
@@ -108,8 +118,10 @@ def test_interrupted_folds_go_on(start, split, tmp_path, capsys):  # noqa: F811
     assert capsys.readouterr().out.count("already done") == 1
     labels = resumed.setup.labels
     others = tools.split_or_fold(ROWS, TEXTS, labels, 0.1, 7, None, 2)
+    trained = []
     with pytest.raises(ValueError, match="rows to train and to validate was"):  # the checkpoint is of other folds
-        run_with_folds(resumed, fine_tune, others)
+        run_with_folds(resumed, trained.append, others)
+    assert trained == []  # it is refused at once
 
 
 # ---------- What is done with it --------------------------------------------------------------------------------------
@@ -154,4 +166,6 @@ def test_archive_has_the_predictions_of_the_folds(start, split, tokenizers, tmp_
     np.testing.assert_allclose(classifier.validation[columns], results["logits"], rtol=1e-6)
     np.testing.assert_allclose(classifier.out_of_fold[columns], results["logits"], rtol=1e-6)
     assert classifier.out_of_fold["text_hash"].tolist() == [hash_text(TEXTS[row]) for row in run.held_out_rows]
-    assert classifier.settings["training_rows"] == 13 and not is_unfinished(tmp_path / "tiny")
+    assert "; epoch 2 was kept, chosen on 3 held-out folds." in classifier.describe()[0]
+    assert classifier.settings["training_rows"] == 13 and classifier.settings["validation_folds"] == 3
+    assert not is_unfinished(tmp_path / "tiny")

@@ -107,7 +107,7 @@ def get_calibration(settings: dict[str, Any]) -> dict[str, float]:
 def describe_calibration(settings: dict[str, Any], validation: pd.DataFrame | None = None) -> list[str]:
     """Describe in sentences how the probabilities of a classifier with these settings were calibrated.
 
-    `validation` is a DataFrame with the examples of its validation set, whose number is mentioned; None if unknown.
+    `validation` is a DataFrame with the examples it was fitted on, whose number is mentioned; None if unknown.
     """
     fitted = get_calibration(settings)
     temperature, intercept = fitted["temperature"], fitted.get("intercept", 0.0)
@@ -120,7 +120,10 @@ def describe_calibration(settings: dict[str, Any], validation: pd.DataFrame | No
         return ["Its probabilities were not calibrated."]
     parameters = f"a temperature ({temperature:.3f})"
     parameters += f" and an intercept ({intercept:.3f})" if intercept else ""
-    examples = "validation examples" if validation is None else f"{len(validation):,} validation examples"
+    count = "" if validation is None else f"{len(validation):,} "
+    examples = f"{count}validation examples"
+    if settings.get("validation_folds"):
+        examples = f"{count}training examples, each predicted by a model that was not trained on it"
     sentences = [f"Its probabilities were calibrated with {parameters}, fitted on {examples}."]
     if not 1.01 / 20 < temperature < 20 / 1.01:
         sentences.append("The temperature is at its limit (0.05 or 20): the probabilities may still be far off.")

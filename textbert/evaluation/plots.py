@@ -164,7 +164,7 @@ def plot_thresholds(curve: pd.DataFrame, threshold: float) -> Plot:
         ax.plot(defined["threshold"], defined[name], **style, label="MCC" if name == "mcc" else name)
     ax.axvline(threshold, **LIMIT, label=f"in use: {format_threshold(threshold)}")
     ax.set(
-        title="Decision threshold (validation set)",
+        title="Decision threshold (held-out texts of train.tsv)",
         xlabel="threshold",
         xlim=(0, 1),
         ylim=(min(0, ax.get_ylim()[0]), 1.03),
@@ -176,8 +176,8 @@ def plot_thresholds(curve: pd.DataFrame, threshold: float) -> Plot:
     return Plot(
         figure,
         (
-            f"MCC, precision and recall on the validation set, by threshold. The highest MCC is {best:.2f}; it is at "
-            f"most 0.02 lower at some thresholds from {flat.min():.2f} to {flat.max():.2f}. At "
+            f"MCC, precision and recall on held-out texts of train.tsv, by threshold. The highest MCC is {best:.2f}; "
+            f"it is at most 0.02 lower at some thresholds from {flat.min():.2f} to {flat.max():.2f}. At "
             f"{format_threshold(threshold)}, which is in use, it is {at['mcc']:.2f}.",
         ),
     )

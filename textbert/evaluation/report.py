@@ -23,12 +23,13 @@ INTRODUCTIONS = {
     "Calibration": "If six of ten texts with a probability of 0.6 are {positive}, and so on, the probabilities are "
     "calibrated: then the dots lie on the dashed line. The number beside a dot is that of its texts, the vertical line "
     "a 95 % interval. The last plot: how often a model is right if it decides only the most confident predictions.",
-    "Decision threshold": "The plot shows the validation set, the sentences dev.tsv.",
+    "Decision threshold": "The plot shows texts of train.tsv (the validation set or, if labels are few, those of folds "
+    "that were held out in turn), the sentences dev.tsv.",
     "Accuracy by class and length": "With 95 % intervals, low to high.",
     "Confident errors": "With the probability of {positive}.",
     "Uncertain predictions": "Those nearest to the threshold: to read by hand before the predictions are used.",
     "Label issues": "Training rows whose label may be wrong, with the probability that each model gives the label. "
-    "BERT was trained on most of these rows and knows their labels by heart: it can object only to the others.",
+    "A model knows the labels by heart that it was trained on, so only models judge a row that were not (else: –).",
     "Contributing words": "Without the words on cyan (underlined), {positive} would be less probable; without those on "
     "crimson (dashed), {negative} would be. The colours show what the prediction depends on, not why.",
 }

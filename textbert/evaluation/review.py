@@ -121,7 +121,7 @@ def describe_range(review_range: Range | None, target_accuracy: Target) -> str:
         return "TARGET_ACCURACY is None: no predictions are left to a person"
     if list(review_range) == [0, 1]:
         return (
-            f"TARGET_ACCURACY = {target_accuracy}: the validation set does not show that any predictions are right so "
+            f"TARGET_ACCURACY = {target_accuracy}: the held-out texts do not show that any predictions are right so "
             "often, so all are left to a person. Lower it, or label more texts"
         )
     if review_range[0] == review_range[1]:

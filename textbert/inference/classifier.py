@@ -52,7 +52,7 @@ class Classifier:
     model : BertForSequenceClassification, in evaluation mode
     tokenizer : BertTokenizer
     settings : dict of what training determined: max_seq_length, truncation, label_names, temperature, ...
-    validation : DataFrame with the columns id, label, logit_0 and logit_1 of the validation set, or None
+    validation : DataFrame with the columns id, label, logit_0 and logit_1 of the held-out training texts, or None
     training_hashes : sorted int64 array of the hashes of all training and validation texts, or None
     path : the archive or folder it was loaded from
     out_of_fold : DataFrame with text_hash, logit_0 and logit_1 of texts that a cross-validation held out, or None
@@ -126,7 +126,8 @@ class Classifier:
         trained = "Nothing is known of its training."
         if {"trained", "training_rows", "best_epoch"} <= settings.keys():
             trained = f"Trained {settings['trained']} on {settings['training_rows']:,} rows; "
-            trained += f"epoch {settings['best_epoch']} was kept."
+            choice = f", chosen on {folds} held-out folds" if (folds := settings.get("validation_folds")) else ""
+            trained += f"epoch {settings['best_epoch']} was kept{choice}."
         threshold = format_threshold(settings["threshold"])
         decision = f"{settings['label_names'][1]!r} is predicted from a probability of {threshold} upwards."
         return [trained, decision, *describe_calibration(settings, self.validation)]

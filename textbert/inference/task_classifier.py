@@ -48,7 +48,7 @@ def exclude_training_texts(classifier: Classifier, texts: LabelledTexts) -> tupl
 
 
 def predict_validation(classifier: Classifier) -> np.ndarray:
-    """Return the probabilities of class 1 for the validation set, from the logits in the archive; of shape (n,)."""
+    """Return the probabilities of class 1 for `Classifier.validation`, from its logits; of shape (n,)."""
     assert classifier.validation is not None
     logits = classifier.validation[["logit_0", "logit_1"]].to_numpy()
     return classifier.predictions_from_logits(logits)["probability"].to_numpy()

@@ -74,7 +74,7 @@ class ModelFiles:
 
     @cached_property
     def validation(self) -> "pd.DataFrame | None":
-        """The validation set's predictions, with the columns id, label, logit_0 and logit_1; None if there are none."""
+        """Predictions for held-out training texts, with the columns id, label, logit_0 and logit_1; None if unknown."""
         return self._read_predictions(VALIDATION, {"id": str, "label": int})
 
     @cached_property

@@ -104,12 +104,8 @@ def get_run_config(
     rows : (training rows, validation rows, those of each fold), since other versions of the code may split differently
     """
     split = {} if rows is None else {SPLIT: hash_rows(*rows)}
-    return {
-        "data": features.fingerprint or features.hash_content(),
-        CONTENT: model.fingerprint,
-        **split,
-        **training_config,
-    }
+    data = features.fingerprint or features.hash_content()
+    return {"data": data, CONTENT: model.fingerprint, **split, **training_config}
 
 
 def training_lock(accelerator: "Accelerator", output_dir: str | Path) -> AbstractContextManager[None]:
@@ -156,17 +152,21 @@ class Checkpoint:
             rng_state["cuda"] = torch.cuda.get_rng_state()
         rng_states = gather_object([rng_state])  # of all processes
         if accelerator.is_main_process:
-            state = {
-                "model": full_state_dict(model),
-                "optimizer": optimizer.state_dict(),
-                "schedule": schedule.state_dict(),
-                "random": rng_states,
-                "progress": progress,
-                "identity": self.config,
-            }
+            state = {"model": full_state_dict(model), "optimizer": optimizer.state_dict()}
+            state |= {"schedule": schedule.state_dict(), "random": rng_states, "progress": progress}
+            state |= {"identity": self.config}
             with atomic_write(self.path) as temporary, open(temporary, "wb") as file:
                 torch.save(state, file)
         accelerator.wait_for_everyone()
+
+    def check(self, accelerator: "Accelerator") -> None:
+        """Raise what `load` would raise, without loading anything."""
+        from accelerate.utils import broadcast_object_list
+
+        found = self._read() if accelerator.is_main_process and self.resume else None
+        (error,) = broadcast_object_list([found if isinstance(found, Exception) else None])
+        if error:
+            raise error
 
     def load(
         self,

@@ -39,7 +39,7 @@ def describe_gain(y_true: np.ndarray, predictions: dict[int, np.ndarray]) -> str
     change += f"{gain['low']:+.2f} to {gain['high']:+.2f})"
     if gain["low"] > 0:
         return f"{change}: more texts still pay, though twice as many usually bring less than the last doubling"
-    return f"{change}, which may be chance: {len(y_true):,} validation examples cannot tell what more texts would bring"
+    return f"{change}, which may be chance: {len(y_true):,} held-out examples cannot tell what more texts would bring"
 
 
 def evaluate_parts(

@@ -11,7 +11,7 @@ from textbert.data.folds import Folds
 from textbert.evaluation.calibration import probabilities
 from textbert.evaluation.metrics import get_eval_report
 from textbert.training.distributed import predict_distributed
-from textbert.training.progress import find_best_epoch
+from textbert.training.progress import find_best_epoch, is_out_of_patience
 from textbert.training.trainer import Run
 
 
@@ -22,11 +22,13 @@ class OutOfFold:
     folds : (rows to train, n rows held out) of each
     logits : of each fold's held-out rows, after each epoch, arrays of shape (epochs, n, 2)
     labels : of all examples, an array of 0 and 1
+    patience : how many epochs may pass without a higher MCC of all held-out rows; None for all
     """
 
     folds: Folds
     logits: Sequence[np.ndarray]
     labels: np.ndarray
+    patience: int | None = None
 
     def evaluate(self, epoch: int) -> dict[str, Any]:
         """Return the metrics of all held-out rows after an epoch, from 1, as a dict of `get_eval_report`."""
@@ -42,7 +44,9 @@ class OutOfFold:
     @property
     def summary(self) -> dict[str, Any]:
         """The epoch to keep, see `find_best_epoch`, and the MCC of all held-out rows after it, as a dict."""
-        history = [self.evaluate(epoch) for epoch in range(1, len(self.logits[0]) + 1)]
+        history: list[dict[str, Any]] = []
+        while len(history) < len(self.logits[0]) and not is_out_of_patience(history, self.patience):
+            history.append(self.evaluate(len(history) + 1))
         best_epoch = find_best_epoch(history)
         return {"kept epoch": best_epoch, "validation MCC": history[best_epoch - 1]["mcc"]}
 

@@ -17,6 +17,7 @@ from textbert.model.config import OUT_OF_FOLD, VALIDATION
 from textbert.model.loading import save_model
 from textbert.training.checkpoints import remove_checkpoint
 from textbert.training.distributed import get_environment
+from textbert.training.out_of_fold import get_folds
 from textbert.training.trainer import Run
 from textbert.utils.files import exclusive_lock, write_text
 
@@ -64,6 +65,7 @@ def make_settings(run: Run, packing: PackingList, max_seq_length: int) -> dict[s
         "trained": time.strftime("%Y-%m-%d %H:%M"),
         "training_rows": len(run.train_rows),
         "best_epoch": run.best_epoch,
+        "validation_folds": len(get_folds(run)),  # in place of a validation set; 0 with one
         "validation": packing.validation,
         "parameters": packing.parameters | tuned,
         "search": list(packing.search) if len(packing.search) > 1 else [],

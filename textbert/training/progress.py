@@ -39,6 +39,14 @@ def find_best_epoch(history: Sequence[dict[str, Any]]) -> int:
     return max(number for number, epoch in enumerate(history, start=1) if epoch["mcc"] >= limit)
 
 
+def is_out_of_patience(history: Sequence[dict[str, Any]], patience: int | None) -> bool:
+    """Return whether `patience` epochs have passed since the first one with the highest MCC; None for never."""
+    if patience is None or not history:
+        return False
+    scores = [epoch["mcc"] for epoch in history]
+    return len(scores) - 1 - scores.index(max(scores)) >= patience
+
+
 class ProgressEstimator:
     """Estimates how long a training run takes, from the tokens in its batches rather than from its number of steps.
 

@@ -140,6 +140,7 @@ class TrainingRuns:
         with training_lock(self.accelerator, self.output_dir):
             make_run: Callable[..., Run] | None = None
             if folds:
+                checkpoint.check(self.accelerator)  # before the time that folds take
                 make_run = partial(FinalRun, self.predict_folds(fine_tune, config, folds))
                 self.accelerator.print(f"all {len(train_rows):,} rows:")
             run = self.train(fine_tune, config, train_rows, validation_rows, checkpoint, tracker, make_run)
@@ -176,7 +177,7 @@ class TrainingRuns:
 
     def predict_folds(self, fine_tune: FineTune, config: TrainingConfig, folds: Folds) -> OutOfFold:
         """Hold out each fold once, and return what the models that are trained on the others say of it."""
-        config = replace(config, patience=None)  # which looks at a single fold
+        config, patience = replace(config, patience=None), config.patience  # of all folds together, see OutOfFold
         logits = []
         for number, fold in enumerate(folds, start=1):
             name = f"held-out fold {number} of {len(folds)}, {config.num_train_epochs} epochs at {config.learning_rate}"
@@ -184,7 +185,7 @@ class TrainingRuns:
                 name, fine_tune, config, *fold, make_run=FoldRun, predict=attrgetter("logits_by_epoch")
             )
             logits.append(np.array(result["logits"], np.float32))
-        return OutOfFold(folds, logits, self.setup.labels)
+        return OutOfFold(folds, logits, self.setup.labels, patience)
 
     def predict_held_out(self, run: Run, batch_size: int = 64) -> np.ndarray:
         """Return the logits for a run's held-out rows, of shape (n, 2): those of its best epoch.

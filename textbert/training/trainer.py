@@ -19,7 +19,7 @@ from textbert.training.cuda_graphs import capture_layers, release_layers
 from textbert.training.distributed import all_reduce_sum, experiment_tracker
 from textbert.training.malloc import disable_malloc_trim
 from textbert.training.optim import get_class_weights, make_optimizer, make_schedule
-from textbert.training.progress import Progress, ProgressEstimator, find_best_epoch
+from textbert.training.progress import Progress, ProgressEstimator, find_best_epoch, is_out_of_patience
 from textbert.training.sparse_embeddings import (
     full_state_dict,
     prune_embeddings,
@@ -114,11 +114,6 @@ class Run:
         """The metrics on the validation rows and the mean training loss, with a row for each epoch."""
         return pd.DataFrame(self.progress.history).drop(columns="task")
 
-    @property
-    def _highest(self) -> dict[str, Any]:
-        """The first epoch with the highest validation MCC, as a dict of the history."""
-        return max(self.progress.history, key=lambda epoch: epoch["mcc"], default={"epoch": 0})
-
     @contextmanager
     def session(self) -> Iterator[torch.nn.Module]:
         """Context manager for the loop that yields the model to train, with the weights to start from.
@@ -206,9 +201,8 @@ class Run:
 
     def epochs(self) -> Iterator[int]:
         """Yield the number of each epoch that is left, from 0, until patience runs out."""
-        progress, epochs = self.progress, self.config.num_train_epochs
-        patience = self.config.patience or epochs
-        while progress.epoch < epochs and progress.epoch - self._highest["epoch"] < patience:
+        progress, config = self.progress, self.config
+        while progress.epoch < config.num_train_epochs and not is_out_of_patience(progress.history, config.patience):
             yield progress.epoch
 
     def batches(self, epoch: int) -> Iterator[TrainingBatch]:

@@ -128,7 +128,7 @@ def plot_training(
 
 def describe_training(losses: Sequence[float], history: Sequence[dict[str, float]], baseline_mcc: float) -> str:
     """Return the alternative text of `plot_training`, which has the same arguments."""
-    sentences = ["The training loss of each step, and loss and MCC on the validation set after each epoch."]
+    sentences = ["The training loss of each step, and validation loss and MCC after each epoch."]
     if losses:
         last = losses[-max(1, len(losses) // 10) :]
         end = f"{sum(last) / len(last):.2f}, the mean of the last {len(last):,} of {len(losses):,} steps"
