@@ -103,14 +103,14 @@ def write(folder, **parameters):
 def project(tmp_path, bert_files):
     """Return a function that makes a folder with a tiny data set, a tiny BERT and train.ipynb as a script."""
 
-    def make(dropout=0.1, name="project", **parameters):
+    def make(dropout=0.1, name="project", rows=61, **parameters):
         folder = tmp_path / name
         data = folder / "data" / "tiny"
         data.mkdir(parents=True)
         for code in ("tools.py", "textbert"):
             (folder / code).symlink_to(ROOT / code)
         rng = np.random.default_rng(0)
-        labels = [int(i % 4 == 0) for i in range(61)]
+        labels = [int(i % 4 == 0) for i in range(rows)]
         lines = [f"{i}\t{k}\ta\t{('bad', 'good')[k]} soup {rng.integers(10**9)}\n" for i, k in enumerate(labels)]
         (data / "train.tsv").write_text("".join(lines))
         files = bert_files(hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
@@ -136,7 +136,8 @@ def run(folder, *interruptions, processes=None):
 
 def results(folder):
     """Return the files that training writes, as bytes, without config.json, which has the time of day."""
-    names = ("losses.csv", "history.csv", "validation.csv", "vocab.txt")
+    names = ["losses.csv", "history.csv", "validation.csv", "vocab.txt"]
+    names += ["out_of_fold.csv"] if (folder / "outputs/tiny/out_of_fold.csv").is_file() else []
     weights = torch.load(folder / "outputs/tiny/pytorch_model.bin", weights_only=True)
     files = {name: (folder / "outputs/tiny" / name).read_bytes() for name in names}
     return files | {name: tensor.numpy().tobytes() for name, tensor in weights.items()}
@@ -177,12 +178,31 @@ def test_run_killed_and_stopped_at_any_step_ends_bitwise_identical(project):
     assert results(folder) == results(undisturbed)
 
 
-def test_interrupted_search_resumes(project):
-    parameters = {"LEARNING_RATE": 1e-5, "SEARCH_LEARNING_RATES": [1e-2], "FOLDS": 2, "NUM_TRAIN_EPOCHS": 4}
-    parameters |= {"GRADIENT_ACCUMULATION_STEPS": 1, "CLASS_WEIGHTS": "balanced"}
-    undisturbed, folder = (project(name=name, **parameters) for name in ("undisturbed", "disturbed"))
+def test_interrupted_folds_resume(project):
+    """With few labels: five folds, each of 12 steps, and then a run of 15 on all rows."""
+    undisturbed, folder = (project(name=name, FOLDS=None) for name in ("undisturbed", "disturbed"))
     assert "already done" not in run(undisturbed, "none").stdout
-    # training runs of 28 steps, folds of 20; results of one run are used by all that follow
+    # losses are also summed at the end of each run, which makes a thirteenth event
+    output = run(folder, "step:17:SIGTERM", "step:4:SIGKILL", "step:55:SIGTERM", "none").stdout
+    first, _, third, last = output.split("RUN ")[:4]  # what is printed before a SIGKILL may be lost
+    assert steps_in(output, "STATUS -?N") == [1, 9, 1, 0], output
+    assert re.findall("RUN .* FILES (.*)", output) == ["trials.json", "trials.json", "checkpoint.pt trials.json", ""]
+    assert "stopped after step 5: run it again to resume" in first and "fold 2 of 5" in first
+    assert [part.count("already done") for part in (first, third, last)] == [0, 1, 5]
+    assert "stopped after step 4: run" in third and "Resuming from step 4 of 15" in last
+    assert results(folder) == results(undisturbed) and "out_of_fold.csv" in results(folder)
+
+
+# 61 rows are too few for a validation set, so folds choose; with 200 they come after
+@pytest.mark.parametrize(("rows", "batch_size"), [(61, 7), (200, 15)])
+def test_interrupted_search_resumes(project, rows, batch_size):
+    parameters = {"LEARNING_RATE": 1e-5, "SEARCH_LEARNING_RATES": [1e-2], "FOLDS": 2, "NUM_TRAIN_EPOCHS": 4}
+    parameters |= {"GRADIENT_ACCUMULATION_STEPS": 1, "CLASS_WEIGHTS": "balanced", "VALIDATION_SHARE": 0.5}
+    parameters |= {"rows": rows, "TRAIN_BATCH_SIZE": batch_size}
+    undisturbed, folder = (project(name=name, **parameters) for name in ("undisturbed", "disturbed"))
+    # the folds of the winner are done when it is trained on all rows
+    assert run(undisturbed, "none").stdout.count("already done") == (2 if rows == 61 else 0)
+    # training runs of 28 or 36 steps, folds of 20 or 28; results of one run are used by all that follow
     output = run(folder, "step:40:SIGKILL", "step:40:SIGTERM", "none").stdout
     assert steps_in(output, "STATUS -?N") == [9, 1, 0], output
     counts = [part.count("already done") for part in output.split("RUN ")]
@@ -193,7 +213,7 @@ def test_interrupted_search_resumes(project):
         assert len(settings[0][name]) == 2 and settings[0][name] == settings[1][name]
     assert settings[0]["parameters"]["LEARNING_RATE"] == 1e-2  # the better one, whose losses and history are saved
     losses, history = (pd.read_csv(folder / f"outputs/tiny/{name}.csv") for name in ("losses", "history"))
-    assert history["training_loss"].tolist() == pytest.approx(losses["loss"].to_numpy().reshape(4, 7).mean(1).tolist())
+    assert history["training_loss"].tolist() == pytest.approx(losses["loss"].to_numpy().reshape(4, -1).mean(1).tolist())
 
 
 def test_checkpoint_with_other_settings_is_refused_unless_resume_is_false(project):
@@ -244,18 +264,22 @@ def test_evaluate_reports_an_unfinished_training_run(project):
     [
         {"TRAIN_BATCH_SIZE": 7, "CLASS_WEIGHTS": "balanced", "ADVERSARIAL_EPSILON": 0.1, "R_DROP": 1.0},
         {"TRAIN_BATCH_SIZE": 47},
+        {"FOLDS": 2},
     ],
 )
 def test_two_processes_train_as_one_does(project, parameters):
     folder = project(dropout=0.0, **parameters)
+    with open(folder / "run.py", "a") as script:
+        script.write("np.save(f'held_out_{accelerator.process_index}.npy', logits)\n")
     printed_by_one = run(folder, "none").stdout
     assert "STATUS 0" in printed_by_one
     one = {name: pd.read_csv(folder / f"outputs/tiny/{name}.csv") for name in ("losses", "history", "validation")}
     (folder / "data/tiny/train_features.pkl").unlink()
     result = run(folder, processes=2)
     assert result.returncode == 0, result.stderr
-    for once in ("pytorch-pretrained-bert", "examples converted", "BERT with", "epoch 1: training loss", "is kept ("):
+    for once in ("pytorch-pretrained-bert", "examples converted", "BERT with", "is kept ("):
         assert result.stdout.count(once) == 1
+    assert result.stdout.count("epoch 1: training loss") == 1 + parameters.get("FOLDS", 0)
     lines, lines_of_one = (Counter(filter(None, text.splitlines())) for text in (result.stdout, printed_by_one))
     assert [line for line, count in lines.items() if count > max(1, lines_of_one[line])] == []
     assert "Figure(" not in result.stdout
@@ -265,6 +289,8 @@ def test_two_processes_train_as_one_does(project, parameters):
     assert two["history"][counts].equals(one["history"][counts])
     assert two["validation"][["id", "label"]].equals(one["validation"][["id", "label"]])
     np.testing.assert_allclose(two["validation"], one["validation"], atol=1e-4)
+    held_out = [np.load(folder / f"held_out_{rank}.npy") for rank in range(2)]
+    assert np.array_equal(*held_out) and len(held_out[0]) == len(two["validation"])
 
 
 def test_job_ends_with_a_killed_process_and_resumes(project):

@@ -29,7 +29,8 @@ INTRODUCTIONS = {
     "Confident errors": "With the probability of {positive}.",
     "Uncertain predictions": "Those nearest to the threshold: to read by hand before the predictions are used.",
     "Label issues": "Training rows whose label may be wrong, with the probability that each model gives the label. "
-    "A model knows the labels by heart that it was trained on, so only models judge a row that were not (else: –).",
+    "A model knows by heart the labels it was trained on, so a row is judged only by a model that was not trained on "
+    "it (–: there is none).",
     "Contributing words": "Without the words on cyan (underlined), {positive} would be less probable; without those on "
     "crimson (dashed), {negative} would be. The colours show what the prediction depends on, not why.",
 }

@@ -57,8 +57,8 @@ def predict_validation(classifier: Classifier) -> np.ndarray:
 def predict_held_out(classifier: Classifier, texts: LabelledTexts) -> np.ndarray:
     """Return BERT's probabilities of class 1 for training texts, of shape (n,); NaN where it was trained on the text.
 
-    Those of a cross-validation (FOLDS in train.ipynb), which are in the archive, are by models that were not trained on
-    the text; without them, only the texts of the validation set have a probability.
+    Those for folds that were held out (see FOLDS in train.ipynb), which are in the archive, are by models that were not
+    trained on the text; without them, only the texts of the validation set have a probability.
     """
     if (held_out := classifier.out_of_fold) is not None:
         logits = held_out[["logit_0", "logit_1"]].to_numpy()
