@@ -193,16 +193,16 @@ def test_interrupted_folds_resume(project):
     assert results(folder) == results(undisturbed) and "out_of_fold.csv" in results(folder)
 
 
-# 61 rows are too few for a validation set, so folds choose; with 200 they come after
-@pytest.mark.parametrize(("rows", "batch_size"), [(61, 7), (200, 15)])
+# 90 rows are too few for a validation set, so folds choose; with 200 they come after
+@pytest.mark.parametrize(("rows", "batch_size"), [(90, 7), (200, 15)])
 def test_interrupted_search_resumes(project, rows, batch_size):
     parameters = {"LEARNING_RATE": 1e-5, "SEARCH_LEARNING_RATES": [1e-2], "FOLDS": 2, "NUM_TRAIN_EPOCHS": 4}
     parameters |= {"GRADIENT_ACCUMULATION_STEPS": 1, "CLASS_WEIGHTS": "balanced", "VALIDATION_SHARE": 0.5}
     parameters |= {"rows": rows, "TRAIN_BATCH_SIZE": batch_size}
     undisturbed, folder = (project(name=name, **parameters) for name in ("undisturbed", "disturbed"))
     # the folds of the winner are done when it is trained on all rows
-    assert run(undisturbed, "none").stdout.count("already done") == (2 if rows == 61 else 0)
-    # training runs of 28 or 36 steps, folds of 20 or 28; results of one run are used by all that follow
+    assert run(undisturbed, "none").stdout.count("already done") == (2 if rows == 90 else 0)
+    # folds of 28 steps, and training runs of 52, with 200 rows of 28; results of one run are used by all that follow
     output = run(folder, "step:40:SIGKILL", "step:40:SIGTERM", "none").stdout
     assert steps_in(output, "STATUS -?N") == [9, 1, 0], output
     counts = [part.count("already done") for part in output.split("RUN ")]
