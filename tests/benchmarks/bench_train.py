@@ -83,7 +83,7 @@ from textbert.data.labels import encode_labels, infer_classes
 from textbert.features.batching import BatchSampler, length_grouped_batches
 from textbert.model import modeling
 from textbert.model.config import DEFAULT_MODEL
-from textbert.training import distributed, experiment, trainer
+from textbert.training import distributed, runs, trainer
 from textbert.training.distributed import get_environment
 
 ROOT = Path(tools.__file__).parent
@@ -251,7 +251,7 @@ def run_ours(contender, model, features, batches, start):
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout) and contender.dropout == "torch":
             module.__class__ = torch.nn.Dropout
-    experiment.Run = PacedRun
+    runs.Run = PacedRun
     distributed.choose_mixed_precision = lambda: PRECISIONS[contender.precision]
     plan = FixedBatchSampler(features.lengths, BATCH, seed=SEED, batches=batches)
     names = {"WARMUP_PROPORTION": WARMUP, "validate": lambda rows: tools.get_eval_report("none", [0, 1], [0, 0])}
