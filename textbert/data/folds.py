@@ -32,8 +32,7 @@ def split_or_fold(
 
     Returns (training rows, validation rows, folds): sorted arrays, and a list of (rows to train, rows held out). The
     list is empty if the validation rows are enough; otherwise all rows are for training, and the validation rows are
-    those that a fold holds out. (Choosing by out-of-fold predictions is also known as cross-fitting.) Raises ValueError
-    if a set or a fold would lack a class.
+    those that a fold holds out (cross-fitting). Raises ValueError if a set or a fold would lack a class.
     """
     rarer = int(np.bincount(labels, minlength=2).min())
     has_enough = share * len(rows) >= MIN_VALIDATION and share * rarer >= MIN_RARER
