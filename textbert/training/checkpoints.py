@@ -163,8 +163,8 @@ class Checkpoint:
         """Raise what `load` would raise, without loading anything."""
         from accelerate.utils import broadcast_object_list
 
-        found = self._read() if accelerator.is_main_process and self.resume else None
-        (error,) = broadcast_object_list([found if isinstance(found, Exception) else None])
+        state = self._read() if accelerator.is_main_process and self.resume else None
+        (error,) = broadcast_object_list([state if isinstance(state, Exception) else None])
         if error:
             raise error
 
