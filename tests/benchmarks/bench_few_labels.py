@@ -23,26 +23,18 @@ import time
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
-from bench_learning_curve import PARAMETERS, compute_mean_vectors, predict_frozen, predict_tfidf, read_texts
+from bench_learning_curve import PARAMETERS, compute_mean_vectors, convert, predict_frozen, predict_tfidf, read_texts
 from bench_quality import ROOT
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from loop import load_loop
 
 import tools
+from textbert.evaluation.metrics import brier_and_ece
 
 MODELS = ("tfidf", "frozen", "tenth", "folds")
-
-
-def convert(texts, labels, length):
-    """Return the Features of texts."""
-    tokenizer = tools.load_tokenizer(PARAMETERS["BERT_MODEL"], ROOT / "cache")
-    examples = [tools.InputExample("", text, label=str(label)) for text, label in zip(texts, labels)]
-    options = {"truncation": PARAMETERS["TRUNCATION"], "progress": False}
-    return tools.convert_examples_to_features(examples, {"0": 0, "1": 1}, length, tokenizer, **options)
 
 
 def predict_bert(features, dev_features, texts, rows, seed, num_folds):
@@ -87,8 +79,8 @@ def main():
     missing = [key for key in planned if (names.get(key[2], key[2]), key[1], key[0], options.length) not in done]
     if any(model == "frozen" for _, _, model in missing):
         vectors, dev_vectors = compute_mean_vectors(texts), compute_mean_vectors(dev_texts)
-    features = convert(texts, labels, options.length)
-    dev_features = convert(dev_texts, np.zeros(len(dev_texts), int), options.length)
+    parameters = PARAMETERS | {"MAX_SEQ_LENGTH": options.length}
+    features, dev_features = convert(texts, labels, parameters), convert(dev_texts, dev_labels, parameters)
     for draw, size, model in missing:
         rows, fitted, start = tools.stratified_sample(labels, size, draw), {}, time.perf_counter()
         with contextlib.redirect_stdout(sys.stderr):
@@ -103,7 +95,7 @@ def main():
         minutes = (time.perf_counter() - start) / 60
         report = tools.get_eval_report(options.task, dev_labels, y_prob >= threshold, y_prob)
         row = {"model": names.get(model, model), "texts": size, "draw": draw, "length": options.length}
-        row |= {"mcc": report["mcc"], "brier": np.mean((y_prob - dev_labels) ** 2), "roc_auc": report["roc_auc"]}
+        row |= {"mcc": report["mcc"], "brier": brier_and_ece(dev_labels, y_prob)[0], "roc_auc": report["roc_auc"]}
         row |= {name: fitted.get(name) for name in ("temperature", "kept epoch")} | {"threshold": threshold}
         frame = pd.DataFrame([row | {"minutes": minutes}])
         frame.to_csv(path, mode="a", header=not path.is_file(), index=False)

@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate.utils import set_seed
-from bench_learning_curve import read_texts
+from bench_learning_curve import convert, read_texts
 from bench_quality import ROOT, prepare_task, read_value
 from scipy import stats
 
@@ -85,20 +85,12 @@ def select_to_label(
     return candidates[np.sort(np.argsort(rank, kind="stable")[:count])]
 
 
-def convert(task, parameters, dev_rows):
+def convert_task(task, parameters, dev_rows):
     """Return (Features of the texts of train.tsv, followed by those of dev.tsv, the number of the former)."""
     texts, labels, dev_texts, dev_labels = read_texts(task)
     sample = tools.stratified_sample(dev_labels, dev_rows, seed=0)
-    labels = [*labels, *dev_labels[sample]]
-    examples = [
-        tools.InputExample(str(row), text, label=str(label))
-        for row, (text, label) in enumerate(zip(texts + [dev_texts[row] for row in sample], labels))
-    ]
-    tokenizer = tools.load_tokenizer(parameters["BERT_MODEL"], ROOT / "cache")
-    options = {"truncation": parameters["TRUNCATION"], "progress": False}
-    length = parameters["MAX_SEQ_LENGTH"]
-    features = tools.convert_examples_to_features(examples, {"0": 0, "1": 1}, length, tokenizer, **options)
-    return features, len(texts)
+    all_texts, all_labels = [*texts, *(dev_texts[row] for row in sample)], [*labels, *dev_labels[sample]]
+    return convert(all_texts, all_labels, parameters), len(texts)
 
 
 def fine_tune(loop, rows):
@@ -214,7 +206,7 @@ def main():
     path.parent.mkdir(parents=True, exist_ok=True)
     keys = ["settings", "draw", "arm"]
     done = set(pd.read_csv(path)[keys].itertuples(index=False, name=None)) if path.is_file() else set()
-    features, num_train = convert(options.task, parameters, options.dev_rows)
+    features, num_train = convert_task(options.task, parameters, options.dev_rows)
     labels, dev = features.labels[:num_train], np.arange(num_train, len(features))
     accelerator = tools.make_accelerator()
     for draw in options.draws:

@@ -61,14 +61,19 @@ def predict_tfidf(texts, labels, dev_texts):
     return predict_baseline(baseline, dev_texts, tuning), tuning["threshold"]
 
 
+def convert(texts, labels, parameters):
+    """Return the Features of texts with labels of 0 and 1; parameters are those of train.ipynb."""
+    tokenizer = tools.load_tokenizer(parameters["BERT_MODEL"], ROOT / "cache")
+    examples = [tools.InputExample(str(row), text, label=str(labels[row])) for row, text in enumerate(texts)]
+    options = {"truncation": parameters["TRUNCATION"], "progress": False}
+    length = parameters["MAX_SEQ_LENGTH"]
+    return tools.convert_examples_to_features(examples, {"0": 0, "1": 1}, length, tokenizer, **options)
+
+
 def compute_mean_vectors(texts):
     """Return the mean of the pretrained BERT's last vectors of a text's tokens, [CLS] and [SEP] included, (n, D)."""
-    source = PARAMETERS["BERT_MODEL"], ROOT / "cache"
-    model, tokenizer = tools.load_model(*source).eval(), tools.load_tokenizer(*source)
-    examples = [tools.InputExample(str(row), text, label="0") for row, text in enumerate(texts)]
-    options = {"truncation": PARAMETERS["TRUNCATION"], "progress": False}
-    length = PARAMETERS["MAX_SEQ_LENGTH"]
-    features = tools.convert_examples_to_features(examples, {"0": 0, "1": 1}, length, tokenizer, **options)
+    model = tools.load_model(PARAMETERS["BERT_MODEL"], ROOT / "cache").eval()
+    features = convert(texts, [0] * len(texts), PARAMETERS)
     vectors = np.zeros((len(texts), model.config.hidden_size), np.float32)
     for batch in length_grouped_batches(features.lengths, 64, max_tokens=2048):
         with torch.inference_mode():

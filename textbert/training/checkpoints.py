@@ -30,7 +30,6 @@ IGNORED_LEGACY_KEYS = ("FALSE_POSITIVE_COST", "SEARCH_LEARNING_RATES", "SEARCH_E
 DEFAULTS_OF_NEW_KEYS = {"R_DROP": 0.0, "ADVERSARIAL_SHARE": 1.0}
 
 SPLIT = "rows to train and to validate"  # not in older checkpoints
-
 TRIALS = "trials.json"  # results of finished trials, beside the checkpoint
 
 CONTENT = "content of BERT_MODEL"  # compared instead of the model's name; not in older checkpoints
@@ -67,7 +66,8 @@ def get_checkpoint_path(output_dir: str | Path) -> Path:
 
 def is_unfinished(output_dir: str | Path) -> bool:
     """Return whether a training run of the task was started and not packed yet."""
-    return any((get_checkpoint_path(output_dir).parent / name).is_file() for name in ("checkpoint.pt", TRIALS))
+    path = get_checkpoint_path(output_dir)
+    return path.is_file() or path.with_name(TRIALS).is_file()
 
 
 def remove_checkpoint(output_dir: str | Path) -> None:

@@ -167,9 +167,10 @@ class Experiment(TrainingRuns):
         """
         self.setup.model.load_state_dict(run.best_weights)  # whatever was done to it since
         if self.accelerator.is_main_process:
+            out_of_fold = self.out_of_fold
             if isinstance(run, FinalRun):
-                self.out_of_fold = run.out_of_fold.predict(run.best_epoch)
-            packing = PackingList(**results, out_of_fold=self.out_of_fold)
+                out_of_fold = run.out_of_fold.predict(run.best_epoch)
+            packing = PackingList(**results, out_of_fold=out_of_fold)
             write_run(run, packing, self.setup.features.max_seq_length, self.output_dir, Path(archive))
             self.accelerator.print(f"{archive} is packed, and the checkpoint is removed")
         self.accelerator.wait_for_everyone()

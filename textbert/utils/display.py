@@ -116,7 +116,7 @@ def plot_training(
         highest = epochs.loc[epochs["mcc"].idxmax()]
         limit = highest["mcc"] - highest["mcc_error"]
         right.axhline(limit, **LIMIT, label="highest − standard error")
-        best = epochs[epochs["mcc"] >= limit].iloc[-1:]  # see `Run.on_epoch_end`
+        best = epochs[epochs["mcc"] >= limit].iloc[-1:]  # see `find_best_epoch`
         ring = {"markersize": 14, "markerfacecolor": "none", "markeredgecolor": "black", "label": "kept"}
         right.plot(best["epoch"], best["mcc"], "o", **ring)
     right.set(xlabel="epoch", ylabel="validation MCC", ylim=(min(0, right.get_ylim()[0]), 1))
