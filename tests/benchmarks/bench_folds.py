@@ -5,8 +5,9 @@
 
 Each of the folds, which are the same for all seeds and settings, is held out in turn. A tenth of the other rows
 (VALIDATION_SHARE) is the validation set that chooses the epoch, as in train.ipynb, whose loop this is; the rest is the
-training set. Compare two runs that differ in one setting fold by fold. Needs `data/<task>/train.tsv`, written by
-data_prep.ipynb.
+training set. The columns MCC, AUC, Brier and doubtful (the share of probabilities between 0.15 and 0.85) are of the
+held-out fold, with the calibration and the threshold that the validation set has chosen. Compare two runs that differ
+in one setting fold by fold. Needs `data/<task>/train.tsv`, written by data_prep.ipynb.
 """
 
 import argparse
@@ -15,7 +16,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from accelerate.utils import set_seed
 from bench_quality import ROOT, read_value
@@ -25,6 +25,7 @@ from loop import load_loop, read_parameters  # noqa: E402 (found by the line abo
 
 import tools  # noqa: E402 (as above)
 from textbert.data.splits import split_folds  # noqa: E402 (as above)
+from textbert.evaluation.metrics import brier_and_ece  # noqa: E402 (as above)
 from textbert.features.batching import BatchSampler  # noqa: E402 (as above)
 from textbert.notebook.parameters import check_parameters  # noqa: E402 (as above)
 
@@ -41,7 +42,7 @@ def convert(task, parameters):
 
 
 def train(accelerator, features, train_rows, validation_rows, held_out, parameters):
-    """Train once; return a dict with the kept epoch, and the MCC on the held-out rows after it and after the last."""
+    """Train once; return the kept epoch, its metrics on the held-out rows, and the MCC of the last epoch, as a dict."""
     set_seed(parameters["RANDOM_SEED"])
     model = tools.load_model(parameters["BERT_MODEL"], ROOT / "cache")
     tools.reinitialize_pooler(model)
@@ -50,9 +51,19 @@ def train(accelerator, features, train_rows, validation_rows, held_out, paramete
     loop = load_loop(accelerator, model, features, plan, **parameters)
     run = loop.fine_tune(train_rows, validation_rows, parameters["LEARNING_RATE"], parameters["NUM_TRAIN_EPOCHS"])
     last_mcc = loop.validate(held_out)["mcc"]
-    model.load_state_dict(run.best_weights)
-    mcc = loop.validate(held_out)["mcc"]
-    return {"kept epoch": run.best_epoch, "MCC": mcc, "MCC of the last": last_mcc}
+    decision = loop.experiment.calibrate(run)["decision"]  # the model has the weights of the kept epoch from here on
+    logits = tools.predict_logits(model, features, 64, held_out)
+    y_prob = tools.probabilities(logits, decision["temperature"], decision["intercept"])[:, 1]
+    y_true = features.labels[held_out].astype(int)
+    report = tools.get_eval_report("held out", y_true, y_prob >= decision["threshold"], y_prob)
+    return {
+        "kept epoch": run.best_epoch,
+        "MCC": report["mcc"],
+        "AUC": report["roc_auc"],
+        "Brier": brier_and_ece(y_true, y_prob)[0],
+        "doubtful": ((y_prob > 0.15) & (y_prob < 0.85)).mean(),
+        "MCC of the last": last_mcc,
+    }
 
 
 def main():
@@ -80,8 +91,8 @@ def main():
                 result = train(accelerator, features, train_rows, validation_rows, held_out, parameters)
             rows.append({"seed": seed, "fold": number, **result, "minutes": (time.perf_counter() - start) / 60})
             print(pd.DataFrame(rows[-1:]).round(3).to_string(index=False), flush=True)
-    scores = np.array([row["MCC"] for row in rows])
-    print(f"mean {scores.mean():.4f}, standard deviation {scores.std(ddof=1):.4f} over {len(scores)} training runs")
+    print(f"mean and standard deviation over {len(rows)} training runs:")
+    print(pd.DataFrame(rows).drop(columns=["seed", "fold"]).agg(["mean", "std"]).round(4).to_string())
 
 
 if __name__ == "__main__":
