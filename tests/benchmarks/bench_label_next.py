@@ -189,6 +189,7 @@ def parse_options():
     parser.add_argument("--first", type=int, default=200, help="texts of the first training run")
     parser.add_argument("--more", type=int, default=200, help="texts to label next")
     parser.add_argument("--pool", type=int, default=2000, help="texts to choose from, at most")
+    parser.add_argument("--arms", nargs="+", default=ARMS, choices=ARMS, help="what to label next; random is needed")
     parser.add_argument("--dev-rows", type=int, help="of a stratified sample of dev.tsv; without it all")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="of train.ipynb")
     return parser.parse_args()
@@ -210,7 +211,7 @@ def main():
     labels, dev = features.labels[:num_train], np.arange(num_train, len(features))
     accelerator = tools.make_accelerator()
     for draw in options.draws:
-        arms = [arm for arm in ARMS if (settings, draw, arm) not in done]
+        arms = [arm for arm in options.arms if (settings, draw, arm) not in done]
         if not arms:
             continue
         set_seed(draw)

@@ -27,7 +27,7 @@ def test_the_baseline_is_tuned_as_bert_is():
     assert tune_baseline(baseline, train, None, 4.0)[0]["threshold"] == 0.8
     weighted, _ = tune_baseline(make_baseline("balanced"), train, "balanced")
     assert weighted["intercept"] < -1
-    assert "from 150 held-out predictions" in tune_baseline(baseline, train, max_cv_texts=1000)[1]
+    assert "on out-of-fold predictions of 150 texts" in tune_baseline(baseline, train, max_cv_texts=1000)[1]
     defaults, description = tune_baseline(baseline, label_texts(["a b", "a b", "c d"], np.array([1, 1, 0])))
     assert defaults == {"temperature": 1.0, "intercept": 0.0, "threshold": 0.5} and "too few" in description
     y_probs = {"words": predict_baseline(baseline.fit(texts, labels), texts, parameters)}

@@ -35,7 +35,7 @@ def test_the_summary_needs_no_statistics(correct, p_value, verdict):
     assert second == verdict
     # all mistakes are in the late ones: even 10 of them are hardly chance
     late = f"'late': {correct - 40} of 60 are right ({correct} of 100 overall)."
-    assert third == f"Its accuracy is lowest, judging from these texts, for {late}"
+    assert third == f"The model's accuracy is lowest, judging from these texts, for {late}"
 
 
 def summarize_rare(rare_found, false_positives, words_found, p_value=1e-5):
@@ -82,7 +82,8 @@ def test_a_group_too_small_for_the_test_hides_no_other():
     labels, correct = np.zeros(1258, int), np.repeat([1, 0, 1, 0, 1, 0], [5, 3, 165, 85, 900, 100])
     groups = metrics.accuracy_by_group(labels, 1 - correct, names)
     assert summary.describe_worst_group(groups) == (
-        "Its accuracy is lowest, judging from these texts, for 'many': 165 of 250 are right (85 of 100 overall)."
+        "The model's accuracy is lowest, judging from these texts, for 'many': 165 of 250 are right (85 of 100 "
+        "overall)."
     )
 
 
@@ -150,7 +151,7 @@ def test_equal_proportions_are_given_as_counts_and_one_mistake_in_the_singular()
     first = summary.summarize(intervals, "BERT", "words", 1.0, groups)[0]
     assert "always predicting the same class is right on at most 504 of 1,000, BERT on 505." in first
     groups = metrics.accuracy_by_group([0, 0, 1, 1], [0, 0, 1, 0], ["no", "no", "yes", "yes"])
-    assert summary.describe_worst_group(groups).startswith("Its one mistake is not enough to tell whether")
+    assert summary.describe_worst_group(groups).startswith("The model's one mistake is not enough to tell whether")
 
 
 def test_all_mistakes_in_one_class_of_twelve_texts():
@@ -164,7 +165,7 @@ def test_a_trend_over_the_lengths_is_mentioned():
     groups["accuracy"] = groups["correct"] / groups["texts"]
     counts = "from the shortest to the longest, 92 of 100, 97 of 108, 79 of 92 and 83 of 100 are right (p = 0.035)."
     assert summary.describe_length_trend(groups) == f"It makes more mistakes on longer texts: {counts}"
-    assert summary.describe_worst_group(groups).startswith("Its 49 mistakes are not enough to tell whether")
+    assert summary.describe_worst_group(groups).startswith("The model's 49 mistakes are not enough to tell whether")
     intervals = metrics.bootstrap_metrics([0, 1], {"words": [0, 1], "BERT": [0, 1]}, 9)
     assert (
         summary.summarize(intervals, "BERT", "words", 1.0, groups)[2]
@@ -176,7 +177,7 @@ def test_a_trend_over_the_lengths_is_mentioned():
         "These texts are not enough to tell whether it makes more mistakes on longer or shorter ones"
     )
     third = summary.summarize(intervals, "BERT", "words", 1.0, groups)[2]
-    assert third.startswith("Its 49 mistakes are not enough to tell whether") and "p =" not in third
+    assert third.startswith("The model's 49 mistakes are not enough to tell whether") and "p =" not in third
     assert "too few different lengths" in summary.describe_length_trend(groups[:4])
 
 
@@ -193,8 +194,8 @@ def test_the_report_begins_with_what_the_models_were_trained_on_and_whether_the_
     paragraphs = summary.write_summary(("a", "b.", "c"), {"training_rows": 1512}, 1680, sizes, "none was in it")
     assert paragraphs == [
         "a",
-        "b. The baseline is a simpler model, which only counts words. BERT was trained on 1,512 texts, the baseline on "
-        "1,680.",
+        "b. The baseline is a simpler model, which counts words and word pairs. BERT was trained on 1,512 texts, "
+        "the baseline on 1,680.",
         "c",
         "validation set: TOO SMALL to say much",
         "Is that a fair test? None was in it.",

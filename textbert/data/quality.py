@@ -102,9 +102,10 @@ def describe_near_duplicates(
         return ["Near duplicates were not looked for: NEAR_DUPLICATES is None, or there are too many texts"]
     groups, has_one, is_dev = near_groups[data.index], issues[HAS_NEAR_DUPLICATE], data["split"] == "dev"
     sizes, dev_count = groups[groups.isin(groups[has_one])].value_counts(), (has_one & is_dev).sum()
-    largest = sizes.max() if len(sizes) else 0
+    if not len(sizes):
+        return ["Near duplicates: none"]
     lines = [
-        f"Near duplicates: {sizes.sum():,} texts in {len(sizes):,} groups, the largest of {largest:,}; "
+        f"Near duplicates: {sizes.sum():,} texts in {len(sizes):,} groups, the largest of {sizes.max():,}; "
         f"{dev_count:,} of {is_dev.sum():,} texts of dev ({dev_count / max(is_dev.sum(), 1):.1%}) have one in train"
     ]
     examples = data[has_one].sort_values("split", kind="stable").groupby(groups, sort=False).head(1)[:limit]
@@ -168,7 +169,7 @@ def describe_unknown(texts: Sequence[str], unknown: np.ndarray, fraction: float,
     model : name of the model whose vocabulary it is
     """
     mostly_unknown = float((unknown > 0.5).mean()) if len(unknown) else 0.0
-    sentences = [f"{fraction:.1%} of the tokens are [UNK], which the vocabulary of {model} does not know."]
+    sentences = [f"{fraction:.1%} of the tokens are [UNK]: the vocabulary of {model} does not have them."]
     if fraction > 0.05 or mostly_unknown > 0.1:
         sentences.append(
             f"That is a lot (more than half in {mostly_unknown:.0%} of the texts): BERT cannot tell them apart."

@@ -113,7 +113,7 @@ def tune_baseline(
     threshold, reason = choose_threshold(y_prob, y_true, false_positive_cost, seed, default)
     parameters = {"temperature": temperature, "intercept": intercept, "threshold": threshold}
     description = f"its threshold is {format_threshold(threshold)}: {reason}"
-    return parameters, f"{description}. This was computed from {len(y_true):,} held-out predictions"
+    return parameters, f"{description}. It was fitted on out-of-fold predictions of {len(y_true):,} texts"
 
 
 def predict_baseline(baseline: Pipeline, texts: list[str], parameters: dict[str, float]) -> np.ndarray:

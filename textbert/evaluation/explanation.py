@@ -3,6 +3,7 @@
 import html
 import os
 import re
+import string
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -199,7 +200,8 @@ def render_prediction(classifier: ClassifierLike, text: str, words: pd.DataFrame
     words = explain(classifier, text) if words is None else words
     strongest = words.loc[words["score"].abs().nlargest(3).index]
     scores = " · ".join(
-        f"{html.escape(word)} {score:+.2f}" for word, score in zip(strongest["word"], strongest["score"])
+        f"{html.escape(word.strip(string.punctuation) or word)} {score:+.2f}"
+        for word, score in zip(strongest["word"], strongest["score"])
     )
     scores = f"<small>largest scores: {scores or 'none'}</small>"
     lines = f"{head}<br>\n{highlight_words(words)}<br>\n{scores}"

@@ -295,6 +295,7 @@ def choose_threshold(
         return default, "no other threshold has a higher MCC"
     predictions = {"default": y_prob >= default, "best": y_prob >= best}
     gain = bootstrap_metrics(labels, predictions, 2000, seed).loc[("best minus default", "mcc")]
-    reason = f"the MCC is highest at {format_threshold(best)}, by "
-    reason += f"{gain['low']:+.3f} to {gain['high']:+.3f} (95 % bootstrap interval)"
-    return (float(best), reason) if gain["low"] > 0 else (default, f"{reason}, which may be chance")
+    interval = f"{gain['low']:+.3f} to {gain['high']:+.3f} (95 % bootstrap interval)"
+    if gain["low"] > 0:
+        return float(best), f"its MCC is the highest, by {interval}"
+    return default, f"the MCC is highest at {format_threshold(best)}, but that gain, {interval}, may be chance"

@@ -159,9 +159,9 @@ def plot_thresholds(curve: pd.DataFrame, threshold: float) -> Plot:
     """
     figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
     defined = curve[curve["precision"].notna()]
-    for name, line, width in (("mcc", "-", 2.4), ("precision", "-.", 1.4), ("recall", ":", 1.8)):
-        style: dict[str, Any] = {"color": BERT_COLOUR, "linewidth": width, "linestyle": line}
-        ax.plot(defined["threshold"], defined[name], **style, label="MCC" if name == "mcc" else name)
+    ax.plot(defined["threshold"], defined["mcc"], color=BERT_COLOUR, linewidth=2.4, label="MCC")
+    for name, line in (("precision", "-."), ("recall", ":")):
+        ax.plot(defined["threshold"], defined[name], color="black", linewidth=1.4, linestyle=line, label=name)
     ax.axvline(threshold, **LIMIT, label=f"in use: {format_threshold(threshold)}")
     ax.set(
         title="Decision threshold (held-out texts of train.tsv)",

@@ -153,7 +153,7 @@ def describe_worst_group(groups: pd.DataFrame) -> str:
     classes, lengths = _split_groups(groups)
     correct, texts = classes[["correct", "texts"]].sum().tolist()
     if correct in (0, texts):
-        return f"It made {'no mistakes' if correct else 'only mistakes'} on these {texts:,} texts."
+        return f"The model made {'no mistakes' if correct else 'only mistakes'} on these {texts:,} texts."
     groups = pd.concat([classes.rename(index=lambda name: repr(str(name))), lengths])
     counts = zip(groups["correct"].to_numpy(), (groups["texts"] - groups["correct"]).to_numpy())
     p_values = [fisher_exact([[r, correct - r], [w, texts - correct - w]], "less").pvalue for r, w in counts]
@@ -161,12 +161,13 @@ def describe_worst_group(groups: pd.DataFrame) -> str:
     if len(weak):
         worst = weak.iloc[weak["accuracy"].argmin()]
         return (
-            f"Its accuracy is lowest, judging from these texts, for {worst.name}: {worst['correct']:,.0f} of "
+            f"The model's accuracy is lowest, judging from these texts, for {worst.name}: {worst['correct']:,.0f} of "
             f"{worst['texts']:,.0f} are right ({_format_proportion(correct, texts)} overall)."
             f"{' These are few.' if worst['texts'] < 30 else ''}"
         )
     mistakes = "one mistake is" if texts - correct == 1 else f"{texts - correct:,} mistakes are"
-    return f"Its {mistakes} not enough to tell whether it is less accurate for one of the classes or at some length."
+    cause = "it is less accurate for one of the classes or at some length"
+    return f"The model's {mistakes} not enough to tell whether {cause}."
 
 
 def _describe_weakness(groups: pd.DataFrame) -> str:
@@ -174,7 +175,7 @@ def _describe_weakness(groups: pd.DataFrame) -> str:
     worst, trend = describe_worst_group(groups), describe_length_trend(groups)
     if not trend.startswith("It makes more"):
         return worst
-    return f"{worst} {trend}" if worst.startswith("Its accuracy") else trend
+    return f"{worst} {trend}" if worst.startswith("The model's accuracy") else trend
 
 
 def describe_difference(
@@ -202,7 +203,7 @@ def write_summary(
     overlap : sentence about the texts that the model was trained on
     """
     first, second, third = comparison
-    second += " The baseline is a simpler model, which only counts words."
+    second += " The baseline is a simpler model, which counts words and word pairs."
     if "training_rows" in settings:  # unknown for an archive from 2019
         second += f" BERT was trained on {settings['training_rows']:,} texts, the baseline on {baseline_texts:,}."
     warnings = [size for size in sizes if "TOO SMALL" in size]

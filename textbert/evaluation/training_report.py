@@ -39,11 +39,9 @@ def compute_attention(model: BertForSequenceClassification, input_ids: Sequence[
     return np.stack(weights)
 
 
-def _describe_module(module: torch.nn.Module, rate_of: dict[int, float]) -> str:
-    """Return how many weights a module has, and its learning rate, from the rate of each parameter by its `id`."""
+def _count_weights(module: torch.nn.Module) -> str:
     count = sum(parameter.numel() for parameter in module.parameters())
-    rate = rate_of[id(next(module.parameters()))]
-    return f"{f'{count / 1e6:.1f} M' if count > 99_999 else f'{count:,}'} weights, learning rate {rate:.1e}"
+    return f"{f'{count / 1e6:.1f} M' if count > 99_999 else f'{count:,}'} weights"
 
 
 def _name_modules(model: BertForSequenceClassification) -> list[tuple[str, torch.nn.Module | None]]:
@@ -54,28 +52,24 @@ def _name_modules(model: BertForSequenceClassification) -> list[tuple[str, torch
     named += [("layer 1: attention, feed-forward network", layers[0])]
     if len(layers) > 2:
         between = f"layers 2 to {len(layers) - 1}" if len(layers) > 3 else "layer 2"
-        named += [(f"{between}: the same, with learning rates between", None)]
+        named += [(f"{between}: the same", None)]
     if len(layers) > 1:
         named += [(f"layer {len(layers)}: attention, feed-forward network", layers[-1])]
     named += [("pooler: reads the vector of [CLS] only", model.bert.pooler)]
     return [*named, (f"classifier: {model.num_labels} logits", model.classifier)]
 
 
-def draw_bert(
-    model: BertForSequenceClassification, tokens: Sequence[str], optimizer: torch.optim.Optimizer
-) -> tuple[plt.Figure, str]:
+def draw_bert(model: BertForSequenceClassification, tokens: Sequence[str]) -> tuple[plt.Figure, str]:
     """Draw the architecture of a BERT, from some tokens at the bottom to the logits at the top.
 
     Each token has a vector, a square, in each layer; the lines between two layers are the attention.
 
     model : a BertForSequenceClassification
     tokens : with [CLS] and [SEP]; more than a handful are not legible
-    optimizer : a new one of `make_optimizer`, whose learning rates are written beside the modules
 
     Returns the figure and its alternative text.
     """
-    rate_of = {id(weights): group["lr"] for group in optimizer.param_groups for weights in group["params"]}
-    blocks = [(name, _describe_module(module, rate_of) if module else "") for name, module in _name_modules(model)]
+    blocks = [(name, _count_weights(module) if module else "") for name, module in _name_modules(model)]
     figure, ax = plt.subplots(figsize=(9, 0.75 * len(blocks) + 0.6), layout="constrained")
     columns = np.arange(len(tokens))
     for column, token in enumerate(tokens):
