@@ -64,7 +64,7 @@ def test_architecture_is_that_of_the_model(layers, titles):
     size = model.config.hidden_size
     assert texts[:3] == tokens and len(texts) == 3 + len(titles) + 3
     assert all(text.startswith(title) for text, title in zip(texts[4:-2], titles, strict=True))
-    assert texts[-1] == f"classifier: 2 logits\n{2 * size + 2} weights"
+    assert texts[-1] == f"classifier: 2 numbers, the logits\n{2 * size + 2} weights"
     count = sum(weights.numel() for weights in model.bert.embeddings.parameters())
     assert texts[3] == f"embeddings: {size} numbers for each token\n{count:,} weights"
     assert all(text.replace("\n", ", ") in alt for text in texts[3:])

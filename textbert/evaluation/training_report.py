@@ -56,7 +56,7 @@ def _name_modules(model: BertForSequenceClassification) -> list[tuple[str, torch
     if len(layers) > 1:
         named += [(f"layer {len(layers)}: attention, feed-forward network", layers[-1])]
     named += [("pooler: reads the vector of [CLS] only", model.bert.pooler)]
-    return [*named, (f"classifier: {model.num_labels} logits", model.classifier)]
+    return [*named, (f"classifier: {model.num_labels} numbers, the logits", model.classifier)]
 
 
 def draw_bert(model: BertForSequenceClassification, tokens: Sequence[str]) -> tuple[plt.Figure, str]:
@@ -84,7 +84,7 @@ def draw_bert(model: BertForSequenceClassification, tokens: Sequence[str]) -> tu
         colour = "#f0a973" if is_new else "#9db7d5"
         ax.scatter(targets, np.full(len(targets), y), marker="s" if note else "$⋮$", s=150, color=colour)
         ax.text(len(tokens) - 0.3, y, f"{name}\n{note}".strip(), ha="left", va="center", fontsize=10)
-    ax.set(xlim=(-0.6, 1.95 * len(tokens)), ylim=(-0.4, len(blocks) + 0.5))
+    ax.set(xlim=(-0.6, 1.7 * len(tokens)), ylim=(-0.4, len(blocks) + 0.5))
     ax.axis("off")
     return figure, "From the tokens up: " + "; ".join(", ".join(filter(None, block)) for block in blocks) + "."
 
