@@ -16,13 +16,14 @@ from textbert.notebook.parameters import get_parameters
 from textbert.notebook.session import Notebook, start_notebook
 
 
-def test_table_of_parameters_shows_which_are_not_the_default():
-    table = Notebook("train", TRAIN | {"SEARCH_EPOCHS": [3], "model": 1}).show_parameters()
-    assert table.index.tolist()[:2] == ["TASK_NAME", "BERT_MODEL"] and set(table.index) == set(TRAIN)
-    assert table.loc["SEARCH_EPOCHS"].tolist() == ["[3]", "[]"]
-    assert table.loc["TRUNCATION"].tolist() == ["'head'", ""] and table.loc["FOLDS"].tolist() == ["None", ""]
+def test_table_of_parameters_has_those_that_are_not_the_default(capsys):
     defaults = {name: parameter.default for name, parameter in get_parameters("train").items()}
-    assert Notebook("train", defaults).show_parameters().columns.tolist() == ["value"]
+    table = Notebook("train", defaults | {"SEARCH_EPOCHS": [3], "FOLDS": 0, "model": 1}).show_parameters()
+    assert table.columns.tolist() == ["value", "default"] and len(table) == 2
+    assert table.loc["SEARCH_EPOCHS"].tolist() == ["[3]", "[]"] and table.loc["FOLDS"].tolist() == ["0", "None"]
+    assert capsys.readouterr().out == f"All {len(defaults)} parameters are valid; these differ from the defaults:\n"
+    assert Notebook("train", defaults).show_parameters() is None
+    assert capsys.readouterr().out == f"All {len(defaults)} parameters are valid and have their default values\n"
 
 
 def test_parameters_are_the_current_ones_checked():

@@ -25,8 +25,8 @@ class Notebook:
         """The parameters with their current values, as a dict; raises what `check_parameters` raises."""
         return check_parameters(self.name, self.namespace)
 
-    def show_parameters(self) -> pd.DataFrame:
-        """Check the parameters and return them as a table: name, value, and the defaults where they differ.
+    def show_parameters(self) -> pd.DataFrame | None:
+        """Check the parameters, and return a table of those that differ from their defaults; None if none does.
 
         From then on each cell checks them. Raises what `check_parameters` raises.
         """
@@ -35,8 +35,10 @@ class Notebook:
             self.guard.validate = lambda: check_parameters(self.name, self.namespace)
         rows = [(repr(value), repr(parameters[name].default)) for name, value in values.items()]
         table = pd.DataFrame(rows, pd.Index(values, name="parameter"), ["value", "default"])
-        is_changed = table["value"] != table["default"]
-        return table.assign(default=table["default"].where(is_changed, "")) if is_changed.any() else table[["value"]]
+        changed = table[table["value"] != table["default"]]
+        note = "; these differ from the defaults:" if len(changed) else " and have their default values"
+        print(f"All {len(table)} parameters are valid{note}")
+        return changed if len(changed) else None
 
 
 def start_notebook(name: str, folder: str | Path | None = None) -> Notebook:
