@@ -1,7 +1,7 @@
 """Plots: ROC and precision-recall curves, calibration, thresholds and coverage."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from unicodedata import bidirectional
 
 import matplotlib.pyplot as plt
