@@ -302,14 +302,6 @@ def test_different_lengths_are_rejected(metric, other):
         metric(np.array([0, 1, 1]), np.array(other))
 
 
-def test_length_quartiles():
-    texts = ["a " * n for n in (1, 2, 3, 4, 5, 6, 7, 90)]
-    groups = metrics.length_groups(texts)
-    expected = ["1 to 2 words", "3 to 4 words", "5 to 6 words", "7 to 90 words"]
-    assert groups.tolist() == np.repeat(expected, 2).tolist()
-    assert metrics.length_groups(["a b", "c d", "e f"]).tolist() == ["2 to 2 words"] * 3
-
-
 def test_constant_predictions_are_mentioned():
     labels = np.arange(200) % 2
     assert "same prediction, for which the MCC is 0" in metrics.sample_size_warning(
@@ -339,11 +331,6 @@ def test_undefined_metrics_are_dashes_and_nothing_is_rounded_to_perfection():
     assert cells.loc["accuracy", "model"].startswith("0.999 (")
     assert metrics.format_metric(-1e-12) == "0.00" and metrics.format_metric(1.0) == "1.00"
     assert metrics.format_metric(0.495) == "0.50" and metrics.format_metric(-0.495) == "-0.50"
-
-
-def test_lengths_in_scripts_without_spaces():
-    groups = metrics.length_groups(["很好", "这家店的菜很好吃", "非常好吃，下次再来。", "ไม่ดี"])
-    assert groups.astype(str).str.endswith("characters").all() and groups[0].startswith("2 to ")
 
 
 # ---------- Threshold -------------------------------------------------------------------------------------------------
@@ -411,6 +398,24 @@ def test_a_gain_that_may_be_chance_does_not_change_it():
     assert (threshold, low) == (0.5, 0) and high > 0
     assert reason.startswith("the MCC is highest at 0.450, but") and reason.endswith("may be chance")
     assert metrics.choose_threshold(y_prob, labels, seed=1)[0] == 0.5
+
+
+def test_random_probabilities_do_not_change_the_threshold():
+    """No threshold has an MCC above that of 0.5 by anything but luck, also if 0.5 is above all of them."""
+    rng = np.random.default_rng(3)
+    for low, high in ((0.33, 0.49), (0.3, 0.7)):
+        draws = [(rng.uniform(low, high, 120), (rng.random(120) < 0.4).astype(int)) for _ in range(40)]
+        results = [metrics.choose_threshold(*draw) for draw in draws]
+        assert sum(threshold != 0.5 for threshold, _ in results) <= 4  # of 40; about 10 without the test of ranks
+        assert "the probabilities do not tell the classes apart better than chance does" in dict(results).values()
+
+
+def test_rare_class_that_is_never_predicted_gets_a_lower_threshold():
+    rng = np.random.default_rng(4)
+    labels = (rng.random(200) < 0.1).astype(int)
+    y_prob = np.clip(0.1 + 0.2 * labels + rng.normal(0, 0.05, 200), 0.01, 0.45)
+    threshold, reason = metrics.choose_threshold(y_prob, labels)
+    assert 0.1 < threshold < 0.3 and reason.startswith("its MCC is the highest")
 
 
 def test_the_bootstrap_interval_equals_that_of_resampled_rows():

@@ -83,3 +83,16 @@ def test_calibration_errors():
     assert table.loc["after calibration"].to_dict() == pytest.approx(
         {"Brier score": 0.25, "expected calibration error": 0.25}
     )
+
+
+def test_length_quartiles():
+    texts = ["a " * n for n in (1, 2, 3, 4, 5, 6, 7, 90)]
+    groups = predictions.length_groups(texts)
+    expected = ["1 to 2 words", "3 to 4 words", "5 to 6 words", "7 to 90 words"]
+    assert groups.tolist() == np.repeat(expected, 2).tolist()
+    assert predictions.length_groups(["a b", "c d", "e f"]).tolist() == ["2 to 2 words"] * 3
+
+
+def test_lengths_in_scripts_without_spaces():
+    groups = predictions.length_groups(["很好", "这家店的菜很好吃", "非常好吃，下次再来。", "ไม่ดี"])
+    assert groups.astype(str).str.endswith("characters").all() and groups[0].startswith("2 to ")

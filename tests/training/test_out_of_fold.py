@@ -95,6 +95,7 @@ def test_without_examples_metrics_are_unknown():
 def test_interrupted_folds_go_on(start, split, tmp_path, capsys):  # noqa: F811
     experiment, fine_tune = start()
     expected = hash_results(run_with_folds(experiment, fine_tune, split))
+    assert " to go in this fold\n" in capsys.readouterr().out
     again, fine_tune = start()
     assert hash_results(run_with_folds(again, fine_tune, split)) == expected
     assert capsys.readouterr().out.count("already done") == 3

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from textbert.evaluation.metrics import accuracy_by_group, brier_and_ece, length_groups
+from textbert.data.words import count_words, is_unspaced
+from textbert.evaluation.metrics import accuracy_by_group, brier_and_ece
 
 
 class Errors(NamedTuple):
@@ -102,6 +103,19 @@ def find_uncertain(predictions: pd.DataFrame, threshold: float, count: int) -> p
     """Return the predictions whose probability is nearest to the threshold, at most `count`."""
     distances = (predictions["probability"] - threshold).abs().sort_values(kind="stable")
     return predictions.loc[distances.index[:count]].round(2)
+
+
+def length_groups(texts: Sequence[str], groups: int = 4) -> pd.Series:
+    """Group texts by the quantiles of their lengths, by default quartiles; return a Series of group names.
+
+    A name is, for example, "12 to 31 words"; where most texts are in scripts without spaces between words, lengths are
+    in characters. The Series is an ordered categorical.
+    """
+    lengths = pd.Series([count_words(text) for text in texts])
+    unit = "characters" if 2 * sum(map(is_unspaced, texts)) > len(texts) else "words"
+    edges = np.unique(lengths.quantile(np.linspace(0, 1, groups + 1)[1:]).astype(int))
+    names = [f"{low} to {high} {unit}" for low, high in zip([lengths.min(), *edges[:-1] + 1], edges)]
+    return pd.Series(pd.Categorical.from_codes(np.searchsorted(edges, lengths), names, ordered=True))
 
 
 def accuracy_by_class_and_length(

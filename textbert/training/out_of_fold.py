@@ -66,6 +66,8 @@ class OutOfFold:
 class FoldRun(Run):
     """A run on all folds but one: it keeps the logits of the rows held out, of shape (n, 2), after each epoch."""
 
+    scope = " in this fold"
+
     def __init__(self, *arguments: Any) -> None:
         """Plan the run, with the arguments of a `Run`."""
         super().__init__(*arguments)

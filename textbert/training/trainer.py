@@ -47,6 +47,8 @@ class Run:
     The result is in `progress`. Metrics are those of its `held_out_rows`.
     """
 
+    scope = ""  # of the remaining time
+
     def __init__(
         self,
         setup: TrainingSetup,
@@ -288,4 +290,5 @@ class Run:
         self._save()
         line = f"epoch {progress.epoch}: training loss {training_loss:.3f}, "
         line += f"validation MCC {metrics['mcc']:.3f} ± {error:.3f}"
-        self.accelerator.print(line + self.estimator.describe_remaining())
+        remaining = self.estimator.describe_remaining()
+        self.accelerator.print(line + (remaining and remaining + self.scope))
