@@ -70,7 +70,7 @@ lint: setup
 	$(BIN)/mypy
 
 versions: setup
-	$(BIN)/python -m pytest tests/check_versions.py -v
+	$(BIN)/python -m pytest tests/check_versions.py -v -n 2 --dist loadgroup
 
 fuzz: setup
 	$(BIN)/python -m pytest tests -m hypothesis --hypothesis-profile=fuzz
