@@ -71,10 +71,7 @@ class Environment:
         return process.stdout
 
 
-ENDS = [pytest.param(end, marks=pytest.mark.xdist_group(end)) for end in ("lowest", "highest")]
-
-
-@pytest.fixture(scope="module", params=ENDS)
+@pytest.fixture(scope="module", params=["lowest", "highest"])
 def environment(request, tmp_path_factory):
     """An environment with the package and its dependencies, for each end of the ranges."""
     return Environment(request.param, tmp_path_factory.mktemp(request.param))
