@@ -69,8 +69,12 @@ lint: setup
 	$(BIN)/codespell --skip "data,cache,outputs,.venv,.git,*.png" --ignore-words-list caf,couldn,didn,doesn,hadn,hasn,isn,shouldn,wasn,weren,wouldn --ignore-regex "[A-Za-z0-9+/=]{80,}" .
 	$(BIN)/mypy
 
+# both ends of the ranges at once
 versions: setup
-	$(BIN)/python -m pytest tests/check_versions.py -v
+	@$(MAKE) --no-print-directory -j 2 versions-lowest versions-highest
+
+versions-%:
+	$(BIN)/python -m pytest tests/check_versions.py -v -k $*
 
 fuzz: setup
 	$(BIN)/python -m pytest tests -m hypothesis --hypothesis-profile=fuzz

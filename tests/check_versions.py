@@ -1,13 +1,14 @@
 """The version ranges of pyproject.toml hold: everything works with the lowest and with the highest versions.
 
-`make versions` runs this, in a few minutes; `make test` does not. For each end of the ranges an environment is created
-in a temporary folder. Both have the torch of requirements.txt, since other builds are gigabytes in size, and its
-programs that run notebooks.
+`make versions` runs this, in a few minutes, each end of the ranges in a process; `make test` does not. For each end an
+environment is created in a temporary folder. Both have the torch of requirements.txt, since other builds are gigabytes
+in size, and its programs that run notebooks.
 """
 
 import os
 import re
 import subprocess
+import sys
 import venv
 
 import nbformat
@@ -47,21 +48,23 @@ class Environment:
         self.variables = {"PYTHONWARNINGS": "default"} if end == "highest" else {}
         self.source = copy_source(folder / "source")
         (folder / "constraints.txt").write_text("".join(read_constraints(end)))
-        venv.create(folder / "venv", with_pip=True)
+        venv.create(folder / "venv")
+        self.python = folder / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
         self.install(self.source)
 
     def install(self, *requirements):
-        """Install wheels with pip."""
-        pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
-        self.run(*pip, "--only-binary", ":all:", "--constraint", "constraints.txt", *requirements, cwd=self.folder)
+        """Install wheels with the pip of the environment that runs this test."""
+        command = [sys.executable, "-m", "pip", "--python", self.python, "install", "--quiet", "--no-compile"]
+        command += ["--disable-pip-version-check", "--only-binary", ":all:", "--constraint", "constraints.txt"]
+        process = subprocess.run([*command, *requirements], cwd=self.folder, capture_output=True, text=True)
+        assert process.returncode == 0, process.stderr[-3000:]
 
     def run(self, *arguments, cwd, **variables):
         """Run Python there and return its output; it must succeed, without a warning about a line of this project."""
         unset = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")  # without bytecode files each process compiles torch again
         environment = {name: value for name, value in os.environ.items() if name not in unset}
         environment |= {"TQDM_DISABLE": "1", "MPLBACKEND": "agg", **self.variables, **variables}
-        python = self.folder / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
-        command = [python, *arguments]
+        command = [self.python, *arguments]
         process = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
         assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
         assert re.findall(WARNING, process.stderr + process.stdout) == []

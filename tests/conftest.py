@@ -15,6 +15,8 @@ from pathlib import Path
 # the servers of these tests are on loopback, whatever proxy or offline settings this machine has
 os.environ.pop("HF_HUB_OFFLINE", None)
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+# with tiny models, threads would only wait for each other, also in the kernels and scripts that tests start
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import huggingface_hub.constants
 import numpy as np
@@ -23,6 +25,7 @@ import papermill
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from forked import ForkServer
 from hypothesis import HealthCheck, settings, strategies
 from nbconvert import ScriptExporter
 from pytorch_pretrained_bert.modeling import BertConfig, BertForPreTraining, BertForSequenceClassification
@@ -61,6 +64,15 @@ WORDS = ["the", "a", "and", "was", "not", "bad", "good", "very", "food", "place"
 PIECES = ["aff", "able", "##aff", "##able", "##ing", "##ly", "##s", "##ed"]
 
 
+# these take minutes; the last ones of two processes should end at about the same time, so short ones come last
+LONGEST = ("test_faults", "test_resume", "test_rerun", "test_notebooks", "test_browser", "test_service", "test_docs")
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 def pytest_make_parametrize_id(val, argname):
     """Name bytes by their argument: compressed bytes vary with the time, but xdist needs equal ids in all processes."""
     return argname if isinstance(val, bytes) else None
@@ -73,12 +85,6 @@ def make_vocabulary(cased):
     pieces = [*characters, *capitals]
     pieces += [f"##{piece}" for piece in pieces if not piece.startswith("##")]
     return [*SPECIAL, *dict.fromkeys([*pieces, *WORDS, *PIECES, *string.punctuation, "…", "。"])]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """Use one thread: with tiny models, threads would only wait for each other."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -348,6 +354,22 @@ def browser():
         instance = playwright.chromium.launch(executable_path=path, args=["--disable-gpu", "--disable-quic"])
         yield instance
         instance.close()
+
+
+@pytest.fixture(scope="session")
+def fork_server(tmp_path_factory):
+    """The `ForkServer` of this process, for programs and kernels that start at once."""
+    server = ForkServer(tmp_path_factory.mktemp("forked"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def forked_kernels(fork_server):
+    """Let the notebooks of a test, and of later ones in its file, run in kernels that start at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_PATH", str(fork_server.jupyter_path))
+        yield
 
 
 @pytest.fixture

@@ -77,12 +77,12 @@ class Service:
 
 
 @contextmanager
-def serve(folder, port=0, workers=1, **environment):
+def serve(folder, port=0, workers=1):
     """Context manager that runs the server as the page says, and yields it when it is healthy; port 0 is a free one."""
     command = [sys.executable, "-m", *shlex.split(START), "--workers", str(workers), "--port", str(port)]
     command += ["--timeout-worker-healthcheck", str(TIMEOUT)]  # a busy machine keeps workers from answering in 5 s
     log = folder / "log"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with open(log, "w") as file:
         process = psutil.Popen(command, cwd=folder, env=environment, stdout=file, stderr=file)
     service = Service(port, process)

@@ -227,7 +227,9 @@ def find_uncovered(blocks):
 @pytest.mark.parametrize(
     "words", [pytest.param(words, marks=pytest.mark.slow if words in TRAINING else ()) for words in USES]
 )
-def test_a_block_of_python_runs(run, words):
+def test_a_block_of_python_runs(request, run, words):
+    if words in TRAINING:
+        request.getfixturevalue("forked_kernels")
     USES[words](run)
 
 

@@ -927,6 +927,7 @@ PARAMETERS = {
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_kernels")
 @pytest.mark.parametrize("task", RUNS)
 def test_a_notebook_with_a_hostile_task_ends_well_or_in_a_documented_error(folder, tiny, task):
     make, notebooks, message = RUNS[task]

@@ -4,7 +4,6 @@ import os
 import pickle
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +46,7 @@ def test_a_legacy_archive_gives_the_same_predictions():
 
 
 @pytest.mark.slow
-def test_training_resumes_from_a_legacy_checkpoint(tmp_path):
+def test_training_resumes_from_a_legacy_checkpoint(tmp_path, fork_server):
     (tmp_path / "textbert").symlink_to(ROOT / "textbert")
     shutil.copy(ROOT / "tools.py", tmp_path)
     for source, target in (
@@ -66,7 +65,8 @@ def test_training_resumes_from_a_legacy_checkpoint(tmp_path):
     patches = "distributed.choose_mixed_precision = lambda: 'no'\nbatching.has_tensor_cores_or_amx = lambda: True\n"
     (tmp_path / "run.py").write_text(imports + patches + script)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
-    result = subprocess.run([sys.executable, "run.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    command = [*fork_server.python, "run.py"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0 and "Resuming from step 3 of 8" in result.stdout, result.stderr
     losses = pd.read_csv(tmp_path / "outputs/tiny/losses.csv")
     # similar but not equal: the last layer, which now computes for [CLS] alone, draws different dropout masks

@@ -40,6 +40,11 @@ TRAINING = {
 }
 
 
+def slow(test):
+    """Mark a test as slow; its notebooks run in kernels that start at once."""
+    return pytest.mark.slow(pytest.mark.usefixtures("forked_kernels")(test))
+
+
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory, bert_files):
     """A folder with copies of the project's files, a tiny data set and a tiny BERT."""
@@ -84,14 +89,37 @@ def find_best(history):
     return [epoch for epoch in epochs if epoch["mcc"] >= highest["mcc"] - standard_error(highest)][-1]
 
 
-@pytest.fixture(scope="module")
-def printed(workspace):
-    """What the three notebooks print when they are run in order."""
-    return run_all(workspace)
-
-
 def weights(workspace, task="tiny"):
     return torch.load(workspace / "outputs" / task / "pytorch_model.bin", weights_only=True)
+
+
+def read_results(workspace):
+    """Return what the three notebooks make: digests of files, the figures of the report, and the weights as bytes."""
+    files = ("data/tiny/train.tsv", "data/tiny/dev.tsv", "data/tiny/train_features.pkl")
+    report = (workspace / "outputs/tiny/report/eval_results.txt").read_text()
+    return (
+        [digest(workspace / name) for name in files],
+        report,
+        {name: tensor.numpy().tobytes() for name, tensor in weights(workspace).items()},
+    )
+
+
+@pytest.fixture(scope="module")
+def first_run(workspace):
+    """The three notebooks run in order: (what they print, their results).
+
+    Their kernels are new interpreters, in which a warning at an import would be shown.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("JUPYTER_PATH", raising=False)
+        printed = run_all(workspace)
+    return printed, read_results(workspace)
+
+
+@pytest.fixture(scope="module")
+def printed(first_run):
+    """What the three notebooks print when they are run in order."""
+    return first_run[0]
 
 
 def copy_task(workspace, name):
@@ -178,7 +206,7 @@ def read_tsv(path):
     return [(int(own) if own.isdecimal() else own, int(label), text) for own, label, _, text in rows]
 
 
-@pytest.mark.slow
+@slow
 def test_names_of_the_classes_change_no_text(workspace, printed):
     """LABEL_NAMES only names; ESCAPED_NEWLINES decides about the two characters that Yelp writes for a line break."""
     shutil.copytree(workspace / "data/tiny", workspace / "data/named", ignore=shutil.ignore_patterns("*.tsv", "*.pkl"))
@@ -212,14 +240,14 @@ def planted(workspace):
     return task
 
 
-@pytest.mark.slow
+@slow
 def test_another_encoding_is_an_error_that_names_it(workspace, planted):
     with pytest.raises(PapermillExecutionError, match=r"line 66: its byte 6 \(0xe9\) is not UTF-8.*'cp1252'"):
         run(workspace, "data_prep", TASK_NAME="planted")
     assert sorted(path.name for path in planted.iterdir()) == ["test.csv.gz", "train.csv.gz"]
 
 
-@pytest.mark.slow
+@slow
 def test_planted_problems_are_found_and_cleaned_by_parameters_alone(workspace, planted):
     output = run(workspace, "data_prep", **TINY, TASK_NAME="planted", ENCODING="cp1252", CLEAN_TRAIN=True)
     assert "train.csv.gz: 67 rows, columns used: {'label': 'target', 'text': 'review'}" in output
@@ -273,7 +301,7 @@ def stars(workspace):
     return task
 
 
-@pytest.mark.slow
+@slow
 def test_stars_are_an_error_that_says_how_to_make_two_classes(workspace, stars):
     with pytest.raises(PapermillExecutionError, match=r"5 different labels.*'1' 30 times \(first in row 1\).*CLASSES"):
         run(workspace, "data_prep", TASK_NAME="stars")
@@ -286,7 +314,7 @@ def stars_printed(workspace, stars):
     return run(workspace, "data_prep", **TINY, TASK_NAME="stars", CLASSES=[[1, 2], [4, 5]], DEV_SHARE=0.3)
 
 
-@pytest.mark.slow
+@slow
 def test_classes_are_merged_and_a_dev_set_is_held_out(workspace, stars, stars_printed):
     assert "train: 28 rows with other labels are left out" in stars_printed
     assert "label 0, the negative class: '1 or 2', from ['1', '2']" in stars_printed
@@ -305,7 +333,7 @@ def test_classes_are_merged_and_a_dev_set_is_held_out(workspace, stars, stars_pr
     assert report.loc["is in both train and dev", ["train", "dev"]].sum() == 0
 
 
-@pytest.mark.slow
+@slow
 def test_training_with_all_options(workspace, stars, stars_printed):
     """Class weights, patience, targets, few labels and a search at once; predictions have the label names."""
     parameters = {
@@ -377,7 +405,7 @@ def read_label_issues(page):
     return [re.findall("<td>(.*?)</td>", row, re.DOTALL)[3] for row in rows]
 
 
-@pytest.mark.slow
+@slow
 def test_with_few_labels_all_rows_are_held_out_learned_and_judged(workspace, printed):
     copy_task(workspace, "few")
     parameters = {**TRAINING, "TASK_NAME": "few", "FOLDS": None}
@@ -407,7 +435,7 @@ def test_with_few_labels_all_rows_are_held_out_learned_and_judged(workspace, pri
     assert len(judged) == 61 and all(0 <= float(probability) <= 1 for probability in judged)
 
 
-@pytest.mark.slow
+@slow
 def test_with_many_labels_folds_are_a_cross_validation_beside_the_validation_set(workspace):
     """Half of 240 rows are enough for a validation set."""
     rng, frames = np.random.default_rng(0), {}
@@ -433,29 +461,17 @@ def test_with_many_labels_folds_are_a_cross_validation_beside_the_validation_set
     assert "fitted on 120 validation examples." in page and "–" not in read_label_issues(page)
 
 
-@pytest.mark.slow
-def test_same_seed_gives_the_same_model_and_another_seed_another(workspace, printed):
-    first = weights(workspace)
-    assert "features loaded from" in run(workspace, "train", **TRAINING)
-    assert all(torch.equal(first[name], tensor) for name, tensor in weights(workspace).items())
-    run(workspace, "train", **{**TRAINING, "RANDOM_SEED": 7})
-    assert any(not torch.equal(first[name], tensor) for name, tensor in weights(workspace).items())
-
-
-@pytest.mark.slow
-def test_every_cell_can_be_run_twice(workspace, printed):
-    files = ("data/tiny/train.tsv", "data/tiny/dev.tsv", "data/tiny/train_features.pkl")
-    run_all(workspace)
-    once, model = [digest(workspace / name) for name in files], weights(workspace)
-    results = (workspace / "outputs/tiny/report/eval_results.txt").read_text()
+@slow
+def test_a_second_run_with_every_cell_twice_makes_the_same(workspace, first_run):
+    """To the bit, as the seed is the same: no cell depends on how often it has run."""
     run_all(workspace, doubled=True)
-    assert [digest(workspace / name) for name in files] == once
-    assert all(torch.equal(model[name], tensor) for name, tensor in weights(workspace).items())
-    assert (workspace / "outputs/tiny/report/eval_results.txt").read_text() == results
+    (files, report, model), (files_before, report_before, model_before) = read_results(workspace), first_run[1]
+    assert files == files_before and report == report_before
+    assert [name for name in model if model[name] != model_before[name]] == []
 
 
-@pytest.mark.slow
-def test_converter_and_notebook_make_the_same_features(workspace, printed):
+@slow
+def test_converter_and_notebook_make_the_same_features(workspace, first_run):
     pickled = workspace / "data/tiny/train_features.pkl"
     by_notebook = digest(pickled)
     pickled.unlink()
@@ -465,7 +481,8 @@ def test_converter_and_notebook_make_the_same_features(workspace, printed):
     assert done.returncode == 0 and done.stderr == ""
     assert "84 examples in" in done.stdout.splitlines()[-1]
     assert digest(pickled) == by_notebook
-    assert "61 features loaded from" in run(workspace, "train", **TRAINING)
+    assert "61 features loaded from" in run(workspace, "train", **{**TRAINING, "RANDOM_SEED": 7})
+    assert read_results(workspace)[2] != first_run[1][2]  # another seed gives another model
 
 
 def test_converter_in_a_terminal_shows_a_bar_and_no_warning(workspace, printed):
@@ -515,7 +532,7 @@ def test_converter_refuses(workspace, printed, arguments, message):
     assert sorted(path.name for path in (workspace / "data/tiny").iterdir()) == before
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize(
     ("notebook", "parameters", "message"),
     [
@@ -533,7 +550,7 @@ def test_notebooks_refuse(workspace, printed, notebook, parameters, message):
         run(workspace, notebook, **parameters)
 
 
-@pytest.mark.slow
+@slow
 def test_evaluate_refuses_a_model_that_was_not_fine_tuned(workspace, printed):
     shutil.copytree(workspace / "data/tiny", workspace / "data/raw", dirs_exist_ok=True)
     shutil.copy(workspace / "cache/tiny-bert.tar.gz", workspace / "cache/raw.tar.gz")
@@ -563,7 +580,7 @@ def test_tools_and_the_package_featurize_and_predict_from_a_notebook(workspace, 
     assert "".join(printed) == "True True\n"
 
 
-@pytest.mark.slow
+@slow
 def test_a_script_without_main_guard_can_use_workers(tmp_path, tokenizers):
     with open(tmp_path / "tokenizer.pkl", "wb") as file:
         pickle.dump(tokenizers["uncased"], file)

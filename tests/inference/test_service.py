@@ -25,7 +25,6 @@ PACKAGES = {"Classifier": ["fastapi", "uvicorn"]}
 PACKAGES["ONNX"] = [*PACKAGES["Classifier"], "onnx", "onnxscript", "onnxruntime", "tokenizers"]
 REQUESTS = 200
 TEXT = "good soup"
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
 def needs(model):
@@ -36,6 +35,8 @@ def needs(model):
 
 pytestmark = [pytest.mark.slow, needs("Classifier")]
 EACH_MODEL = [pytest.param(model, marks=needs(model)) for model in MODELS]
+# for what depends on the server and not on the model: this one starts without torch
+ONNX_ALONE = pytest.mark.parametrize("folder", [EACH_MODEL[-1]], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +63,10 @@ def folder(request, archive, tmp_path_factory):
 @pytest.fixture(scope="module")
 def service(folder):
     """A running server with each model in turn."""
-    with serve(folder, **ONE_THREAD) as service:
+    with serve(folder) as service:
         yield service
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(600) in (0, -signal.SIGTERM)
 
 
 def check(predictions, classifier, texts):
@@ -192,9 +195,10 @@ def test_a_client_that_goes_away_does_no_harm(service):
     assert service.is_healthy() and len(service.predict([TEXT])) == 1
 
 
+@ONNX_ALONE
 def test_a_stopped_server_answers_what_it_was_asked_and_can_be_restarted(folder, classifier):
     body = json.dumps(TEXTS).encode()
-    with serve(folder, **ONE_THREAD) as service:
+    with serve(folder) as service:
         connections = [begin_request(service, body) for _ in range(20)]
         assert service.is_healthy()  # so those above have arrived, too
         service.process.send_signal(signal.SIGTERM)
@@ -209,7 +213,7 @@ def test_a_stopped_server_answers_what_it_was_asked_and_can_be_restarted(folder,
             assert response.status == 200
             check(json.loads(response.read()), classifier, TEXTS)
         assert service.process.wait(600) in (0, -signal.SIGTERM)
-    with serve(folder, service.port, **ONE_THREAD) as restarted:
+    with serve(folder, service.port) as restarted:
         assert restarted.port == service.port
         check(restarted.predict(TEXTS), classifier, TEXTS)
 
@@ -240,8 +244,9 @@ def test_a_server_that_predicts_is_healthy_and_can_be_stopped(archive, tmp_path)
         assert predictions.result(600) == [{"label": "good", "probability": 0.9}]
 
 
+@ONNX_ALONE
 def test_workers_have_a_process_and_a_model_each(folder, classifier):
-    with serve(folder, workers=2, **ONE_THREAD) as service:
+    with serve(folder, workers=2) as service:
         with ThreadPoolExecutor(8) as pool:
             for predictions in pool.map(service.predict, [TEXTS] * 40):
                 check(predictions, classifier, TEXTS)
@@ -285,7 +290,7 @@ def marked_service(bert_files, tmp_path_factory):
     folder = tmp_path_factory.mktemp("marked")
     names = ["<b>bad</b>", "<img src=x onerror=document.title='attacked'>"]
     write_archive(bert_files(classifier=SETTINGS | {"label_names": names}), folder / "sample.tar.gz")
-    with serve(write_service(folder, "Classifier", folder / "sample.tar.gz"), **ONE_THREAD) as service:
+    with serve(write_service(folder, "Classifier", folder / "sample.tar.gz")) as service:
         yield service
 
 

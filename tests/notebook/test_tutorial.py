@@ -65,6 +65,7 @@ def test_each_parameter_goes_to_the_notebooks_that_have_it(project):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_kernels")
 def test_program_begins_with_a_later_notebook(project, capsys):
     archive, tsv = project / "cache/tiny.tar.gz", project / "data/tiny/train.tsv"
     before = archive.stat().st_mtime_ns, tsv.stat().st_mtime_ns
@@ -78,6 +79,7 @@ def test_program_begins_with_a_later_notebook(project, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_kernels")
 def test_failing_cell_ends_it_with_one_line(project):
     process = run(project, "TASK_NAME=nowhere", PYTHONIOENCODING="ascii")  # the encoding of a pipe on some machines
     assert process.returncode == 1 and "1 \\xb7 Prepare the data" in process.stdout

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections import Counter
 
 import nbformat
@@ -122,16 +121,23 @@ def project(tmp_path, bert_files):
     return make
 
 
-def run(folder, *interruptions, processes=None):
-    """Run the script once for each interruption, or with several processes; return what subprocess.run does.
+@pytest.fixture
+def run(fork_server):
+    """Return a function that runs the script once for each interruption, or with several processes.
 
-    Raises TimeoutExpired if it hangs.
+    It returns what subprocess.run does, and raises TimeoutExpired if the script hangs.
     """
-    command = [sys.executable] if processes is None else [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [] if processes is None else ["--nproc_per_node", str(processes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
-    options = {"cwd": folder, "env": environment, "capture_output": True, "text": True, "timeout": 900}
-    return subprocess.run([*command, "harness.py", *interruptions], check=False, **options)
+
+    def run_harness(folder, *interruptions, processes=None):
+        command = fork_server.python
+        if processes is not None:
+            command = [*command, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+            command += ["--no-python", *fork_server.python]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+        options = {"cwd": folder, "env": environment, "capture_output": True, "text": True, "timeout": 900}
+        return subprocess.run([*command, "harness.py", *interruptions], check=False, **options)
+
+    return run_harness
 
 
 def results(folder):
@@ -148,7 +154,7 @@ def steps_in(output, pattern):
     return [int(number) for number in re.findall(pattern.replace("N", r"(\d+)"), output)]
 
 
-def test_run_killed_and_stopped_at_any_step_ends_bitwise_identical(project):
+def test_run_killed_and_stopped_at_any_step_ends_bitwise_identical(project, run):
     undisturbed, folder = project(name="undisturbed"), project(name="disturbed")
     assert "RUN none STATUS 0 FILES \n" in run(undisturbed, "none").stdout
     interruptions = [
@@ -178,7 +184,7 @@ def test_run_killed_and_stopped_at_any_step_ends_bitwise_identical(project):
     assert results(folder) == results(undisturbed)
 
 
-def test_interrupted_folds_resume(project):
+def test_interrupted_folds_resume(project, run):
     """With few labels: five folds, each of 12 steps, and then a run of 15 on all rows."""
     undisturbed, folder = (project(name=name, FOLDS=None) for name in ("undisturbed", "disturbed"))
     assert "already done" not in run(undisturbed, "none").stdout
@@ -195,7 +201,7 @@ def test_interrupted_folds_resume(project):
 
 # 90 rows are too few for a validation set, so folds choose; with 200 they come after
 @pytest.mark.parametrize(("rows", "batch_size"), [(90, 7), (200, 15)])
-def test_interrupted_search_resumes(project, rows, batch_size):
+def test_interrupted_search_resumes(project, run, rows, batch_size):
     parameters = {"LEARNING_RATE": 1e-5, "SEARCH_LEARNING_RATES": [1e-2], "FOLDS": 2, "NUM_TRAIN_EPOCHS": 4}
     parameters |= {"GRADIENT_ACCUMULATION_STEPS": 1, "CLASS_WEIGHTS": "balanced", "VALIDATION_SHARE": 0.5}
     parameters |= {"rows": rows, "TRAIN_BATCH_SIZE": batch_size}
@@ -216,7 +222,7 @@ def test_interrupted_search_resumes(project, rows, batch_size):
     assert history["training_loss"].tolist() == pytest.approx(losses["loss"].to_numpy().reshape(4, -1).mean(1).tolist())
 
 
-def test_checkpoint_with_other_settings_is_refused_unless_resume_is_false(project):
+def test_checkpoint_with_other_settings_is_refused_unless_resume_is_false(project, run):
     folder = project()
     run(folder, "step:3:SIGKILL")
     write(folder, LEARNING_RATE=1e-3, EVAL_BATCH_SIZE=3, CHECKPOINT_MINUTES=1)
@@ -230,7 +236,8 @@ def test_checkpoint_with_other_settings_is_refused_unless_resume_is_false(projec
     assert "STATUS 0" in run(folder, "none").stdout
 
 
-def test_evaluate_reports_an_unfinished_training_run(project):
+@pytest.mark.usefixtures("forked_kernels")
+def test_evaluate_reports_an_unfinished_training_run(project, run):
     folder = project()
     notebook = nbformat.read(ROOT / "evaluate.ipynb", as_version=4)
     nbformat.write(notebook, folder / "evaluate.ipynb")
@@ -267,7 +274,7 @@ def test_evaluate_reports_an_unfinished_training_run(project):
         {"FOLDS": 2},
     ],
 )
-def test_two_processes_train_as_one_does(project, parameters):
+def test_two_processes_train_as_one_does(project, run, parameters):
     folder = project(dropout=0.0, **parameters)
     with open(folder / "run.py", "a") as script:
         script.write("np.save(f'held_out_{accelerator.process_index}.npy', logits)\n")
@@ -293,7 +300,7 @@ def test_two_processes_train_as_one_does(project, parameters):
     assert np.array_equal(*held_out) and len(held_out[0]) == len(two["validation"])
 
 
-def test_job_ends_with_a_killed_process_and_resumes(project):
+def test_job_ends_with_a_killed_process_and_resumes(project, run):
     folder, undisturbed = project(name="killed"), project(name="undisturbed")
     killed = run(folder, "step:5:SIGKILL:1", processes=2)
     assert killed.returncode != 0

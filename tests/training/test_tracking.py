@@ -172,21 +172,20 @@ def test_only_the_main_process_writes(tmp_path, read_metrics):
     assert len(list(folder.glob("events.*"))) == 1
 
 
-def run_notebook(name, folder, **parameters):
-    """Run a notebook as a script in a folder."""
+def run_notebook(python, name, folder, **parameters):
+    """Run a notebook as a script in a folder; `python` is the beginning of the command."""
     write_script(name, folder / f"{name}.py", TASK_NAME="tiny", BERT_MODEL="tiny-bert", MAX_SEQ_LENGTH=12, **parameters)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, f"{name}.py"]
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    command = [*python, f"{name}.py"]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
 
-def test_train_tracks_the_run_that_is_kept(bert_files, tmp_path, read_metrics):
+def test_train_tracks_the_run_that_is_kept(bert_files, tmp_path, read_metrics, fork_server):
     """Separately from those of a search and of folds."""
     make_project(tmp_path, bert_files)
-    run_notebook("data_prep", tmp_path)
+    run_notebook(fork_server.python, "data_prep", tmp_path)
     options = {"SEARCH_LEARNING_RATES": [1e-3], "FOLDS": 2, "LEARNING_RATE": 3e-3, "NUM_TRAIN_EPOCHS": 2}
-    run_notebook("train", tmp_path, TRACK_WITH="tensorboard", **options)
+    run_notebook(fork_server.python, "train", tmp_path, TRACK_WITH="tensorboard", **options)
     output_dir = tmp_path / "outputs" / "tiny"
     folders = [path / "tiny" for path in (output_dir / "tracking").iterdir()]
     losses = [read_metrics(folder)["training/loss"] for folder in folders]
