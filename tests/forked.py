@@ -59,6 +59,8 @@ os.chdir(order["folder"])
 os.environ.clear(), os.environ.update(order["environment"])
 if "MPLBACKEND" in os.environ:
     matplotlib.rcParams["backend"] = os.environ["MPLBACKEND"]
+for name in ("tqdm.auto", "tqdm.autonotebook"):  # imported, they look whether they are in a notebook
+    sys.modules.pop(name, None)
 sys.argv, status = order["arguments"], 0
 try:
     if sys.argv[0] == "-m":
