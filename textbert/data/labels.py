@@ -224,8 +224,8 @@ def infer_classes(labels: pd.Series, source: str, classes: list[list[Any]] | Non
         others = labels[labels.map(normalize_label) != normalize_label(missing) if is_absent.all() else ~is_absent]
         pair = [[missing], [others.min()]]
         raise ValueError(
-            f"{is_absent.sum():,} rows of {source} have no label: {format_label_counts(labels)}. Label them, or list the "
-            "labels to keep in CLASSES, or set LABEL_COLUMN"
+            f"{is_absent.sum():,} rows of {source} have no label: {format_label_counts(labels)}. Label them, or list "
+            "the labels to keep in CLASSES, or set LABEL_COLUMN"
             + (f", or CLASSES = {pair} if {missing!r} is the label of a class" if len(others) else "")
         )
     # of several spellings of a label the last one stays, which is the most frequent
@@ -233,8 +233,8 @@ def infer_classes(labels: pd.Series, source: str, classes: list[list[Any]] | Non
     if len(spellings) != 2:
         raise ValueError(
             f"{source} has {len(spellings)} different labels, but two are needed: {format_label_counts(labels)}. "
-            'Correct it, or group them into two classes with CLASSES, e.g. [["1", "2"], ["4", "5"]]; others are dropped. '
-            "If they are no labels, set LABEL_COLUMN"
+            'Correct it, or group them into two classes with CLASSES, e.g. [["1", "2"], ["4", "5"]]; others are '
+            "dropped. If they are no labels, set LABEL_COLUMN"
         )
     a, b = spellings.values()
     if all(isinstance(key, float) for key in spellings):

@@ -112,7 +112,7 @@ def find_latest(times: pd.Series, share: float) -> np.ndarray:
     """
     starts, counts = np.unique(times.to_numpy(), return_counts=True)
     if len(starts) < 2:
-        raise ValueError(f"all {len(times):,} rows have the same time, so none are the latest")
+        raise ValueError(f"all {len(times):,} rows have the same time, so none are the latest: set TIME_COLUMN = None")
     rows_from = counts[::-1].cumsum()[::-1][1:]  # on from each time but the first
     boundary = starts[1:][np.abs(rows_from - share * len(times)).argmin()]
     return (times >= boundary).to_numpy()
