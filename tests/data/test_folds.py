@@ -60,6 +60,28 @@ def test_number_of_folds_can_be_chosen_and_0_is_a_validation_set():
     assert not folds and len(train_rows) == 81 and len(held_out) == 9
 
 
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        *((np.arange(120) * count // 120, count) for count in (2, 3, 4)),
+        (np.where(np.arange(120) % 2, np.arange(120) // 40, np.arange(120)), 3),  # label 1 is in three groups
+    ],
+)
+def test_there_are_no_more_folds_than_groups(groups, expected, capsys):
+    texts, labels = make_texts(120), np.arange(120) % 2
+    assert len(split_or_fold(np.arange(120), texts, labels, 0.1, 0, groups)[2]) == expected
+    assert capsys.readouterr().out.count("groups") == 1
+    with pytest.raises(ValueError, match=f"label . is in {expected} of .* set FOLDS to fewer than 5, or do without"):
+        split_or_fold(np.arange(120), texts, labels, 0.1, 0, groups, 5)
+
+
+def test_a_single_group_cannot_be_divided():
+    with pytest.raises(
+        ValueError, match="^cannot split 60 rows: all 60 rows are in a single group, by GROUP_COLUMN or"
+    ):
+        split_or_fold(np.arange(60), make_texts(60), np.arange(60) % 2, 0.1, 0, np.zeros(60, int))
+
+
 def test_groups_are_held_out_as_a_whole(capsys):
     texts, labels = make_texts(80), np.arange(80) % 2
     groups = np.arange(80) // 4
@@ -67,3 +89,7 @@ def test_groups_are_held_out_as_a_whole(capsys):
     assert len(folds) == 5
     for train, held_out in folds:
         assert not set(groups[train]) & set(groups[held_out])
+    assert capsys.readouterr().out == (
+        "groups, in each of 5 folds: 16 with 64 rows to train, 50.0% of class 1; 4 with 16 rows held out, 50.0% of "
+        "class 1\n"
+    )

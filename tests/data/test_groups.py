@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textbert.data.groups import choose_groups, count_classes, describe_groups, encode_groups, unite_groups
+from textbert.data.groups import (
+    choose_groups,
+    count_classes,
+    describe_groups,
+    encode_groups,
+    explain_scarcity,
+    unite_groups,
+)
 
 
 def test_groups_by_hand():
@@ -58,14 +65,20 @@ def test_no_other_choice_of_a_few_groups_is_better(sizes, share, seed):
     assert np.abs(fractions[chosen].sum(axis=0) - share).max() == pytest.approx(best, abs=0.03)
 
 
-@pytest.mark.parametrize(
-    ("counts", "message"),
-    [
-        ([[5, 5]], "all rows are in one group"),
-        ([[5, 5], [5, 0], [2, 0]], "all rows of a class are in one group"),
-        ([[5, 0], [0, 5]], "all rows of a class are in one group"),
-    ],
-)
-def test_an_impossible_choice_is_refused(counts, message):
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize("counts", [[[5, 5]], [[5, 5], [5, 0], [2, 0]], [[5, 0], [0, 5]]])
+def test_an_impossible_choice_is_refused(counts):
+    with pytest.raises(ValueError, match="no choice of groups has both classes on both sides"):
         choose_groups(np.array(counts), 0.2, np.random.default_rng(0))
+
+
+def test_scarce_groups_are_explained():
+    labels, none = np.array([0, 1, 0, 1, 0]), "or do without groups: GROUP_COLUMN = None and NEAR_DUPLICATES = 'report'"
+    sentence = explain_scarcity(np.array([7] * 5), labels, "FOLDS to fewer than 5")
+    assert sentence.startswith(
+        f"all 5 rows are in a single group, by GROUP_COLUMN or near duplicates, so none can be held out: use more "
+        f"groups, {none}"
+    )
+    sentence = explain_scarcity(np.array([0, 1, 2, 1, 3]), labels, "FOLDS to fewer than 5")
+    assert sentence.startswith(f"label 1 is in 1 of 4 groups, which are not divided: use more groups, {none}")
+    sentence = explain_scarcity(np.array([0, 1, 2, 3, 3]), labels, "FOLDS to fewer than 5")
+    assert ": use more groups, set FOLDS to fewer than 5, or do without groups" in sentence

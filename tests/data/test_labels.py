@@ -170,6 +170,19 @@ def test_labels_that_look_the_same_are_equal(labels, expected):
     assert len(encode_labels(labels, classes)) == len(labels)
 
 
+@pytest.mark.parametrize(
+    ("labels", "remedy"),
+    [
+        (["NA", "None", "NA"], r"LABEL_COLUMN, or CLASSES = \[\['NA'\], \['None'\]\] if 'NA' is the label of a class$"),
+        (["yes", "", "on"], r"LABEL_COLUMN, or CLASSES = \[\[''\], \['on'\]\] if '' is the label of a class$"),
+        (["NA", "na"], "labels to keep in CLASSES, or set LABEL_COLUMN$"),
+    ],
+)
+def test_only_classes_of_the_file_are_proposed(labels, remedy):
+    with pytest.raises(ValueError, match=remedy):
+        infer_classes(pd.Series(labels), "train.csv")
+
+
 def test_an_invisible_label_is_a_missing_one():
     with pytest.raises(ValueError, match="2 rows of train.csv have no label.*list the labels to keep in CLASSES"):
         infer_classes(pd.Series(["yes", "\u200b", "\u00a0", "no"]), "train.csv")

@@ -139,23 +139,57 @@ def test_no_text_leaks(texts, seed, share):
     try:
         train, validation = split_train_validation(texts, labels, share, seed)
     except ValueError as error:  # a small set may lack a class
-        assert f"use more rows or another fraction than {share}" in str(error)
+        assert f"label more, or set VALIDATION_SHARE to a larger fraction than {share}" in str(error)
         return
     check_split(texts, train, validation)
     for rows in (train, validation):
         assert set(labels[rows]) == {0, 1}
 
 
+SCARCE = r"label {} has too few different texts \({}, without those that others contain\): label more"
+
+
 @pytest.mark.parametrize(
     ("texts", "labels", "share", "message"),
     [
-        (["a b", "c d", "e f"], [0, 1, 0], 0.1, r"cannot split 3 rows like that .*another fraction than 0\.1"),
-        (["a", "b", "c", "d"] * 5, [0, 0, 0, 0] * 5, 0.5, r"set of 10 rows has only one class.*fraction than 0\.5"),
+        (["a b", "c d", "e f"], [0, 1, 0], 0.1, f"^cannot split 3 rows: {SCARCE.format(1, 1)}$"),
+        (["a", "b", "c", "d"] * 5, [0, 0, 0, 0] * 5, 0.5, r"20 rows with the labels \[0\]: expected both classes"),
+        (["A", "a "] * 75, [0, 1] * 75, 0.2, "^cannot split 150 rows: all 150 texts are equal: .* set TEXT_COLUMN"),
+        (["a", "b"] * 75, [0, 1] * 75, 0.2, f"^cannot split 150 rows: {SCARCE.format(0, 1)}$"),
+        (["a", "so b", "b", "b"], [0, 0, 1, 1], 0.2, f"^cannot split 4 rows: {SCARCE.format(1, 0)}$"),
+        (
+            [f"w{i}" for i in range(10)],
+            [0, 1] * 5,
+            0.1,
+            f"^cannot split 10 rows: {SCARCE.format(0, 5)}, or set VALIDATION_SHARE to a larger fraction than 0.1$",
+        ),
+        (["a", "b"], [0, 1], 1.5, "share is 1.5, but expected a fraction between 0 and 1"),
     ],
 )
 def test_an_impossible_split_is_refused(texts, labels, share, message):
     with pytest.raises(ValueError, match=message):
         split_train_validation(texts, np.array(labels), share, 0)
+
+
+def test_the_set_the_label_and_the_parameter_are_named():
+    texts, labels = [f"w{i}" for i in range(95)], [0] * 93 + [1] * 2
+    for held_out in ("dev", "validation"):
+        remedy = f"set {held_out.upper()}_SHARE to a larger fraction than 0.2"
+        message = f"^the {held_out} set of 19 rows would lack label 1: {SCARCE.format(1, 2)}, or {remedy}$"
+        with pytest.raises(ValueError, match=message):
+            split_train_validation(texts, labels, 0.2, 0, held_out=held_out)
+    assert (
+        93 in split_train_validation(texts, labels, 0.5, 0)[1] or 94 in split_train_validation(texts, labels, 0.5, 0)[1]
+    )
+
+
+def test_a_wrong_seed_or_number_of_folds_is_not_blamed_on_the_texts():
+    texts, labels = make_texts(40)
+    for split in (lambda: split_train_validation(texts, labels, 0.2, -1), lambda: split_folds(texts, labels, 3, -1)):
+        with pytest.raises(ValueError, match="Seed must be between 0"):
+            split()
+    with pytest.raises(ValueError, match="n_splits=1"):
+        split_folds(texts, labels, 1, 0)
 
 
 @pytest.mark.parametrize("folds", [2, 5])
@@ -196,11 +230,17 @@ def test_no_text_leaks_between_folds(texts, seed, folds):
 @pytest.mark.parametrize(
     ("texts", "labels", "folds", "message"),
     [
-        (["a", "b", "c", "d"], [0, 1, 0, 1], 5, "cannot split 4 rows .*fewer folds than 5"),
-        (list("abcdefgh"), [0, 0, 0, 0, 0, 0, 0, 1], 3, "has only one class: use more rows or fewer folds than 3"),
+        (list("abcd"), [0, 1, 0, 1], 5, f"^cannot split 4 rows: {SCARCE.format(0, 2)}, or set FOLDS to fewer than 5$"),
+        (list("abcdefgh"), [0, 0, 0, 0, 0, 0, 0, 1], 3, f" set of . rows would lack label 1: {SCARCE.format(1, 1)}$"),
+        (
+            list("abcdefgh"),
+            [0, 0, 0, 0, 0, 0, 1, 1],
+            3,
+            "^the held-out set of 2 rows .*, or set FOLDS to fewer than 3$",
+        ),
     ],
 )
-@pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
+@pytest.mark.filterwarnings("error")
 def test_too_many_folds(texts, labels, folds, message):
     with pytest.raises(ValueError, match=message):
         list(split_folds(texts, np.array(labels), folds, 0))
@@ -355,7 +395,7 @@ def test_no_group_is_on_both_sides_and_each_row_is_used(sizes, seed, share):
     try:
         train, validation = split_train_validation(texts, labels, share, seed, groups)
     except ValueError as error:  # a class is in too few groups
-        assert f"another fraction than {share}, or none of GROUP_COLUMN and NEAR_DUPLICATES" in str(error)
+        assert ": use more groups, " in str(error) and "or do without groups: GROUP_COLUMN = None" in str(error)
         return
     check_groups(groups, train, validation)
     assert sorted([*train, *validation]) == list(range(len(groups)))
@@ -368,14 +408,14 @@ def test_no_group_is_on_both_sides_and_each_row_is_used(sizes, seed, share):
 
 
 @given(sizes=group_lists, seed=st.integers(0, 99), folds=st.sampled_from([2, 3, 5]))
-@pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
+@pytest.mark.filterwarnings("error")
 def test_each_group_is_held_out_in_one_fold(sizes, seed, folds):
     groups = np.repeat(np.arange(len(sizes)), sizes)
     texts, labels = make_texts(len(groups), seed)
     try:
         splits = list(split_folds(texts, labels, folds, seed, groups))
     except ValueError as error:
-        assert f"fewer folds than {folds}, or none of GROUP_COLUMN and NEAR_DUPLICATES" in str(error)
+        assert ": use more groups, " in str(error) and "or do without groups: GROUP_COLUMN = None" in str(error)
         return
     for train, validation in splits:
         check_groups(groups, train, validation)
@@ -444,9 +484,9 @@ def test_a_text_of_too_many_groups_is_left_out_of_training(capsys):
 @pytest.mark.parametrize(
     ("labels", "groups", "message"),
     [
-        ([0, 1] * 10, [7] * 20, "cannot split 20 rows like that .all rows are in one group.: use more groups"),
-        ([0] * 15 + [1] * 5, [*range(15), *[20] * 5], "all rows of a class are in one group.*none of GROUP_COLUMN"),
-        ([0] * 20, range(20), "cannot split 20 rows, for they have only one class"),
+        ([0, 1] * 10, [7] * 20, "^cannot split 20 rows: all 20 rows are in a single group, by GROUP_COLUMN or"),
+        ([0] * 15 + [1] * 5, [*range(15), *[20] * 5], "label 1 is in 1 of 16 groups, which are not divided: use more"),
+        ([0] * 20, range(20), r"cannot split 20 rows with the labels \[0\]: expected both classes"),
         ([], [], "cannot split 0 rows"),
         ([0, 1] * 10, range(19), "shapes"),
     ],
@@ -456,12 +496,18 @@ def test_impossible_splits_of_groups_are_refused(labels, groups, message):
         split_train_validation([f"text {i} of {i * i}" for i in range(len(labels))], labels, 0.2, 0, list(groups))
 
 
-@pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
+@pytest.mark.filterwarnings("error")
 def test_impossible_folds_of_groups_are_refused():
     texts, labels = make_texts(30)
-    for groups in ([1] * 30, np.arange(30) // 15):
-        with pytest.raises(ValueError, match="fewer folds than 5, or none of GROUP_COLUMN and NEAR_DUPLICATES"):
-            list(split_folds(texts, labels, 5, 0, groups))
+    for groups, reason in (
+        ([1] * 30, "all 30 rows are in a single group, .*: use more groups, or do without groups"),
+        (
+            np.arange(30) // 15,
+            "label 0 is in 2 of 2 groups, .*: use more groups, set FOLDS to fewer than 5, or do without",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"^cannot split 30 rows: {reason}"):
+            split_folds(texts, labels, 5, 0, groups)
 
 
 # ---------- Times -----------------------------------------------------------------------------------------------------
@@ -481,7 +527,8 @@ def test_the_latest_are_held_out_and_no_text_leaks(rows, share, seed):
     try:
         train, validation = split_latest(texts, labels, times, share)
     except ValueError as error:
-        assert f"has only one class: use another fraction than {share}, or no TIME_COLUMN" in str(error)
+        assert "would lack label" in str(error)
+        assert f": set DEV_SHARE to another fraction than {share}, or TIME_COLUMN = None" in str(error)
         return
     assert times[train].max() < times[validation].min()
     for i in train:
@@ -513,7 +560,7 @@ def test_texts_on_both_sides_of_the_boundary_by_hand(capsys):
 
 def test_impossible_splits_by_time_are_refused():
     texts, labels = make_texts(20)
-    with pytest.raises(ValueError, match="all 20 rows have the same time.*another fraction than 0.2, or no TIME_COL"):
+    with pytest.raises(ValueError, match="^all 20 rows have the same time, .*: set TIME_COLUMN = None$"):
         split_latest(texts, labels, pd.Series(pd.to_datetime([5] * 20, unit="D")), 0.2)
-    with pytest.raises(ValueError, match="validation set of 4 rows has only one class"):
+    with pytest.raises(ValueError, match="^the dev set of 4 rows would lack label 1: set DEV_SHARE"):
         split_latest(texts, [0, 1] * 8 + [0] * 4, pd.Series(pd.to_datetime(range(20), unit="D")), 0.2)

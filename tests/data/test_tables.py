@@ -365,7 +365,11 @@ def test_labels_are_stripped_and_texts_are_not(make_file):
         ([("1", t) for t in LONG], {"text_column": 2}, r"train\.csv has no column 2\. Columns: \[0, 1\]"),
         ([("label", "text"), ("1", "a")], {"text_column": "Text"}, r"no column 'Text'\. Columns: \['label', 'text'\]"),
         ([("1", t) for t in LONG], {"text_column": 0, "label_column": 0}, r"train\.csv cannot both be in column 0"),
-        ([("label", "text")], {}, r"has 0 rows below a header of \['label', 'text'\]"),
+        (
+            [("label", "text")],
+            {},
+            r"train\.csv has no rows below its header \['label', 'text'\]: add some, or .* TRAIN_FILE",
+        ),
         (
             [("text", "text"), *((str(i % 2), t) for i, t in enumerate(LONG))],
             {},
@@ -448,6 +452,7 @@ def test_classes_of_other_types_than_string(labels, classes):
         (list("15342153"), None, r"group them into two classes with CLASSES, e\.g\. \[\[\"1\", \"2\"\], "),
         (["1", "1"], None, r"train\.csv has 1 different labels.*'1' 2 times \(first in row 1\)"),
         (["Spam", "spam"], None, r"train\.csv has 1 different labels.*'Spam' 1 times .*'spam' 1 times"),
+        (list("15342153"), None, "If they are no labels, set LABEL_COLUMN"),
         (["1", "2", ""], None, r"'' 1 times \(first in row 3\)"),
         (["label", "1", "2"], None, r"'label' 1 times \(first in row 1\)"),
         (["0", "1"], [[False], [True]], r"CLASSES names \['False', 'True'\]"),

@@ -155,6 +155,33 @@ def test_groups_are_kept_from_the_table_to_train(grouped, tmp_path, capsys):
     assert tsv.read_groups(tmp_path, np.array([5, 3])).tolist() == groups[[5, 3]].tolist()
 
 
+def test_groups_that_train_ipynb_could_not_divide_are_refused(labelled, capsys):
+    labelled["group"] = np.where(np.arange(100) < 66, "Miller", "Kim")
+    with pytest.raises(
+        ValueError, match="^train.ipynb could not divide the 66 rows of train: all 66 rows are in a sin"
+    ):
+        task.hold_out_dev_set(labelled, 0.2, 1)
+    assert "\ndev has 34.0% of the rows, though DEV_SHARE is 0.2: groups, " in capsys.readouterr().out
+    labelled["group"] = np.where(labelled["binary"] == 1, "Kim", labelled.index)
+    labelled["split"] = np.where(np.arange(100) < 10, "dev", "train")
+    with pytest.raises(ValueError, match="label 1 is in 1 of 46 groups, which are not divided: use more groups, or do"):
+        task.hold_out_dev_set(labelled, 0.2, 1)
+
+
+def test_a_dev_set_of_about_the_size_asked_for_is_no_surprise(labelled, capsys):
+    labelled["group"] = np.arange(100) // 20
+    task.hold_out_dev_set(labelled.astype({"group": str}), 0.2, 1)
+    assert "DEV_SHARE" not in capsys.readouterr().out
+
+
+def test_a_class_too_rare_for_a_dev_set_is_named(labelled):
+    labelled["binary"] = [1, 1] + [0] * 98
+    with pytest.raises(
+        ValueError, match="^the dev set of 20 rows would lack label 1: .* set DEV_SHARE to a larger fra"
+    ):
+        task.hold_out_dev_set(labelled, 0.2, 1)
+
+
 def test_groups_of_two_files_are_compared(grouped, make_file, tmp_path, capsys):
     make_file("customer,escalated,text\nc1,no,one\nC77,yes,two\n,no,three\n", "test.csv")
     tables = task.read_tables(tmp_path, "tickets.csv", columns={"group": "customer"})

@@ -41,18 +41,40 @@ def test_dates_are_read(values, expected):
     [
         (["01/01/2025", "3/4/2025"], "row 9: .* '3/4/2025', which may be 04 March 2025 or 03 April 2025, and no row"),
         (["03-04-2025"], "row 8: TIME_COLUMN 'created' has '03-04-2025', which may be 04 March 2025 or"),
-        (["28/4/2025", "4/28/2025"], "row 9: .* has '4/28/2025', but 1 of 2 rows are like %d/%m/%Y: write all dates"),
-        (["2025-04-03", "3.4.2025"], "row 9: .* has '3.4.2025', but 1 of 2 rows are like ISO8601: write all dates"),
-        (["3.4.2025", "2025-04-03"], "row 8: .* has '3.4.2025', but 1 of 2 rows are like ISO8601"),
-        (["2025-04-03", "2025-02-30"], "row 9: .* has '2025-02-30', but 1 of 2 rows are like ISO8601"),
-        (["2025-04-03", "", "n/a"], r"row 9: .* has '', as one of 2 rows, but expected a date: complete or leave out"),
-        (["26-04-03"], r"has '26-04-03', as one of 1 rows, but expected a date: with a year"),
+        (
+            ["28/4/2025", "4/28/2025"],
+            "row 9: .* has '4/28/2025', but there is no such day or time, read as '28/4/2025'",
+        ),
+        (
+            ["2025-04-03", "3.4.2025"],
+            "row 9: .* has '3.4.2025', but 1 of 2 rows are like '2025-04-03': write all dates",
+        ),
+        (["3.4.2025", "2025-04-03"], "row 8: .* has '3.4.2025', but 1 of 2 rows are like '2025-04-03': write all"),
+        (
+            ["2025-04-03", "2025-02-30"],
+            "row 9: .* has '2025-02-30', but there is no such day or time, read as '2025-04-",
+        ),
+        (
+            ["1.2.2025", "31.02.2025"],
+            r"has '31.02.2025', but there is no such day or time, read as '1.2.2025' is: correct",
+        ),
+        (["1.2.2025 9:00", "2.2.2025 25:00"], "has '2.2.2025 25:00', but there is no such day or time"),
+        (["31.02.2025"], "has '31.02.2025', which is no day, or in no known format: write all dates alike"),
+        (["2025-04-03", "", "n/a"], r"row 9: .* has '', but expected a date \(2 of 3 rows are at fault\): complete or"),
+        (
+            ["26-04-03"],
+            r"has '26-04-03', but expected a date with a year \(1 of 1 rows are at fault\): write all dates",
+        ),
+        (
+            ["3/4/2025", "next week"],
+            r"has 'next week', but expected a date with a year \(1 of 2 .* or set TIME_COLUMN = N",
+        ),
         (["3/4/25"], "has '3/4/25', .* with a year"),
         (["1700000000"], "has '1700000000', .* with a year"),
         (["now"], "has 'now'"),
         (["12:30"], "has '12:30'"),
         (["high"], "has 'high'"),
-        (["version 2025"], "has 'version 2025', which is no known format: write all dates alike"),
+        (["version 2025"], "has 'version 2025', which is no day, or in no known format: write all dates alike"),
     ],
 )
 def test_ambiguous_and_unreadable_dates_are_refused(values, message):

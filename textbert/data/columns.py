@@ -55,8 +55,13 @@ def infer_columns(
     roles |= {"group": group_column, "time": time_column}
     requested = {role: list_columns(columns) for role, columns in roles.items()}
     frame = apply_header(_drop_empty_rows(frame, source), requested, source)
-    if frame.empty or not frame.columns.is_unique:
-        raise ValueError(f"{source} has {len(frame)} rows below a header of {list(frame.columns)}")
+    if frame.empty:
+        raise ValueError(
+            f"{source} has no rows below its header {list(frame.columns)}: add some, or set TRAIN_FILE or TEST_FILE to "
+            "another table"
+        )
+    if not frame.columns.is_unique:
+        raise ValueError(f"{source} has columns of the same name, {list(frame.columns)}: rename one of them")
     extra_names = {
         role: _find_requested(frame, requested[role][0], role, source)
         for role in ("group", "time", "id")

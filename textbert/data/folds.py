@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from textbert.data.groups import count_classes
 from textbert.data.splits import split_folds, split_train_validation
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]  # (rows to train, rows held out) of each
@@ -28,7 +29,7 @@ def split_or_fold(
     rows : array of n row numbers
     texts, labels, share, seed, groups : of these rows, see `split_train_validation`
     num_folds : how many folds there are then; 0 for a validation set all the same, None for 5, or as many as the rarer
-        class has rows
+        class has rows or groups
 
     Returns (training rows, validation rows, folds): sorted arrays, and a list of (rows to train, rows held out). The
     list is empty if the validation rows are enough; otherwise all rows are for training, and the validation rows are
@@ -39,7 +40,8 @@ def split_or_fold(
     if has_enough or num_folds == 0:
         train, held_out = split_train_validation(texts, labels, share, seed, groups)
         return rows[train], rows[held_out], []
-    splits = split_folds(texts, labels, num_folds or max(2, min(5, rarer)), seed, groups)
+    most = rarer if groups is None else int((count_classes(groups, labels) > 0).sum(axis=0).min())
+    splits = split_folds(texts, labels, num_folds or max(2, min(5, most)), seed, groups)
     folds = [(rows[train], rows[held_out]) for train, held_out in splits]
     return rows, np.sort(np.concatenate([held_out for _, held_out in folds])), folds
 

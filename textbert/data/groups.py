@@ -1,12 +1,14 @@
 """Groups of rows that stay on one side of a split, such as all tickets of a customer, and how to choose a side."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 
 from textbert.data.labels import is_missing
 from textbert.data.normalization import normalize_text
+
+NO_GROUPS = "GROUP_COLUMN = None and NEAR_DUPLICATES = 'report' in data_prep.ipynb"
 
 MAX_TRIALS, MAX_DRAWS = 1000, 10**7  # orders of the groups that are tried, and groups drawn in all of them
 
@@ -93,6 +95,47 @@ def count_classes(groups: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return pd.crosstab(groups, classes).to_numpy()
 
 
+def _format_range(values: Sequence[float], spec: str) -> str:
+    """Format the smallest and the largest value, once if they look the same."""
+    lowest, highest = (format(value, spec) for value in (min(values), max(values)))
+    return lowest if lowest == highest else f"{lowest} to {highest}"
+
+
+def describe_group_splits(splits: list[tuple[np.ndarray, np.ndarray]], groups: np.ndarray, labels: np.ndarray) -> str:
+    """Return a line on how many groups and rows the sides of splits have, and which share has the largest label.
+
+    splits : (rows to train, rows held out) of each of one or more splits
+    groups, labels : arrays of shape (n,), of all rows
+    """
+    label, parts = max(labels), []
+    for name, sides in zip(("to train", "held out"), zip(*splits)):
+        counts = _format_range([len(np.unique(groups[rows])) for rows in sides], ",")
+        rows_range = _format_range([len(rows) for rows in sides], ",")
+        shares = _format_range([np.mean(labels[rows] == label) for rows in sides], ".1%")
+        parts.append(f"{counts} with {rows_range} rows {name}, {shares} of class {label}")
+    left_out = [len(groups) - sum(map(len, split)) for split in splits]
+    if any(left_out):
+        parts.append(f"{_format_range(left_out, ',')} rows left out, whose texts are on both sides")
+    return f"groups{f', in each of {len(splits)} folds' if len(splits) > 1 else ''}: {'; '.join(parts)}"
+
+
+def explain_scarcity(groups: np.ndarray, labels: np.ndarray, remedy: str = "") -> str:
+    """Return why groups cannot be divided so that each class is on both sides, and what to do about it.
+
+    groups, labels : arrays of shape (n,), the groups and the two labels of n rows
+    remedy : what may help unless a label is in a single group, beginning with the name of a parameter
+    """
+    counts = (count_classes(groups, labels) > 0).sum(axis=0)
+    total, fewest, label = len(np.unique(groups)), counts.min(), np.unique(labels)[counts.argmin()]
+    reason = (
+        f"all {len(groups):,} rows are in a single group, by GROUP_COLUMN or near duplicates, so none can be held out"
+        if total == 1
+        else f"label {label} is in {fewest:,} of {total:,} groups, which are not divided"
+    )
+    options = ["use more groups", *([f"set {remedy}"] if remedy and fewest > 1 else [])]
+    return f"{reason}: {', '.join(options)}, or do without groups: {NO_GROUPS}"
+
+
 def choose_groups(counts: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
     """Return the sorted numbers of groups that together have about the fraction `share` of the rows of each class.
 
@@ -113,10 +156,6 @@ def choose_groups(counts: np.ndarray, share: float, rng: np.random.Generator) ->
         deviations[((held_out < 1e-12) | (held_out > 1 - 1e-12)).any(axis=1)] = np.inf
         if len(deviations) and deviations.min() < best[0]:
             best = deviations.min(), order[: deviations.argmin() + 1]
-    if len(best[1]):
-        return np.sort(best[1])
-    if len(counts) == 1:
-        raise ValueError("all rows are in one group")
-    if (counts.max(axis=0) == counts.sum(axis=0)).any():
-        raise ValueError("all rows of a class are in one group")
-    raise ValueError("no choice of groups has both classes on both sides")
+    if not len(best[1]):
+        raise ValueError("no choice of groups has both classes on both sides")
+    return np.sort(best[1])

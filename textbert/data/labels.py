@@ -218,20 +218,23 @@ def infer_classes(labels: pd.Series, source: str, classes: list[list[Any]] | Non
         if absent:
             raise ValueError(f"CLASSES names {absent}, but the labels of {source} are {format_label_counts(labels)}")
         return [[str(label) for label in group] for group in classes]
-    if count := int(is_missing(labels).sum()):
-        unique = sorted(labels.unique())
-        missing = next(label for label in unique if normalize_label(label) in NA_VALUES)
-        present = next((label for label in unique if normalize_label(label) not in NA_VALUES), "1")
+    if (is_absent := is_missing(labels)).any():
+        missing = min(labels[is_absent])
+        # beside NA, None may be the other label
+        others = labels[labels.map(normalize_label) != normalize_label(missing) if is_absent.all() else ~is_absent]
+        pair = [[missing], [others.min()]]
         raise ValueError(
-            f"{count:,} rows of {source} have no label: {format_label_counts(labels)}. Label them, or list the labels "
-            f"to keep in CLASSES, or set CLASSES = [[{missing!r}], [{present!r}]] if no label means the other class"
+            f"{is_absent.sum():,} rows of {source} have no label: {format_label_counts(labels)}. Label them, or list "
+            "the labels to keep in CLASSES, or set LABEL_COLUMN"
+            + (f", or CLASSES = {pair} if {missing!r} is the label of a class" if len(others) else "")
         )
     # of several spellings of a label the last one stays, which is the most frequent
     spellings = {normalize_label(label): label for label in labels.value_counts(ascending=True).index}
     if len(spellings) != 2:
         raise ValueError(
             f"{source} has {len(spellings)} different labels, but two are needed: {format_label_counts(labels)}. "
-            'Correct it, or group them into two classes with CLASSES, e.g. [["1", "2"], ["4", "5"]]; others are dropped'
+            'Correct it, or group them into two classes with CLASSES, e.g. [["1", "2"], ["4", "5"]]; others are '
+            "dropped. If they are no labels, set LABEL_COLUMN"
         )
     a, b = spellings.values()
     if all(isinstance(key, float) for key in spellings):

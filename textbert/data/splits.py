@@ -1,5 +1,6 @@
 """Stratified samples and splits of a data set; the splits share no text, not even a contained one."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -7,7 +8,15 @@ import numpy as np
 import pandas as pd
 
 from textbert.data.containment import Containment
-from textbert.data.groups import choose_groups, count_classes, get_groups_by_text, order_groups, unite_groups
+from textbert.data.groups import (
+    choose_groups,
+    count_classes,
+    describe_group_splits,
+    explain_scarcity,
+    get_groups_by_text,
+    order_groups,
+    unite_groups,
+)
 from textbert.data.normalization import fold_text, hash_text
 from textbert.data.times import find_latest
 from textbert.utils.validation import as_1d_arrays
@@ -46,38 +55,75 @@ def _compare_texts(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray, Containme
     return np.array(hashes, np.int64), text_of_row, Containment(list(different.values()), fold)
 
 
-def _check_classes(splits: Iterable[np.ndarray], labels: np.ndarray, hint: str) -> None:
-    """Raise ValueError unless each of two splits, arrays of rows, has more than one label."""
-    for name, rows in zip(("training", "validation"), splits):
-        if len({labels[row] for row in rows}) < 2:
-            raise ValueError(f"the {name} set of {len(rows)} rows has only one class: {hint}")
+def _check_classes(splits: Iterable[np.ndarray], labels: np.ndarray, held_out: str, explanation: str) -> None:
+    """Raise ValueError unless each of two splits, arrays of rows, has all labels.
+
+    held_out : what the second one is called, such as "validation"
+    explanation : end of the message: why a label may be missing there, and what to do about it
+    """
+    for name, rows in zip(("training", held_out), splits):
+        if absent := set(labels.tolist()) - set(labels[rows].tolist()):
+            raise ValueError(f"the {name} set of {len(rows):,} rows would lack label {min(absent)}: {explanation}")
+
+
+def _check_both_labels(labels: np.ndarray) -> None:
+    if len(names := set(labels.tolist())) < 2:
+        raise ValueError(f"cannot split {len(labels):,} rows with the labels {sorted(names)}: expected both classes")
+
+
+def _list_choices(choices: Iterable[np.ndarray], rows: int, explanation: str) -> list[np.ndarray]:
+    """Return the choices that scikit-learn makes; for its warning and error there is an explanation."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that a class has fewer members than there are folds
+            return list(choices)
+    except ValueError:
+        raise ValueError(f"cannot split {rows:,} rows: {explanation}") from None
+
+
+def _explain_few_texts(labels: np.ndarray, text_of_row: np.ndarray, is_contained: np.ndarray, remedy: str) -> str:
+    """Return why n rows cannot be divided so that each class is on both sides, and what to do about it.
+
+    labels : array of shape (n,), of two labels; see `_compare_texts` for text_of_row
+    is_contained : for each different text, whether another one contains it
+    remedy : what may help unless a label has a single text, beginning with the name of a parameter
+    """
+    if len(is_contained) == 1:
+        return f"all {len(labels):,} texts are equal: use different ones, or set TEXT_COLUMN to their column"
+    is_counted = ~is_contained[text_of_row]
+    counts = {name: len(np.unique(text_of_row[is_counted & (labels == name)])) for name in np.unique(labels).tolist()}
+    label = min(counts, key=counts.__getitem__)
+    return (
+        f"label {label} has too few different texts ({counts[label]:,}, without those that others contain): label more"
+        + (f", or set {remedy}" if counts[label] > 1 else "")
+    )
 
 
 def _split(
     texts: Iterable[str],
     labels: Sequence[Any] | np.ndarray,
     choose: Callable[[np.ndarray, list[Any]], Iterable[np.ndarray]],
-    hint: str,
+    held_out: str,
+    remedy: str,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the sorted positions of (training rows, validation rows) for each choice of texts for validation.
 
     `choose` gets the positions of the distinct texts that are contained in no other, and their labels, and yields
-    arrays of indices into these.
+    arrays of indices into these. See `_check_classes` and `_explain_few_texts` for `held_out` and `remedy`.
     """
     text_array, label_array = as_1d_arrays(np.array(list(texts), object), labels)
+    _check_both_labels(label_array)
     _, text_of_row, containment = _compare_texts(text_array)
+    explanation = _explain_few_texts(label_array, text_of_row, containment.is_contained, remedy)
     not_contained = np.flatnonzero(~containment.is_contained)
     different_labels = dict(zip(text_of_row.tolist(), label_array))
-    try:
-        choices = list(choose(not_contained, [different_labels[text] for text in not_contained.tolist()]))
-    except ValueError as error:
-        raise ValueError(f"cannot split {len(label_array)} rows like that ({error}): {hint}") from None
-    for choice in choices:
+    choices = choose(not_contained, [different_labels[text] for text in not_contained.tolist()])
+    for choice in _list_choices(choices, len(label_array), explanation):
         is_chosen = np.zeros(len(different_labels), bool)
         is_chosen[not_contained[choice]] = True
         in_validation = containment.get_fractions(is_chosen)[text_of_row]
         splits = np.flatnonzero(in_validation == 0), np.flatnonzero(in_validation == 1)
-        _check_classes(splits, label_array, hint)
+        _check_classes(splits, label_array, held_out, explanation)
         yield splits
 
 
@@ -124,43 +170,30 @@ def _split_by_group(
     groups: Sequence[Any] | np.ndarray,
     choose: Callable[[np.ndarray, np.ndarray], Iterable[np.ndarray]],
     max_share: float,
-    hint: str,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the sorted positions of (training rows, validation rows) for each choice of groups for validation.
+    held_out: str,
+    remedy: str,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the sorted positions of (training rows, validation rows) for each choice of groups for validation.
 
     Groups that share texts are united, unless that makes more than the fraction `max_share` of the rows; of the texts
     that are on both sides because of that, rows are left out.
 
-    `choose` gets groups and labels of the rows, of shape (n,), and yields arrays of groups.
+    `choose` gets groups and labels of the rows, of shape (n,), and yields arrays of groups. See `_check_classes` and
+    `explain_scarcity` for `held_out` and `remedy`. How the classes are divided is printed.
     """
     text_array, label_array, group_array = as_1d_arrays(np.array(list(texts), object), labels, groups)
-    if len(set(label_array.tolist())) < 2:
-        raise ValueError(f"cannot split {len(label_array)} rows, for they have only one class: {hint}")
+    _check_both_labels(label_array)
     hashes, text_of_row, containment = _compare_texts(text_array)
     numbers = np.unique(group_array, return_inverse=True)[1]
     links = _link_groups(numbers, hashes, text_of_row, containment)
     united = order_groups(unite_groups(numbers, links, int(max_share * len(numbers))), hashes)
-    try:
-        choices = list(choose(united, label_array))
-    except ValueError as error:
-        raise ValueError(f"cannot split {len(label_array)} rows like that ({error}): {hint}") from None
-    for choice in choices:
-        splits = _leave_out_shared(np.isin(united, choice), text_of_row, containment)
-        _check_classes(splits, label_array, hint)
-        print(_describe_groups(splits, numbers, label_array))
-        yield splits
-
-
-def _describe_groups(splits: tuple[np.ndarray, np.ndarray], groups: np.ndarray, labels: np.ndarray) -> str:
-    """Format how many groups and rows each of two splits has, and which share of the rows has the largest label."""
-    label, parts = max(labels), []
-    for name, rows in zip(("to train", "held out"), splits):
-        share = np.mean(labels[rows] == label)
-        parts.append(f"{len(np.unique(groups[rows])):,} with {len(rows):,} rows {name}, {share:.1%} of class {label}")
-    left_out = len(groups) - sum(map(len, splits))
-    return f"groups: {'; '.join(parts)}" + (
-        f"; {left_out:,} rows left out, whose texts are on both sides" if left_out else ""
-    )
+    explanation = explain_scarcity(united, label_array, remedy)
+    splits = []
+    for choice in _list_choices(choose(united, label_array), len(label_array), explanation):
+        splits.append(_leave_out_shared(np.isin(united, choice), text_of_row, containment))
+        _check_classes(splits[-1], label_array, held_out, explanation)
+    print(describe_group_splits(splits, numbers, label_array))
+    return splits
 
 
 def split_train_validation(
@@ -169,6 +202,7 @@ def split_train_validation(
     share: float,
     seed: int,
     groups: Sequence[Any] | np.ndarray | None = None,
+    held_out: str = "validation",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split examples into training and validation sets, so that no text of one is contained in a text of the other.
 
@@ -181,26 +215,30 @@ def split_train_validation(
     groups : the same, of the group of each example, such as its customer; each group is then in one of the sets only.
         Groups that share texts stay together, unless they would be more than `share` of all examples; then the texts in
         both sets are left out of training. How the classes are divided is printed. None for no groups
+    held_out : what messages call the second set, "validation", or "dev" if `share` is DEV_SHARE
 
     Returns two sorted arrays of positions. Raises ValueError if a set would lack a class.
     """
-    hint = f"use more rows or another fraction than {share}"
+    if not 0 < share < 1:
+        raise ValueError(f"share is {share}, but expected a fraction between 0 and 1")
+    setting = f"{held_out.upper()}_SHARE"
     if groups is not None:
         rng = np.random.default_rng(seed)
 
         def choose_united(united: np.ndarray, label_array: np.ndarray) -> Iterator[np.ndarray]:
             yield choose_groups(count_classes(united, label_array), share, rng)
 
-        hint = (
-            f"use more groups, another fraction than {share}, or none of GROUP_COLUMN and NEAR_DUPLICATES = 'together'"
-        )
-        return next(_split_by_group(texts, labels, groups, choose_united, share, hint))
+        remedy = f"{setting} to another fraction than {share}"
+        return _split_by_group(texts, labels, groups, choose_united, share, held_out, remedy)[0]
     from sklearn.model_selection import train_test_split
+    from sklearn.utils import check_random_state
+
+    check_random_state(seed)
 
     def choose(rows: np.ndarray, stratify: list[Any]) -> Iterator[np.ndarray]:
         yield train_test_split(range(len(rows)), test_size=share, random_state=seed, stratify=stratify)[1]
 
-    return next(_split(texts, labels, choose, hint))
+    return next(_split(texts, labels, choose, held_out, f"{setting} to a larger fraction than {share}"))
 
 
 def split_latest(
@@ -216,14 +254,11 @@ def split_latest(
     Returns two sorted arrays of positions. Raises ValueError if a set would lack a class.
     """
     text_array, label_array = as_1d_arrays(np.array(list(texts), object), labels)
-    hint = f"use another fraction than {share}, or no TIME_COLUMN"
-    try:
-        is_latest = find_latest(times, share)
-    except ValueError as error:
-        raise ValueError(f"cannot split {len(label_array)} rows like that ({error}): {hint}") from None
+    is_latest = find_latest(times, share)
     _, text_of_row, containment = _compare_texts(text_array)
     splits = _leave_out_shared(is_latest, text_of_row, containment)
-    _check_classes(splits, label_array, hint)
+    remedy = f"set DEV_SHARE to another fraction than {share}, or TIME_COLUMN = None"
+    _check_classes(splits, label_array, "dev", remedy)
     left_out = [int((is_latest == side).sum()) - len(rows) for side, rows in zip((False, True), splits)]
     print(f"{left_out[0]:,} earlier rows are left out, whose text is among the later ones, too, or in one of them")
     print(f"{left_out[1]:,} later rows are left out, whose text is contained in an earlier one")
@@ -242,18 +277,20 @@ def split_folds(
     Texts and groups are kept apart as in `split_train_validation`, with its arguments and errors.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+    from sklearn.utils import check_random_state
 
+    check_random_state(seed)
+    remedy = f"FOLDS to fewer than {folds}"
     if groups is not None:
-        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+        group_splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
 
         def choose_united(united: np.ndarray, label_array: np.ndarray) -> Iterator[np.ndarray]:
-            return (np.unique(united[rows]) for _, rows in splitter.split(united, label_array, united))
+            return (np.unique(united[rows]) for _, rows in group_splitter.split(united, label_array, united))
 
-        hint = f"use more groups, fewer folds than {folds}, or none of GROUP_COLUMN and NEAR_DUPLICATES = 'together'"
-        return _split_by_group(texts, labels, groups, choose_united, 1 / folds, hint)
+        return iter(_split_by_group(texts, labels, groups, choose_united, 1 / folds, "held-out", remedy))
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
 
     def choose(rows: np.ndarray, stratify: list[Any]) -> Iterator[np.ndarray]:
-        splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
         return (chosen for _, chosen in splitter.split(rows, stratify))
 
-    return _split(texts, labels, choose, f"use more rows or fewer folds than {folds}")
+    return _split(texts, labels, choose, "held-out", remedy)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from textbert.data import labels
 from textbert.data.columns import Column, TextColumns, infer_columns
-from textbert.data.groups import describe_groups, encode_groups
+from textbert.data.groups import count_classes, describe_groups, encode_groups, explain_scarcity
 from textbert.data.ids import agree_on_ids
 from textbert.data.near_duplicates import find_components, find_near_duplicates
 from textbert.data.public_datasets import has_yelp_format
@@ -182,11 +182,13 @@ def hold_out_dev_set(rows: pd.DataFrame, share: float, seed: int, near_groups: p
 
     About `share` of the texts, a fraction, are held out: the latest if there are times, see `split_latest`, else at
     random, see `split_train_validation`. How many texts are left out, because they are contained in texts of both sets,
-    is printed, and how groups or times are divided.
+    is printed, how groups or times are divided, and if the result is far from `share`.
 
     rows : DataFrame with the columns split, text and binary (the label as 0 or 1) and, if there are groups or times,
         group or time
     near_groups : second result of `group_near_duplicates`
+
+    Raises ValueError if a set would lack a class, or if train.ipynb could not divide the groups that train keeps.
     """
     if "group" in rows:
         print(*describe_groups(rows["group"], encode_groups(rows["group"]), rows["split"]), sep="\n")
@@ -201,14 +203,39 @@ def hold_out_dev_set(rows: pd.DataFrame, share: float, seed: int, near_groups: p
                 )
             positions = split_latest(texts, binary, rows["time"], share)
         else:
-            positions = split_train_validation(texts, binary, share, seed, groups)
+            positions = split_train_validation(texts, binary, share, seed, groups, "dev")
         data = pd.concat([rows.iloc[part].assign(split=split) for split, part in zip(SPLITS, positions)])
+        _print_other_share(len(positions[1]) / len(data), share)
+    if groups is not None:
+        _check_groups_of_train(data, pd.Series(groups, rows.index))
     if "time" in data:
         print(*describe_times(data["time"], data["split"]), sep="\n")
     elif groups is None and data is not rows:  # else the split has printed it
         left_out = len(rows) - len(data)
         print(f"{left_out:,} texts ({left_out / len(rows):.1%}) are contained in texts of both sets and left out")
     return data
+
+
+def _print_other_share(actual: float, share: float) -> None:
+    """Print which fraction of the rows dev has, if that is more than a quarter off `share`."""
+    if abs(actual - share) > share / 4:
+        print(
+            f"dev has {actual:.1%} of the rows, though DEV_SHARE is {share}: groups, equal texts and equal times are "
+            "not divided"
+        )
+
+
+def _check_groups_of_train(data: pd.DataFrame, groups: pd.Series) -> None:
+    """Raise ValueError if train has fewer than two groups with each label, so that no validation set can be held out.
+
+    data : DataFrame with the columns split and binary
+    groups : number of the group of each row, with at least the index of `data`
+    """
+    train = data[data["split"] == "train"]
+    numbers, binary = groups[train.index].to_numpy(), train["binary"].to_numpy()
+    if (count_classes(numbers, binary) > 0).sum(axis=0).min() < 2:
+        reason = explain_scarcity(numbers, binary)
+        raise ValueError(f"train.ipynb could not divide the {len(train):,} rows of train: {reason}")
 
 
 def write_files(

@@ -1,7 +1,9 @@
 """Times of rows: dates read from strings, and which rows are the latest."""
 
+import re
 import warnings
 from collections import Counter
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -18,7 +20,7 @@ SHORT_FORMATS = ("%d.%m.%y", "%d.%m.%y %H:%M", "%d.%m.%y %H:%M:%S")  # which pan
 
 MAX_FORMATS = 20  # that are tried
 
-EXPECTED = "write all dates alike, best as 2025-03-28 14:05 (ISO 8601)"
+EXPECTED = "write all dates alike, best as 2025-03-28 14:05 (ISO 8601), or set TIME_COLUMN = None"
 
 
 def _guess_formats(values: pd.Series) -> list[str]:
@@ -46,10 +48,33 @@ def _check_dates(values: pd.Series, source: str, column: int | str) -> None:
     """Raise ValueError if some strings are missing values, or have no year."""
     is_absent = is_missing(values)
     has_year = values.str.contains(HAS_YEAR) | values.str.match(IS_DOTTED)
-    for is_faulty, rule in (is_absent, "complete or leave out such rows"), (~has_year, f"with a year, {EXPECTED}"):
+    for is_faulty, expected, remedy in (
+        (is_absent, "a date", "complete or leave out such rows"),
+        (~has_year, "a date with a year", EXPECTED),
+    ):
         if is_faulty.any():
             fault = _quote(values, int(np.argmax(is_faulty)), source, column)
-            raise ValueError(f"{fault}, as one of {is_faulty.sum():,} rows, but expected a date: {rule}")
+            count = f"{is_faulty.sum():,} of {len(values):,} rows are at fault"
+            raise ValueError(f"{fault}, but expected {expected} ({count}): {remedy}")
+
+
+def _raise_misfit(values: pd.Series, is_misfit: pd.Series, source: str, column: int | str) -> NoReturn:
+    """Raise ValueError for the first of some strings that do not have the format of the others.
+
+    is_misfit : boolean Series, of the same length
+    """
+    position = int(np.argmax(is_misfit))
+    fault, others = _quote(values, position, source, column), values[~is_misfit]
+    if others.empty:
+        raise ValueError(f"{fault}, which is no day, or in no known format: {EXPECTED}")
+    shapes = others.str.replace(r"\d+", "0", regex=True)
+    is_alike = (shapes == re.sub(r"\d+", "0", values.iat[position])).to_numpy()
+    if is_alike.any():
+        example = others[is_alike].iat[0]
+        raise ValueError(
+            f"{fault}, but there is no such day or time, read as {example!r} is: correct it, or {EXPECTED}"
+        )
+    raise ValueError(f"{fault}, but {len(others):,} of {len(values):,} rows are like {others.iat[0]!r}: {EXPECTED}")
 
 
 def parse_times(values: pd.Series, source: str, column: int | str) -> pd.Series:
@@ -70,9 +95,7 @@ def parse_times(values: pd.Series, source: str, column: int | str) -> pd.Series:
     readings = {name: _parse(values, name) for name in _guess_formats(values)}
     best = max(readings, key=lambda name: readings[name].notna().sum())
     if (is_misfit := readings[best].isna()).any():
-        fault, count = _quote(values, int(np.argmax(is_misfit)), source, column), (~is_misfit).sum()
-        reason = f"but {count:,} of {len(values):,} rows are like {best}" if count else "which is no known format"
-        raise ValueError(f"{fault}, {reason}: {EXPECTED}")
+        _raise_misfit(values, is_misfit, source, column)
     for times in readings.values():
         if best != "ISO8601" and times.notna().all() and (differs := times != readings[best]).any():
             position = int(np.argmax(differs))
@@ -89,7 +112,7 @@ def find_latest(times: pd.Series, share: float) -> np.ndarray:
     """
     starts, counts = np.unique(times.to_numpy(), return_counts=True)
     if len(starts) < 2:
-        raise ValueError(f"all {len(times):,} rows have the same time, so none are the latest")
+        raise ValueError(f"all {len(times):,} rows have the same time, so none are the latest: set TIME_COLUMN = None")
     rows_from = counts[::-1].cumsum()[::-1][1:]  # on from each time but the first
     boundary = starts[1:][np.abs(rows_from - share * len(times)).argmin()]
     return (times >= boundary).to_numpy()
