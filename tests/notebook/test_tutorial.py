@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -200,30 +202,41 @@ def test_signal_ends_it_with_one_line(error, status, line, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("folds", ["FOLDS=0", "FOLDS=None"])
-def test_interrupted_training_resumes_to_the_same_model(folds, tmp_path, bert_files):
-    parameters = f"TASK_NAME=tiny {TINY}".replace("FOLDS=0", folds)
-    command = [sys.executable, "-m", "textbert.notebook.tutorial", parameters]
-    weights = []
-    for name, interrupted in (("whole", False), ("resumed", True)):
-        (tmp_path / name).mkdir()
-        folder = make_project(tmp_path / name, bert_files)
-        if interrupted:
-            process = subprocess.Popen(
-                command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-            )
-            for line in process.stdout:
-                if line.startswith("  epoch 1: "):
-                    os.killpg(process.pid, signal.SIGINT)
-                    break
-            rest, error = process.communicate()
-            assert process.returncode == 130 and len(error.strip().splitlines()) == 1, error
-            assert (folder / "outputs/tiny/checkpoint/checkpoint.pt").exists()
-            assert "Stopping after the current step" in rest and "run it again to resume" in error
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-        assert ("Resuming from step" in done.stdout) == interrupted
-        weights.append(read_archive(folder / "cache/tiny.tar.gz")["pytorch_model.bin"])
-    assert weights[0] == weights[1]
+@pytest.mark.parametrize(
+    "folds, epochs, runs, left, resumed",
+    [
+        (0, 30, 1, "checkpoint.pt", "Resuming from step"),
+        (None, 10, 2, "trials.json", "fold 1 of 5, 10 epochs at 0.0002: already done"),
+    ],
+)
+def test_interrupted_training_resumes_to_the_same_model(
+    folds, epochs, runs, left, resumed, tmp_path, bert_files, monkeypatch
+):
+    """Ctrl-C comes after the first epoch of the first run, or of that of the second fold."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    folder = tmp_path / "interrupted"
+    folder.mkdir()
+    make_project(folder, bert_files)
+    parameters = {"TASK_NAME": "tiny", "BERT_MODEL": "tiny-bert", "NUM_TRAIN_EPOCHS": epochs, "FOLDS": folds}
+    words = [f"{name}={value}" for name, value in parameters.items()]
+    command = [sys.executable, "-m", "textbert.notebook.tutorial", *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=folder, start_new_session=True, **pipes) as process:
+        for line in process.stdout:
+            runs -= line.startswith("  epoch 1: ")
+            if not runs:
+                break
+        os.killpg(process.pid, signal.SIGINT)  # the process group, as a terminal does
+        printed, error = process.communicate()
+    assert process.returncode == 130 and "Stopping after the current step" in printed
+    assert re.fullmatch(r"\nInterrupted in train.ipynb: stopped after step \d+: run it again to resume\n", error)
+    assert (folder / "outputs/tiny/checkpoint" / left).exists()
+    whole = shutil.copytree(folder, tmp_path / "whole", ignore=shutil.ignore_patterns("checkpoint"))
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    assert resumed in done.stdout
+    run_notebook("train", parameters, whole)
+    models = [read_archive(path / "cache/tiny.tar.gz")["pytorch_model.bin"] for path in (folder, whole)]
+    assert models[0] == models[1]
 
 
 # ---------- Parameters ------------------------------------------------------------------------------------------------
