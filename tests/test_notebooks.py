@@ -264,6 +264,7 @@ def test_planted_problems_are_found_and_cleaned_by_parameters_alone(workspace, p
         "has mojibake (wrong encoding)": (1, 0),
     }
     assert report["what to do"].str.len().min() > 20
+    assert "\nis in both train and dev: 2 of train, 2 of dev (train-test overlap" in output
     # two examples of each, with the line in the file (a header is row 1)
     assert "train\n62\nrepeats an earlier text\nletter 3 was dull\n" in output
     assert re.search(r"train\n63\nrepeats an earlier text\nLetter\s+4 WAS dull\n", output)

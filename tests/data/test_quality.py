@@ -63,6 +63,18 @@ def test_counts_are_by_split_with_advice(data):
     )
 
 
+def test_issues_that_some_text_has_are_lines(data):
+    assert quality.describe_issues(quality.count_issues(data, quality.find_issues(data))) == [
+        f"repeats an earlier text: 2 of train ({quality.ADVICE[quality.REPEATED]})",
+        f"appears with both labels: 2 of train ({quality.ADVICE[quality.CONTRADICTORY]})",
+        f"is in both train and dev: 1 of train, 1 of dev ({quality.ADVICE[quality.LEAKED]})",
+        f"has HTML: 1 of train ({quality.ADVICE[quality.HAS_HTML]})",
+        f"has mojibake (wrong encoding): 1 of dev ({quality.ADVICE[quality.HAS_MOJIBAKE]})",
+    ]
+    clean = make_data(CLEAN)
+    assert quality.describe_issues(quality.count_issues(clean, quality.find_issues(clean))) == []
+
+
 def test_examples_are_the_first_of_each_issue_in_each_split(data):
     data.loc[10, "text"] = "the soup was cold" + 300 * " "
     examples = quality.list_examples(data, quality.find_issues(data), limit=1)

@@ -1,15 +1,29 @@
-"""`make tutorial` prints headings and output of the notebooks, and gives each notebook the parameters that it has."""
+"""`make tutorial` prints headings and output of the notebooks, passes their parameters on, and can be interrupted."""
 
 import json
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
+from unittest import mock
 
 import nbformat
 import pytest
 from conftest import ROOT, make_project
 
-from textbert.notebook.tutorial import NOTEBOOKS, assign_parameters, main, parse_parameters, run_tutorial
+from textbert.model.archive import read_archive
+from textbert.notebook.tutorial import (
+    NOTEBOOKS,
+    Interrupted,
+    StreamingClient,
+    assign_parameters,
+    main,
+    parse_parameters,
+    run_notebook,
+    run_tutorial,
+)
 
 TINY = "BERT_MODEL=tiny-bert NUM_TRAIN_EPOCHS=2 FOLDS=0 DEV_SHARE=0.3"
 
@@ -87,6 +101,144 @@ def test_failing_cell_ends_it_with_one_line(project):
     assert "Traceback" not in process.stderr and len(process.stderr.strip().splitlines()) == 1
     with pytest.raises(RuntimeError, match="evaluate.ipynb stopped: FileNotFoundError"):
         run_tutorial({"TASK_NAME": "nowhere"}, start="evaluate", folder=project)
+
+
+# ---------- Signals ---------------------------------------------------------------------------------------------------
+
+STOPPED = """
+import time
+print("ready")
+try:
+    time.sleep(600)
+except KeyboardInterrupt:
+    print("saved")
+    raise KeyboardInterrupt("run it again to resume") from None
+"""
+SWALLOWED = STOPPED.replace("raise", "#")
+STUBBORN = """
+import signal, time
+signal.signal(signal.SIGINT, lambda *arguments: print("not now"))
+print("ready")
+time.sleep(600)
+"""
+KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+
+
+def run_cell(folder, source):
+    """Run a notebook of two cells, of which the first has this source; check that the second does not run."""
+    cells = [nbformat.v4.new_code_cell(text) for text in (source, "print('next')")]
+    kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), folder / "train.ipynb")
+    try:
+        run_notebook("train", {"TASK_NAME": "tiny"}, folder)
+    finally:
+        executed = nbformat.read(folder / "outputs/tiny/train.ipynb", as_version=4)
+        printed = "".join(output.get("text", "") for cell in executed.cells for output in cell.get("outputs", []))
+        assert "next" not in printed
+
+
+@pytest.fixture
+def signals(monkeypatch):
+    """A dict from a text to the signal that this process gets when a cell prints the text."""
+    by_text = {}
+    process_message = StreamingClient.process_message
+
+    def process(client, message, *arguments):
+        number = by_text.get(message["content"].get("text", "").strip())
+        if number:
+            client.stop_time -= 2  # what came before is long ago
+            signal.raise_signal(number)
+        return process_message(client, message, *arguments)
+
+    monkeypatch.setattr(StreamingClient, "process_message", process)
+    return by_text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "source, advice", [(STOPPED, "run it again to resume"), (SWALLOWED, "run it again, from there")]
+)
+def test_signal_lets_the_cell_end(source, advice, number, tmp_path, signals, capsys):
+    signals["ready"] = number
+    with pytest.raises(Interrupted, match=f"^Interrupted in train.ipynb: {advice}") as caught:
+        run_cell(tmp_path, source)
+    assert caught.value.signal_number == number and "saved" in capsys.readouterr().out
+
+
+def test_second_signal_kills_the_kernel(tmp_path, signals):
+    signals |= {"ready": signal.SIGINT, "not now": signal.SIGTERM}
+    with pytest.raises(Interrupted, match="with FROM=train") as caught:
+        run_cell(tmp_path, STUBBORN)
+    assert caught.value.signal_number == signal.SIGINT
+
+
+def test_killed_kernel_is_an_error_with_a_short_message(tmp_path):
+    with pytest.raises(RuntimeError, match="^train.ipynb stopped: its process was killed"):
+        run_cell(tmp_path, KILLED)
+
+
+def test_signal_that_comes_twice_at_once_counts_once():
+    client = StreamingClient(nbformat.v4.new_notebook())
+    with mock.patch.object(StreamingClient, "signal_kernel") as sent:
+        client.task_poll_for_reply = mock.Mock(done=lambda: False)  # a cell is running
+        client.handle_signal(signal.SIGTERM)
+        client.handle_signal(signal.SIGTERM)
+        assert sent.call_args_list == [mock.call(signal.SIGINT)]
+        client.stop_time -= 2
+        client.handle_signal(signal.SIGINT)
+        assert sent.call_args_list == [mock.call(signal.SIGINT), mock.call(signal.SIGKILL)]
+    assert client.stop_signal == signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    "error, status, line",
+    [
+        (Interrupted("Interrupted in train.ipynb: x", signal.SIGTERM), 143, "Interrupted in train.ipynb: x"),
+        (KeyboardInterrupt(), 130, "Interrupted: run it again"),
+    ],
+)
+def test_signal_ends_it_with_one_line(error, status, line, capsys):
+    with mock.patch("textbert.notebook.tutorial.run_tutorial", side_effect=error):
+        assert main([]) == status
+    assert capsys.readouterr().err == f"\n{line}\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "folds, epochs, runs, left, resumed",
+    [
+        (0, 30, 1, "checkpoint.pt", "Resuming from step"),
+        (None, 10, 2, "trials.json", "fold 1 of 5, 10 epochs at 0.0002: already done"),
+    ],
+)
+def test_interrupted_training_resumes_to_the_same_model(
+    folds, epochs, runs, left, resumed, tmp_path, bert_files, monkeypatch
+):
+    """Ctrl-C comes after the first epoch of the first run, or of that of the second fold."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    folder = tmp_path / "interrupted"
+    folder.mkdir()
+    make_project(folder, bert_files)
+    parameters = {"TASK_NAME": "tiny", "BERT_MODEL": "tiny-bert", "NUM_TRAIN_EPOCHS": epochs, "FOLDS": folds}
+    words = [f"{name}={value}" for name, value in parameters.items()]
+    command = [sys.executable, "-m", "textbert.notebook.tutorial", *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=folder, start_new_session=True, **pipes) as process:
+        for line in process.stdout:
+            runs -= line.startswith("  epoch 1: ")
+            if not runs:
+                break
+        os.killpg(process.pid, signal.SIGINT)  # the process group, as a terminal does
+        printed, error = process.communicate()
+    assert process.returncode == 130 and "Stopping after the current step" in printed
+    assert re.fullmatch(r"\nInterrupted in train.ipynb: stopped after step \d+: run it again to resume\n", error)
+    assert (folder / "outputs/tiny/checkpoint" / left).exists()
+    whole = shutil.copytree(folder, tmp_path / "whole", ignore=shutil.ignore_patterns("checkpoint"))
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    assert resumed in done.stdout
+    run_notebook("train", parameters, whole)
+    models = [read_archive(path / "cache/tiny.tar.gz")["pytorch_model.bin"] for path in (folder, whole)]
+    assert models[0] == models[1]
 
 
 # ---------- Parameters ------------------------------------------------------------------------------------------------

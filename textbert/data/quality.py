@@ -73,6 +73,19 @@ def count_issues(data: pd.DataFrame, issues: pd.DataFrame) -> pd.DataFrame:
     return counts.assign(**{"what to do": pd.Series(ADVICE)})
 
 
+def describe_issues(counts: pd.DataFrame) -> list[str]:
+    """Return a line for each issue that some text has: in how many texts of each split, and what to do about it.
+
+    counts : table of `count_issues`
+    """
+    lines = []
+    for (issue, numbers), advice in zip(counts.drop(columns="what to do").iterrows(), counts["what to do"]):
+        if numbers.any():
+            found = ", ".join(f"{number:,} of {split}" for split, number in numbers.items() if number)
+            lines.append(f"{issue}: {found} ({advice})")
+    return lines
+
+
 def name_issues(issues: pd.DataFrame) -> pd.Series:
     """Return for each row of `find_issues` the names of its issues, separated by semicolons."""
     return pd.Series(["; ".join(issues.columns[row]) for row in issues.to_numpy(bool)], issues.index, object)
