@@ -42,7 +42,6 @@ if TYPE_CHECKING:  # at run time `__getattr__` imports these
     from textbert.training.config import TrainingConfig
     from textbert.training.distributed import make_accelerator, predict_distributed
     from textbert.training.experiment import Experiment
-    from textbert.training.optim import make_optimizer
 
 __all__ = [
     "BinaryClassificationProcessor",
@@ -68,7 +67,6 @@ __all__ = [
     "load_or_convert_features",
     "load_tokenizer",
     "make_accelerator",
-    "make_optimizer",
     "pack_model",
     "predict_distributed",
     "predict_logits",
@@ -93,7 +91,6 @@ LAZY_IMPORTS = {
     "Experiment": "textbert.training.experiment",
     "get_eval_report": "textbert.evaluation.metrics",
     "make_accelerator": "textbert.training.distributed",
-    "make_optimizer": "textbert.training.optim",
     "predict_distributed": "textbert.training.distributed",
     "probabilities": "textbert.evaluation.calibration",
     "split_or_fold": "textbert.data.folds",

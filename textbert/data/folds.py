@@ -26,8 +26,7 @@ def split_or_fold(
 
     They are if `share` of the rows is less than `MIN_VALIDATION`, or `share` of the rarer class less than `MIN_RARER`.
 
-    rows : array of n row numbers
-    texts, labels, share, seed, groups : of these rows, see `split_train_validation`
+    rows : array of n row numbers, to which texts, labels and groups belong, see `split_train_validation`
     num_folds : how many folds there are then; 0 for a validation set all the same, None for 5, or as many as the rarer
         class has rows or groups
 

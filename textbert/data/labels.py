@@ -221,12 +221,12 @@ def infer_classes(labels: pd.Series, source: str, classes: list[list[Any]] | Non
     if (is_absent := is_missing(labels)).any():
         missing = min(labels[is_absent])
         # beside NA, None may be the other label
-        others = labels[labels.map(normalize_label) != normalize_label(missing) if is_absent.all() else ~is_absent]
-        pair = [[missing], [others.min()]]
+        rest = labels[labels.map(normalize_label) != normalize_label(missing) if is_absent.all() else ~is_absent]
+        pair = [[missing], [rest.min()]]
         raise ValueError(
             f"{is_absent.sum():,} rows of {source} have no label: {format_label_counts(labels)}. Label them, or list "
             "the labels to keep in CLASSES, or set LABEL_COLUMN"
-            + (f", or CLASSES = {pair} if {missing!r} is the label of a class" if len(others) else "")
+            + (f", or CLASSES = {pair} if {missing!r} is the label of a class" if len(rest) else "")
         )
     # of several spellings of a label the last one stays, which is the most frequent
     spellings = {normalize_label(label): label for label in labels.value_counts(ascending=True).index}
@@ -275,18 +275,16 @@ def find_moved_label(before: Any, after: Any) -> str | None:
     return next((str(key) for key, i in old.items() if new.get(key, i) != i), None)
 
 
-def check_classes(
-    labels: pd.Series, classes: Classes, source: str, train: str, allow_other_labels: bool = False
-) -> None:
+def check_classes(labels: pd.Series, classes: Classes, source: str, train: str, allow_rest: bool = False) -> None:
     """Raise ValueError if the labels of `source`, the file to evaluate on, do not fit the classes of the file `train`.
 
-    Both classes must occur, and no other labels unless `allow_other_labels`; their rows are then left out.
+    Both classes must occur, and no other labels unless `allow_rest`; their rows are then left out.
     """
     binary = encode_labels(labels, classes)
     other = labels.drop(binary.index)
     if is_missing(other).sum() == len(labels):
         raise ValueError(f"{source} has no labels: move it out of the folder; predict_file is for such files")
-    if len(other) and not allow_other_labels and len(binary):
+    if len(other) and not allow_rest and len(binary):
         raise ValueError(
             f"{len(other):,} of the {len(labels):,} rows of {source} have labels other than {classes}, those of "
             f"{train}: {format_label_counts(other)}. Correct them, or set CLASSES to {classes} to leave them out"

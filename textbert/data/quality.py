@@ -81,8 +81,8 @@ def describe_issues(counts: pd.DataFrame) -> list[str]:
     lines = []
     for (issue, numbers), advice in zip(counts.drop(columns="what to do").iterrows(), counts["what to do"]):
         if numbers.any():
-            found = ", ".join(f"{number:,} of {split}" for split, number in numbers.items() if number)
-            lines.append(f"{issue}: {found} ({advice})")
+            numbers_by_split = ", ".join(f"{number:,} of {split}" for split, number in numbers.items() if number)
+            lines.append(f"{issue}: {numbers_by_split} ({advice})")
     return lines
 
 

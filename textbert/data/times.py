@@ -64,17 +64,17 @@ def _raise_misfit(values: pd.Series, is_misfit: pd.Series, source: str, column: 
     is_misfit : boolean Series, of the same length
     """
     position = int(np.argmax(is_misfit))
-    fault, others = _quote(values, position, source, column), values[~is_misfit]
-    if others.empty:
+    fault, dates = _quote(values, position, source, column), values[~is_misfit]
+    if dates.empty:
         raise ValueError(f"{fault}, which is no day, or in no known format: {EXPECTED}")
-    shapes = others.str.replace(r"\d+", "0", regex=True)
+    shapes = dates.str.replace(r"\d+", "0", regex=True)
     is_alike = (shapes == re.sub(r"\d+", "0", values.iat[position])).to_numpy()
     if is_alike.any():
-        example = others[is_alike].iat[0]
+        example = dates[is_alike].iat[0]
         raise ValueError(
             f"{fault}, but there is no such day or time, read as {example!r} is: correct it, or {EXPECTED}"
         )
-    raise ValueError(f"{fault}, but {len(others):,} of {len(values):,} rows are like {others.iat[0]!r}: {EXPECTED}")
+    raise ValueError(f"{fault}, but {len(dates):,} of {len(values):,} rows are like {dates.iat[0]!r}: {EXPECTED}")
 
 
 def parse_times(values: pd.Series, source: str, column: int | str) -> pd.Series:
