@@ -138,7 +138,13 @@ def run_cell(folder, source):
 
 
 @pytest.fixture
-def signals(monkeypatch):
+def own_kernels(monkeypatch):
+    """Let notebooks run in kernels that get signals, as forked ones do not."""
+    monkeypatch.delenv("JUPYTER_PATH", raising=False)
+
+
+@pytest.fixture
+def signals(monkeypatch, own_kernels):
     """A dict from a text to the signal that this process gets when a cell prints the text."""
     by_text = {}
     process_message = StreamingClient.process_message
@@ -204,38 +210,25 @@ def test_signal_ends_it_with_one_line(error, status, line, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "folds, epochs, runs, left, resumed",
-    [
-        (0, 30, 1, "checkpoint.pt", "Resuming from step"),
-        (None, 10, 2, "trials.json", "fold 1 of 5, 10 epochs at 0.0002: already done"),
-    ],
-)
-def test_interrupted_training_resumes_to_the_same_model(
-    folds, epochs, runs, left, resumed, tmp_path, bert_files, monkeypatch
-):
-    """Ctrl-C comes after the first epoch of the first run, or of that of the second fold."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_interrupted_training_resumes_to_the_same_model(tmp_path, bert_files, own_kernels):
+    """Ctrl-C comes after the first epoch; how folds resume is tested in test_resume.py."""
     folder = tmp_path / "interrupted"
     folder.mkdir()
     make_project(folder, bert_files)
-    parameters = {"TASK_NAME": "tiny", "BERT_MODEL": "tiny-bert", "NUM_TRAIN_EPOCHS": epochs, "FOLDS": folds}
+    parameters = {"TASK_NAME": "tiny", "BERT_MODEL": "tiny-bert", "NUM_TRAIN_EPOCHS": 30, "FOLDS": 0}
     words = [f"{name}={value}" for name, value in parameters.items()]
     command = [sys.executable, "-m", "textbert.notebook.tutorial", *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=folder, start_new_session=True, **pipes) as process:
-        for line in process.stdout:
-            runs -= line.startswith("  epoch 1: ")
-            if not runs:
-                break
+        assert any(line.startswith("  epoch 1: ") for line in process.stdout)
         os.killpg(process.pid, signal.SIGINT)  # the process group, as a terminal does
         printed, error = process.communicate()
     assert process.returncode == 130 and "Stopping after the current step" in printed
     assert re.fullmatch(r"\nInterrupted in train.ipynb: stopped after step \d+: run it again to resume\n", error)
-    assert (folder / "outputs/tiny/checkpoint" / left).exists()
+    assert (folder / "outputs/tiny/checkpoint/checkpoint.pt").exists()
     whole = shutil.copytree(folder, tmp_path / "whole", ignore=shutil.ignore_patterns("checkpoint"))
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    assert resumed in done.stdout
+    assert "Resuming from step" in done.stdout
     run_notebook("train", parameters, whole)
     models = [read_archive(path / "cache/tiny.tar.gz")["pytorch_model.bin"] for path in (folder, whole)]
     assert models[0] == models[1]
