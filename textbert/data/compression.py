@@ -101,7 +101,7 @@ def _looks_like_utf16(content: bytes, high_byte: int) -> bool:
         return False
     zeros, low_zeros = high_bytes.count(0), low_bytes.count(0)
     is_latin = zeros > 0.7 * len(high_bytes) and low_zeros < len(high_bytes) / 10
-    return is_latin or (not low_zeros and zeros > 0.1 * len(high_bytes))
+    return is_latin or (not low_zeros and zeros > max(1, 0.1 * len(high_bytes)))  # one may be a NUL in a text
 
 
 def check_is_text(path: str | Path, encoding: str = "utf-8", setting: str = "ENCODING") -> None:
