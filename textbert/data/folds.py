@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from textbert.data.groups import count_classes
+from textbert.data.groups import count_groups
 from textbert.data.splits import split_folds, split_train_validation
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]  # (rows to train, rows held out) of each
@@ -39,7 +39,7 @@ def split_or_fold(
     if has_enough or num_folds == 0:
         train, held_out = split_train_validation(texts, labels, share, seed, groups)
         return rows[train], rows[held_out], []
-    most = rarer if groups is None else int((count_classes(groups, labels) > 0).sum(axis=0).min())
+    most = rarer if groups is None else int(count_groups(groups, labels).min())
     splits = split_folds(texts, labels, num_folds or max(2, min(5, most)), seed, groups)
     folds = [(rows[train], rows[held_out]) for train, held_out in splits]
     return rows, np.sort(np.concatenate([held_out for _, held_out in folds])), folds

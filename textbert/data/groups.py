@@ -95,6 +95,11 @@ def count_classes(groups: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return pd.crosstab(groups, classes).to_numpy()
 
 
+def count_groups(groups: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return how many groups have each of the two labels, an array of shape (2,); see `count_classes`."""
+    return (count_classes(groups, labels) > 0).sum(axis=0)
+
+
 def _format_range(values: Sequence[float], spec: str) -> str:
     """Format the smallest and the largest value, once if they look the same."""
     lowest, highest = (format(value, spec) for value in (min(values), max(values)))
@@ -125,7 +130,7 @@ def explain_scarcity(groups: np.ndarray, labels: np.ndarray, remedy: str = "") -
     groups, labels : arrays of shape (n,), the groups and the two labels of n rows
     remedy : what may help unless a label is in a single group, beginning with the name of a parameter
     """
-    counts = (count_classes(groups, labels) > 0).sum(axis=0)
+    counts = count_groups(groups, labels)
     total, fewest, label = len(np.unique(groups)), counts.min(), np.unique(labels)[counts.argmin()]
     reason = (
         f"all {len(groups):,} rows are in a single group, by GROUP_COLUMN or near duplicates, so none can be held out"

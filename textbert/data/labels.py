@@ -275,16 +275,18 @@ def find_moved_label(before: Any, after: Any) -> str | None:
     return next((str(key) for key, i in old.items() if new.get(key, i) != i), None)
 
 
-def check_classes(labels: pd.Series, classes: Classes, source: str, train: str, allow_rest: bool = False) -> None:
+def check_classes(
+    labels: pd.Series, classes: Classes, source: str, train: str, allow_other_labels: bool = False
+) -> None:
     """Raise ValueError if the labels of `source`, the file to evaluate on, do not fit the classes of the file `train`.
 
-    Both classes must occur, and no other labels unless `allow_rest`; their rows are then left out.
+    Both classes must occur, and no other labels unless `allow_other_labels`; their rows are then left out.
     """
     binary = encode_labels(labels, classes)
     other = labels.drop(binary.index)
     if is_missing(other).sum() == len(labels):
         raise ValueError(f"{source} has no labels: move it out of the folder; predict_file is for such files")
-    if len(other) and not allow_rest and len(binary):
+    if len(other) and not allow_other_labels and len(binary):
         raise ValueError(
             f"{len(other):,} of the {len(labels):,} rows of {source} have labels other than {classes}, those of "
             f"{train}: {format_label_counts(other)}. Correct them, or set CLASSES to {classes} to leave them out"

@@ -10,7 +10,7 @@ import pandas as pd
 
 from textbert.data import labels
 from textbert.data.columns import Column, TextColumns, infer_columns
-from textbert.data.groups import count_classes, describe_groups, encode_groups, explain_scarcity
+from textbert.data.groups import count_groups, describe_groups, encode_groups, explain_scarcity
 from textbert.data.ids import agree_on_ids
 from textbert.data.near_duplicates import find_components, find_near_duplicates
 from textbert.data.public_datasets import has_yelp_format
@@ -233,7 +233,7 @@ def _check_groups_of_train(data: pd.DataFrame, groups: pd.Series) -> None:
     """
     train = data[data["split"] == "train"]
     numbers, binary = groups[train.index].to_numpy(), train["binary"].to_numpy()
-    if (count_classes(numbers, binary) > 0).sum(axis=0).min() < 2:
+    if count_groups(numbers, binary).min() < 2:
         reason = explain_scarcity(numbers, binary)
         raise ValueError(f"train.ipynb could not divide the {len(train):,} rows of train: {reason}")
 
