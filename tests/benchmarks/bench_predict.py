@@ -3,6 +3,7 @@
     python tests/benchmarks/bench_predict.py cache/sample.tar.gz [--rows 200] [--rounds 3] [--data imdb sst2]
     python tests/benchmarks/bench_predict.py cache/sample.tar.gz --pieces 512 1024 4096 8192
     python tests/benchmarks/bench_predict.py cache/sample.tar.gz --single [--rows 200]
+    python tests/benchmarks/bench_predict.py cache/sample.tar.gz --precision [--rows 25000] [--rounds 1]
 
 All take texts, of IMDB's test file cut at 256 word pieces and of SST-2's, and give answers, in turns on two cores; the
 figures are medians over the rounds. Each way takes part where its packages are importable; the project needs none:
@@ -17,7 +18,8 @@ figures are medians over the rounds. Each way takes part where its packages are 
 - onnx-int8: ONNX Runtime with the file of `export.quantize_onnx`
 
 With `--pieces` no peer takes part, but ours with other numbers of word pieces in a batch. With `--single` a text is
-asked at a time, as a service does, and the time from the start of a process to its first answer is measured.
+asked at a time, as a service does, and the time from the start of a process to its first answer is measured. With
+`--precision`, on a CPU with AMX, `precision="auto"` is compared with float32: time, labels and probabilities.
 
 Texts come from the folder BERT_TEST_DATA (default: ../shared/data).
 """
@@ -42,7 +44,8 @@ sys.path.insert(0, str(ROOT))
 from textbert.features.batching import collate, length_grouped_batches
 from textbert.inference import export
 from textbert.inference.classifier import Classifier
-from textbert.model.prediction import MAX_TOKENS_PER_CPU_BATCH, one_thread_per_batch
+from textbert.inference.mixed_precision import NUM_MEASURED, copy_to_bfloat16, find_boundaries, predict_twice
+from textbert.model.prediction import MAX_TOKENS_PER_CPU_BATCH, one_thread_per_batch, predict_logits
 
 NAMES = ("input_ids", "token_type_ids", "attention_mask")
 CORES = 2
@@ -214,6 +217,44 @@ def gather_sizes(classifier, sizes):
     return {"ours": with_size(MAX_TOKENS_PER_CPU_BATCH), **{f"{size} pieces": with_size(size) for size in sizes}}
 
 
+def compare_precisions(data, classifier, texts, rounds):
+    """Predict texts in float32 and with `precision="auto"`, in turns; print the ratio of times, and what differs."""
+    fast_model = copy_to_bfloat16(classifier.model)
+    if fast_model is None:
+        sys.exit('this CPU has no AMX, so precision="auto" computes in float32')
+    features, first_calls, ratios, results = classifier.convert(texts), [], [], {}
+
+    def record(*arguments, **options):
+        first_calls.append(predict_logits(*arguments, **options))
+        return first_calls[-1].copy()
+
+    ways = {name: (classifier.model, fast_model if name == "auto" else None) for name in ("float32", "auto")}
+    for turn in range(rounds + 1):
+        seconds, part = {}, features if turn else classifier.convert(texts[:300])  # the first batches cost more
+        for name in list(ways)[:: -1 if turn % 2 else 1]:
+            first_calls.clear()
+            start = time.perf_counter()
+            with patch("textbert.inference.mixed_precision.predict_logits", record):
+                results[name] = predict_twice(*ways[name], part, 128, classifier.settings, progress=False)
+            seconds[name] = time.perf_counter() - start
+            if name == "auto":
+                results["bfloat16"] = first_calls[0]
+        ratios.append(seconds["float32"] / seconds["auto"])
+    tables = {name: classifier.predictions_from_logits(logits) for name, logits in results.items()}
+    changed = {name: (table["label"] != tables["float32"]["label"]).sum() for name, table in tables.items()}
+    difference = abs(tables["auto"]["probability"] - tables["float32"]["probability"]).max()
+    margins = {name: logits[:, 1] - logits[:, 0] for name, logits in results.items()}
+    errors = abs(margins["bfloat16"] - margins["float32"])
+    nearest = np.argsort(abs(margins["bfloat16"] - find_boundaries(classifier.settings)[0]), kind="stable")
+    in_float32 = (results["auto"] != results["bfloat16"]).any(axis=1).mean()
+    print(
+        f"{data:5} {len(texts):,} texts: auto is {median(ratios[1:]):.2f} times as fast as float32, {in_float32:.1%} twice"
+    )
+    print(f"      labels that differ: auto {changed['auto']}, bfloat16 alone {changed['bfloat16']}")
+    print(f"      largest difference: probabilities {difference:.4f}, margins {errors.max():.3f}, which is")
+    print(f"      {errors.max() / errors[nearest[:NUM_MEASURED]].max():.2f} times that of the {NUM_MEASURED} nearest")
+
+
 def race(data, ways, texts, rounds):
     """Let all ways take turns with the texts, and print what each of them does in a second."""
     seconds = {name: [] for name in ways}
@@ -237,6 +278,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3, help="turns that each way gets")
     parser.add_argument("--single", action="store_true", help="one text at a time; ours, the pipeline, ONNX Runtime")
     parser.add_argument("--pieces", type=int, nargs="+", help="in a batch, in place of the peers")
+    parser.add_argument("--precision", action="store_true", help="float32 and auto, in place of the peers")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -250,6 +292,8 @@ def main():
             texts = read_texts(data, options.rows * (5 if data == "sst2" else 1))
             if options.pieces:
                 race(data, gather_sizes(classifier, options.pieces), texts, options.rounds)
+            elif options.precision:
+                compare_precisions(data, classifier, texts, options.rounds)
             elif options.single:
                 race_single(data, gather_ways(classifier, Path(folder), texts, SINGLE), texts[: options.rows])
             else:

@@ -1,5 +1,6 @@
 """Logits of a model for any number of examples."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +16,20 @@ from textbert.utils.display import progress_bar
 from textbert.utils.validation import check_type
 
 # tensors of more tokens exceed a CPU's caches, and the memory that malloc keeps for reuse
-MAX_TOKENS_PER_CPU_BATCH = 1024  # in a batch for one thread; twice as many where all threads share a batch
+MAX_TOKENS_PER_CPU_BATCH = (
+    1024  # of float32, for one thread; twice as many in bfloat16, or if all threads share a batch
+)
 
 MIN_BATCHES_PER_THREAD = 4  # with fewer, some threads would be idle at the end
+
+
+def _use_one_thread() -> None:
+    """Use one thread in a forked process: torch's threads do not survive a fork, and waiting for them never ends."""
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_use_one_thread)
 
 
 @contextmanager
@@ -32,7 +44,9 @@ def tf32_matmul(device: torch.device) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def plan_prediction(lengths: np.ndarray, batch_size: int, device: torch.device) -> tuple[list[np.ndarray], int]:
+def plan_prediction(
+    lengths: np.ndarray, batch_size: int, device: torch.device, dtype: torch.dtype = torch.float32
+) -> tuple[list[np.ndarray], int]:
     """Return (batches of row numbers for examples of these lengths, the number of threads that predict a batch each).
 
     On a CPU, threads that each have a batch of their own need not wait for each other after every operation: with two
@@ -41,12 +55,12 @@ def plan_prediction(lengths: np.ndarray, batch_size: int, device: torch.device) 
     """
     if device.type != "cpu":
         return length_grouped_batches(lengths, batch_size), 1
-    num_threads = torch.get_num_threads()
+    num_threads, max_tokens = torch.get_num_threads(), MAX_TOKENS_PER_CPU_BATCH * 4 // dtype.itemsize
     if num_threads > 1 and threading.current_thread() is threading.main_thread():
-        batches = length_grouped_batches(lengths, batch_size, max_tokens=MAX_TOKENS_PER_CPU_BATCH)
+        batches = length_grouped_batches(lengths, batch_size, max_tokens=max_tokens)
         if len(batches) >= MIN_BATCHES_PER_THREAD * num_threads:
             return batches, num_threads
-    return length_grouped_batches(lengths, batch_size, max_tokens=2 * MAX_TOKENS_PER_CPU_BATCH), 1
+    return length_grouped_batches(lengths, batch_size, max_tokens=2 * max_tokens), 1
 
 
 @contextmanager
@@ -86,22 +100,23 @@ def predict_logits(
     rows : row numbers of the features to predict, of shape (n,), in the order of the result; None takes all
     description, progress : the text of the progress bar, and whether to show one
 
-    The model computes in float32, whatever precision training used, so that an example gets the same logits everywhere,
-    apart from rounding: `tf32_matmul` changed none of 38,000 probabilities by more than 0.0004. Raises TypeError for
-    another library's model or features.
+    The model computes in the precision of its weights, which is float32 unless they were converted, whatever precision
+    training used: so an example gets the same logits everywhere, apart from rounding. `tf32_matmul` changed none of
+    38,000 probabilities by more than 0.0004. Raises TypeError for another library's model or features.
     """
     check_type("model", model, BertForSequenceClassification, "load_model")
     check_type("features", features, Features, "load_features or convert_examples_to_features")
-    device = next(model.parameters()).device
+    weight = next(model.parameters())
+    device = weight.device
     rows = np.arange(len(features))[slice(None) if rows is None else rows]
     logits = np.zeros((len(rows), model.num_labels), np.float32)
-    batches, num_threads = plan_prediction(features.lengths[rows], batch_size, device)
+    batches, num_threads = plan_prediction(features.lengths[rows], batch_size, device, weight.dtype)
 
     def predict(batch: np.ndarray) -> np.ndarray:
         with torch.inference_mode():  # which is a setting of each thread
             inputs, _ = collate(features, rows[batch], device)
             # not model(**inputs): accelerate replaces the instance's forward by one in training's precision
-            return type(model).forward(model, **inputs).cpu().numpy()
+            return type(model).forward(model, **inputs).float().cpu().numpy()
 
     if any(module.training for module in model.modules()):  # a seventh of the time that eval takes
         model.eval()
