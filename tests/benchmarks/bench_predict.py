@@ -247,9 +247,8 @@ def compare_precisions(data, classifier, texts, rounds):
     errors = abs(margins["bfloat16"] - margins["float32"])
     nearest = np.argsort(abs(margins["bfloat16"] - find_boundaries(classifier.settings)[0]), kind="stable")
     in_float32 = (results["auto"] != results["bfloat16"]).any(axis=1).mean()
-    print(
-        f"{data:5} {len(texts):,} texts: auto is {median(ratios[1:]):.2f} times as fast as float32, {in_float32:.1%} twice"
-    )
+    print(f"{data:5} {len(texts):,} texts: auto is {median(ratios[1:]):.2f} times as fast as float32")
+    print(f"      {in_float32:.1%} of the texts were computed twice")
     print(f"      labels that differ: auto {changed['auto']}, bfloat16 alone {changed['bfloat16']}")
     print(f"      largest difference: probabilities {difference:.4f}, margins {errors.max():.3f}, which is")
     print(f"      {errors.max() / errors[nearest[:NUM_MEASURED]].max():.2f} times that of the {NUM_MEASURED} nearest")

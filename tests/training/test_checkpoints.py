@@ -38,6 +38,14 @@ def test_first_stop_signal_is_recorded_and_second_one_interrupts(number, capsys)
     assert signal.getsignal(number) is handler
 
 
+def test_another_stop_signal_is_no_repetition():
+    """A scheduler's SIGTERM reaches a kernel itself, and by way of make tutorial, which interrupts it."""
+    with catch_stop_signals() as stop_signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+    assert stop_signals == ["SIGTERM", "SIGINT"]
+
+
 def test_ctrl_break_is_a_stop_signal_on_windows(monkeypatch, capsys):
     if not hasattr(signal, "SIGUSR1"):
         pytest.skip("this system has no signal that could stand in for SIGBREAK")

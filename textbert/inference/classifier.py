@@ -94,7 +94,7 @@ class Classifier:
             were truncated, in tokens, the names of the classes 0 and 1, and the path of its vocab.txt unless that is in
             the archive
         precision : "auto" predicts in bfloat16 on CPUs with AMX, which takes half the time, and again in float32 those
-            texts whose label or review could differ. Other probabilities differ by up to about 0.02
+            texts whose label or review could differ. Other probabilities differ by up to about 0.03
 
         Raises FileNotFoundError, and ValueError for a file that is not an archive, a BERT that was not fine-tuned, an
         invalid value, or one that the archive already stores.

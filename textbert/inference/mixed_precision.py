@@ -13,13 +13,11 @@ from textbert.model.prediction import predict_logits
 
 PRECISIONS = ("float32", "auto")
 
-# of the examples nearest to a decision: their largest error is the estimate of what the errors may be
-NUM_MEASURED = 64
+NUM_MEASURED = 64  # examples nearest to a decision, whose errors are the first to be measured
 
-SAFETY_FACTOR = 4  # errors elsewhere were at most twice the estimate, see tests/benchmarks/README.md
+SAFETY_FACTOR = 4  # other errors were at most 2.2 times these, see tests/benchmarks/README.md
 
-# with fewer examples too many would be computed twice
-MIN_EXAMPLES = 256
+MIN_EXAMPLES = 256  # of fewer, too large a part would be computed twice
 
 
 def copy_to_bfloat16(model: BertForSequenceClassification) -> BertForSequenceClassification | None:

@@ -39,15 +39,17 @@ CONTENT = "content of BERT_MODEL"  # compared instead of the model's name; not i
 def catch_stop_signals(print_fn: Callable[[str], None] = print) -> Iterator[list[str]]:
     """Context manager that yields a list, to which Ctrl-C, the stop button and SIGTERM add the name of their signal.
 
-    A second signal raises KeyboardInterrupt at once. On Windows, which never sends SIGTERM, Ctrl-Break and closing the
-    console have the same effect.
+    The same signal again raises KeyboardInterrupt at once. (Another is no repetition: a scheduler that sends SIGTERM to
+    all processes reaches a kernel twice, as make tutorial interrupts it, too.) On Windows, which never sends SIGTERM,
+    Ctrl-Break and closing the console have the same effect.
     """
     stop_signals: list[str] = []
 
     def handle(signal_number: int, frame: FrameType | None) -> None:
-        if stop_signals:
+        name = signal.Signals(signal_number).name
+        if name in stop_signals:
             raise KeyboardInterrupt
-        stop_signals.append(signal.Signals(signal_number).name)
+        stop_signals.append(name)
         print_fn("Stopping after the current step (repeat to stop at once) ...")
 
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
