@@ -39,15 +39,13 @@ CONTENT = "content of BERT_MODEL"  # compared instead of the model's name; not i
 def catch_stop_signals(print_fn: Callable[[str], None] = print) -> Iterator[list[str]]:
     """Context manager that yields a list, to which Ctrl-C, the stop button and SIGTERM add the name of their signal.
 
-    The same signal again raises KeyboardInterrupt at once. (Another is no repetition: a scheduler that sends SIGTERM to
-    all processes reaches a kernel twice, as make tutorial interrupts it, too.) On Windows, which never sends SIGTERM,
-    Ctrl-Break and closing the console have the same effect.
+    The same signal again raises KeyboardInterrupt at once; another need not be a repetition, as when a scheduler sends
+    SIGTERM to make and kernel alike. On Windows, which has no SIGTERM, Ctrl-Break and closing the console do the same.
     """
     stop_signals: list[str] = []
 
     def handle(signal_number: int, frame: FrameType | None) -> None:
-        name = signal.Signals(signal_number).name
-        if name in stop_signals:
+        if (name := signal.Signals(signal_number).name) in stop_signals:
             raise KeyboardInterrupt
         stop_signals.append(name)
         print_fn("Stopping after the current step (repeat to stop at once) ...")
