@@ -340,14 +340,14 @@ def test_training_with_all_options(workspace, stars, stars_printed):
     parameters = {
         **TRAINING,
         **{"TASK_NAME": "stars", "CLASS_WEIGHTS": "balanced", "PATIENCE": 2, "FOLDS": 3},
-        **{"SEARCH_LEARNING_RATES": [1e-6, 3e-3], "SEARCH_EPOCHS": [1, 7], "TARGET_ACCURACY": [0.55, 0.99]},
+        **{"SEARCH_LEARNING_RATES": [1e-6, 3e-3], "SEARCH_EPOCHS": [7], "TARGET_ACCURACY": [0.55, 0.99]},
     }
     output = run(workspace, "train", **parameters)
     assert "rows to train. A validation set of fewer than 100" in output and "would be too small" in output
     settings = json.loads((workspace / "outputs/stars/config.json").read_text())["classifier"]
     search, folds = settings["search"], settings["folds"]
     # the training run that was requested comes first
-    tried = [(3e-3, 2), (1e-6, 1), (1e-6, 7), (3e-3, 1), (3e-3, 7)]
+    tried = [(3e-3, 2), (1e-6, 7), (3e-3, 7)]
     assert [(row["learning rate"], row["epochs"]) for row in search] == tried
     winner = max(search, key=lambda row: row["validation MCC"])
     assert winner["learning rate"] == 3e-3
