@@ -372,6 +372,13 @@ def forked_kernels(fork_server):
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def accelerator_of_a_module():
+    """Reset the state of accelerate after the tests of a file: its precision, which those of the next may change."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
 @pytest.fixture
 def fresh_accelerator():
     """Reset the state of accelerate, which otherwise lasts as long as the process, before and after a test."""
