@@ -204,6 +204,7 @@ def test_sample_size_warning():
     good = np.where(np.arange(400) % 10 == 0, 1 - labels, labels)
     note = metrics.sample_size_warning("dev.tsv", labels, good)
     assert note == "dev.tsv: MCC 0.82 (95 % interval 0.77 to 0.86); 400 examples, 200 of the minority class."
+    assert "MCC 0.60 (95 % interval 0.55 to 0.65)" in metrics.sample_size_warning("x", labels, good, (0.6, 0.55, 0.65))
     assert "TOO SMALL to say much" in metrics.sample_size_warning("dev.tsv", labels[:50], good[:50])
     for count in range(60, 130, 2):  # the bounds as they are printed decide
         note = metrics.sample_size_warning("dev.tsv", labels[:count], good[:count])

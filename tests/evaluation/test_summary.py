@@ -28,8 +28,8 @@ def test_the_summary_needs_no_statistics(correct, p_value, verdict):
     groups = metrics.accuracy_by_group(labels, predictions["BERT"], groups)
     first, second, third = summary.summarize(intervals, "BERT", "words", p_value, groups)
     at_least = {90: "8", 72: "6", 50: "4"}[correct]
-    assert first.startswith(f"BERT is right on {correct} of 100 texts; on at least {at_least}")
-    assert "judging from 100 texts. It found 40 of 40 'early' and" in first
+    assert first.startswith(f"BERT is right on {correct} of 100 texts, and very likely on at least {at_least}")
+    assert "others like them (judging from 100). It found 40 of 40 'early' and" in first
     assert ("predicting 'late' is right MORE OFTEN, on 60 of 100 texts instead of 50." in first) == (correct == 50)
     assert ("always predicting the same class is right on at most 60 of 100." in first) == (correct != 50)
     assert second == verdict
@@ -60,8 +60,8 @@ def test_the_verdict_says_where_accuracy_and_mcc_disagree():
 
 def test_no_mistake_is_no_certainty():
     assert summarize_rare(50, 0, 5)[0] == (
-        "BERT is right on 100 of 100 texts; on at least 99, judging from 1,000 texts. "
-        "It found 950 of 950 'rare' and 50 of 50 'usual'; always predicting the same class is right on at most "
+        "BERT is right on 100 of 100 texts, and very likely on at least 99 of 100 others like them (judging from "
+        "1,000). It found 950 of 950 'rare' and 50 of 50 'usual'; always predicting the same class is right on at most "
         "95 of 100."
     )
 
@@ -73,8 +73,16 @@ def test_the_lower_limit_is_that_of_the_table_of_intervals():
     groups = metrics.accuracy_by_group(labels, predictions["BERT"], pd.Series(labels))
     first = summary.summarize(intervals, "BERT", "words", 0.5, groups)[0]
     assert metrics.format_intervals(intervals).loc["accuracy", "BERT"] == "0.88 (0.85 to 0.91)"
-    assert first.startswith("BERT is right on 88 of 100 texts; on at least 85, judging from 400 texts.")
+    assert first.startswith("BERT is right on 88 of 100 texts, and very likely on at least 85 of 100 others like them")
     assert "always predicting the same class is right on at most 50 of 100." in first
+    labels[1] = 0
+    groups = metrics.accuracy_by_group(labels, predictions["BERT"], pd.Series(labels))
+    first = summary.summarize(intervals, "BERT", "words", 0.5, groups)[0]
+    assert "always predicting the same class is right on at most 50 of 100." in first  # 201 of 400
+    labels[3] = 0
+    groups = metrics.accuracy_by_group(labels, predictions["BERT"], pd.Series(labels))
+    first = summary.summarize(intervals, "BERT", "words", 0.5, groups)[0]
+    assert "always predicting the same class is right on at most 51 of 100." in first  # 202: 50.5 are not 50
 
 
 def test_a_group_too_small_for_the_test_hides_no_other():
@@ -144,12 +152,12 @@ def test_models_that_are_no_better_than_guessing(labels, predicted, sentence):
 
 
 def test_equal_proportions_are_given_as_counts_and_one_mistake_in_the_singular():
-    labels = np.repeat([0, 1], [504, 496])
-    predicted = np.where(np.arange(1000) < 505, labels, 1 - labels)
+    labels = np.repeat([0, 1], [503, 497])
+    predicted = np.where(np.arange(1000) < 504, labels, 1 - labels)
     groups = metrics.accuracy_by_group(labels, predicted, np.where(labels, "yes", "no"))
     intervals = metrics.bootstrap_metrics(labels, {"words": labels, "BERT": predicted}, 99)
     first = summary.summarize(intervals, "BERT", "words", 1.0, groups)[0]
-    assert "always predicting the same class is right on at most 504 of 1,000, BERT on 505." in first
+    assert "always predicting the same class is right on at most 503 of 1,000, BERT on 504." in first
     groups = metrics.accuracy_by_group([0, 0, 1, 1], [0, 0, 1, 0], ["no", "no", "yes", "yes"])
     assert summary.describe_worst_group(groups).startswith("The model's one mistake is not enough to tell whether")
 

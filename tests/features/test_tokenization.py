@@ -197,14 +197,17 @@ def test_unknown_tokens_are_measured(english, texts, fraction, hint):
     fractions, total, tokens_per_word = measure_unknown_tokens(texts, english)
     assert len(fractions) == len(texts) and total == pytest.approx(fraction, abs=0.001) and tokens_per_word >= 1
     sentences = quality.describe_unknown(texts, fractions, total, "tiny-bert")
-    assert f"{fraction:.1%} of the tokens are [UNK]" in sentences[0]
+    assert (f"{fraction:.1%} of the tokens are [UNK]" if fraction else "No token is [UNK]") in sentences[0]
     assert (len(sentences) == 1) == (hint is None)
     assert hint is None or re.search(hint, sentences[-1])
 
 
 def test_unknown_tokens_of_an_empty_text_and_of_many_texts(english):
     assert measure_unknown_tokens([""], english)[1] == 0
-    assert len(measure_unknown_tokens(["good"] * 101, english, 10)[0]) == 10
+    fractions = measure_unknown_tokens(["good"] * 101, english, 10)[0]
+    assert len(fractions) == 10
+    assert quality.describe_unknown(["good"] * 101, fractions, 0.0, "x")[0].startswith("No token of 10 texts is [UNK]")
+    assert "Fewer than 0.1% of the tokens" in quality.describe_unknown(["good"], np.zeros(1), 1e-4, "x")[0]
 
 
 def test_a_model_is_not_recommended_instead_of_itself():

@@ -182,7 +182,11 @@ def describe_unknown(texts: Sequence[str], unknown: np.ndarray, fraction: float,
     model : name of the model whose vocabulary it is
     """
     mostly_unknown = float((unknown > 0.5).mean()) if len(unknown) else 0.0
-    sentences = [f"{fraction:.1%} of the tokens are [UNK]: the vocabulary of {model} does not have them."]
+    if not fraction:
+        sample = "" if len(unknown) == len(texts) else f" of {len(unknown):,} texts"
+        return [f"No token{sample} is [UNK]: the vocabulary of {model} has them all."]
+    percent = f"{fraction:.1%}" if fraction >= 0.001 else "Fewer than 0.1%"
+    sentences = [f"{percent} of the tokens are [UNK]: the vocabulary of {model} does not have them."]
     if fraction > 0.05 or mostly_unknown > 0.1:
         sentences.append(
             f"That is a lot (more than half in {mostly_unknown:.0%} of the texts): BERT cannot tell them apart."

@@ -151,17 +151,21 @@ def format_intervals(table: pd.DataFrame) -> pd.DataFrame:
     return cells.rename(index={"mcc": "MCC", "f1": "F1"})
 
 
-def sample_size_warning(name: str, labels: np.ndarray, predicted: np.ndarray) -> str:
+def sample_size_warning(
+    name: str, labels: np.ndarray, predicted: np.ndarray, mcc: Sequence[float] | None = None
+) -> str:
     """Describe the MCC of a data set and its 95 % interval, with a warning if the set is too small to say much.
 
     The rule: at least 30 examples of each class, and an interval no wider than 0.2. Where no prediction is wrong, which
     leaves the bootstrap nothing to resample, the upper bound of the error rate is that of Wilson's interval. Arrays are
-    of shape (n,).
+    of shape (n,); `mcc` is the MCC and the ends of its interval, where `bootstrap_metrics` has computed them before.
     """
     from scipy.stats import binomtest
 
     labels, predicted = as_1d_arrays(labels, predicted)
-    value, low, high = map(format_metric, bootstrap_metrics(labels, {name: predicted}).loc[(name, "mcc")])
+    if mcc is None:
+        mcc = bootstrap_metrics(labels, {name: predicted}).loc[(name, "mcc")]
+    value, low, high = map(format_metric, mcc)
     minority = int(min(np.sum(labels), len(labels) - np.sum(labels)))
     size = f"{len(labels):,} examples, {minority:,} of the minority class"
     note = f"{name}: MCC {value} (95 % interval {low} to {high}); {size}."

@@ -17,6 +17,8 @@ from textbert.evaluation.predictions import merge_bands
 from textbert.evaluation.review import count_by_coverage, get_confidence
 from textbert.utils.display import BASELINE_COLOUR, BERT_COLOUR, LIMIT, NEGATIVE_COLOUR, POSITIVE_COLOUR
 
+WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # behind numbers that lines may cross
+
 
 def drawable_names(names: Sequence[str]) -> list[str]:
     """Return the names of the two classes as plots can show them: truncated to 30 characters, with $ escaped.
@@ -125,7 +127,7 @@ def plot_calibration(labels: np.ndarray, y_prob: np.ndarray, names: Sequence[str
     figure, (left, right) = _make_axes(2, (10, 4))
     groups, colours = [y_prob[labels == 0], y_prob[labels == 1]], [NEGATIVE_COLOUR, POSITIVE_COLOUR]
     counts, edges, bars = left.hist(groups, np.arange(21) / 20, stacked=True, color=colours, label=[no, yes])
-    left.bar_label(bars[-1], [_format_count(count) for count in counts[-1]], fontsize=8)
+    left.bar_label(bars[-1], [_format_count(count) for count in counts[-1]], fontsize=8, bbox=WHITE)
     left.axvline(threshold, **LIMIT, label=f"threshold {format_threshold(threshold)}")
     left.set(title="Probabilities", xlabel=f"probability of {yes}", ylabel="texts", xlim=(0, 1))
     right.plot([0, 1], [0, 1], **LIMIT, label="perfect")
@@ -136,7 +138,7 @@ def plot_calibration(labels: np.ndarray, y_prob: np.ndarray, names: Sequence[str
     for mean, fraction, count in zip(x, y, texts.tolist()):
         interval = binomtest(round(fraction * count), count).proportion_ci(method="wilson")
         right.vlines(mean, interval.low, interval.high, color=BERT_COLOUR, linewidth=1.2)
-        right.annotate(f"{count:,}", (mean, fraction), (9, -12), textcoords="offset points", fontsize=8)
+        right.annotate(f"{count:,}", (mean, fraction), (9, -12), textcoords="offset points", fontsize=9, bbox=WHITE)
     right.set(title="Calibration", xlabel=f"mean probability of {yes}", ylabel=f"fraction of {yes}")
     for ax in (left, right):
         ax.legend(markerscale=0.6, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
@@ -160,8 +162,8 @@ def plot_thresholds(curve: pd.DataFrame, threshold: float) -> Plot:
     figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
     defined = curve[curve["precision"].notna()]
     ax.plot(defined["threshold"], defined["mcc"], color=BERT_COLOUR, linewidth=2.4, label="MCC")
-    for name, line in (("precision", "-."), ("recall", ":")):
-        ax.plot(defined["threshold"], defined[name], color="black", linewidth=1.4, linestyle=line, label=name)
+    for name, colour in (("precision", "tab:purple"), ("recall", "tab:orange")):
+        ax.plot(defined["threshold"], defined[name], color=colour, linewidth=1.4, label=name)
     ax.axvline(threshold, **LIMIT, label=f"in use: {format_threshold(threshold)}")
     ax.set(
         title="Decision threshold (held-out texts of train.tsv)",

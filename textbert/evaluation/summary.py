@@ -13,8 +13,11 @@ from textbert.evaluation.metrics import format_metric, get_eval_report
 
 
 def _format_proportion(correct: int, texts: int) -> str:
-    """Return "88 of 100"; or exact counts, if that would round to none or all, or if there are fewer than 100 texts."""
-    percent = round(100 * correct / texts)
+    """Return "88 of 100"; or exact counts, if that would round to none or all, or if there are fewer than 100 texts.
+
+    Halves are rounded up, as a reader does.
+    """
+    percent = (200 * correct + texts) // (2 * texts)
     if texts < 100 or (percent in (0, 100) and correct not in (0, texts)):
         return f"{correct:,} of {texts:,}"
     return f"{percent} of 100"
@@ -78,9 +81,9 @@ def summarize(
     classes, _ = _split_groups(groups)
     correct, texts = classes[["correct", "texts"]].sum().tolist()
     proportion = _format_proportion(correct, texts)
-    at_least = str(_lowest_percent(correct, texts, intervals.loc[(model, "accuracy"), "low"]))
-    at_least += "" if proportion.endswith(" of 100") else " of 100"
-    first = f"{model} is right on {proportion} texts; on at least {at_least}, judging from {texts:,} texts."
+    lowest = _lowest_percent(correct, texts, intervals.loc[(model, "accuracy"), "low"])
+    first = f"{model} is right on {proportion} texts, and very likely on at least {lowest} of 100 others like them"
+    first += f" (judging from {texts:,})."
     first += f" {_compare_with_majority_class(model, classes)}"
     low, high = intervals.loc[(model, "mcc"), ["low", "high"]]
     if _predicts_one_class(classes):

@@ -111,7 +111,9 @@ def plot_training(
     left.set(xlabel="step", ylabel="loss", ylim=(0, None))
     options = {"fmt": "o-", "color": VALIDATION_COLOUR, "capsize": 3, "label": "validation ± standard error"}
     right.errorbar(epochs["epoch"], epochs["mcc"], epochs["mcc_error"], **options)
-    right.axhline(baseline_mcc, color="grey", linestyle=":", label="before training")
+    # from below the lowest epoch, as epochs differ by less than their distance from 0
+    bottom = right.get_ylim()[0] if history else min(0, baseline_mcc)
+    right.axhline(baseline_mcc, color="grey", linestyle=":", label=f"before training: {baseline_mcc:.2f}")
     if len(epochs):
         highest = epochs.loc[epochs["mcc"].idxmax()]
         limit = highest["mcc"] - highest["mcc_error"]
@@ -119,7 +121,7 @@ def plot_training(
         best = epochs[epochs["mcc"] >= limit].iloc[-1:]  # see `find_best_epoch`
         ring = {"markersize": 14, "markerfacecolor": "none", "markeredgecolor": "black", "label": "kept"}
         right.plot(best["epoch"], best["mcc"], "o", **ring)
-    right.set(xlabel="epoch", ylabel="validation MCC", ylim=(min(0, right.get_ylim()[0]), 1))
+    right.set(xlabel="epoch", ylabel="validation MCC", ylim=(bottom, 1))
     for ax in (left, right):  # below, where they cover nothing
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, markerscale=0.6)
     plt.close(figure)  # otherwise the notebook would show it a second time
