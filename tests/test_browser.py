@@ -178,7 +178,7 @@ def set_parameters(path, parameters):
 
 
 def write_long_table(path, tokenizer):
-    """Write a table that takes one process 25 seconds to convert: worker processes start from 10."""
+    """Write a table that takes one process 16 seconds to convert: worker processes start from 10."""
     rng = np.random.default_rng(0)
 
     def make_text(label):
@@ -188,7 +188,7 @@ def write_long_table(path, tokenizer):
     texts = [make_text(row % 2) for row in range(300)]
     start = time.process_time()  # independent of the load of the machine
     tools.count_tokens(texts, tokenizer)
-    rows = max(12_000, int(25 / (time.process_time() - start) * len(texts)))  # workers start after the first MiB
+    rows = max(12_000, int(16 / (time.process_time() - start) * len(texts)))  # workers start after the first MiB
     path.write_text("".join(f"{row}\t{row % 2}\ta\t{make_text(row % 2)}\n" for row in range(rows)))
 
 

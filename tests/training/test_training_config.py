@@ -41,6 +41,12 @@ def test_learning_rates_match_hand_computation():
     assert len(config.get_learning_rates(16)) == 4
 
 
+def test_few_steps_are_named_with_a_remedy():
+    config = TrainingConfig(num_train_epochs=7, train_batch_size=4)
+    assert config.describe_few_steps(25) == "Hint: these are only 49 steps; NUM_TRAIN_EPOCHS = 14 may do better"
+    assert config.describe_few_steps(29) == ""
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("learning_rate", 0), ("num_train_epochs", 0), ("train_batch_size", 2.0), ("gradient_accumulation_steps", None),

@@ -137,6 +137,9 @@ class TrainingRuns:
         run_name = f"{config.num_train_epochs} epochs at {config.learning_rate:g}"
         tracker = experiment_tracker(self.accelerator, self.track_with, self.output_dir, run_name, identity)
         start = time.perf_counter()
+        hint = config.describe_few_steps(len(train_rows))
+        if hint:
+            self.accelerator.print(hint)
         with training_lock(self.accelerator, self.output_dir):
             make_run: Callable[..., Run] | None = None
             if folds:
