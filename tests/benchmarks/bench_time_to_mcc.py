@@ -116,7 +116,8 @@ def choose_setting(features, rows, held_out, seed, rates, epochs):
     """Return Trainer's (learning rate, epochs) with the highest MCC of the rows held out, and print all."""
     scores = {}
     for setting in product(rates, epochs):
-        history = train_peer(features, rows, held_out, seed, *setting)
+        with contextlib.redirect_stdout(sys.stderr):
+            history = train_peer(features, rows, held_out, seed, *setting)
         scores[setting] = history[-1][1]
         print(f"Trainer, {setting[1]} epochs at {setting[0]:g}: validation MCC {scores[setting]:.3f}", flush=True)
     return max(scores, key=scores.get)
@@ -141,8 +142,7 @@ def main():
     rows, validation_rows = tools.split_or_fold(np.arange(len(texts)), texts, labels, share, seed, None, 0)[:2]
     dev_rows = np.arange(len(texts), len(features.labels))
     print(f"{get_environment()['device']}; {torch.get_num_threads()} threads; {len(rows):,} rows to train", flush=True)
-    with contextlib.redirect_stdout(sys.stderr):
-        setting = choose_setting(features, rows, validation_rows, seed, options.rates, options.epochs)
+    setting = choose_setting(features, rows, validation_rows, seed, options.rates, options.epochs)
     histories = {"Trainer": [], "ours": []}
     for seed in options.seeds:
         for name, train, more in (("Trainer", train_peer, setting), ("ours", train_ours, ())):
